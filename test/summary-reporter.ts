@@ -1,0 +1,29 @@
+import type { Reporter, TestModule } from 'vitest/node';
+
+/** Ends the run's output with the one line `N passed, N failed` that callers of scripts/test read. */
+export default class SummaryReporter implements Reporter {
+  onTestRunEnd(modules: readonly TestModule[], unhandled: readonly unknown[]): void {
+    let passed = 0;
+    let failed = unhandled.length;
+    for (const module of modules) {
+      let failedHere = 0;
+      for (const test of module.children.allTests()) {
+        const state = test.result().state;
+        if (state === 'passed') passed += 1;
+        if (state === 'failed') failedHere += 1;
+        if (state === 'skipped')
+          process.stdout.write(`skipped: ${test.fullName}: ${test.result().note ?? 'no reason given'}\n`);
+      }
+      // A file that breaks while it is loaded, or in a hook, has no failed test of its own.
+      failed += failedHere === 0 && !module.ok() ? 1 : failedHere;
+    }
+    process.on('exit', () => process.stdout.write(`\n${passed} passed, ${failed} failed\n`));
+  }
+}
+
+// `note` is what the test gave to context.skip().
+declare module 'vitest/node' {
+  interface TestResultSkipped {
+    readonly note: string | undefined;
+  }
+}

@@ -1,0 +1,39 @@
+import { defineConfig } from 'vitest/config';
+
+const long = process.env.TSNBD_TEST_LONG === '1';
+
+export default defineConfig({
+  test: {
+    reporters: ['default', './test/summary-reporter.ts'],
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['test/{base,protocol,image,transport,server,daemon,kernel-host,attach,cli}/**/*.test.ts'],
+          testTimeout: long ? 600_000 : 60_000,
+        },
+      },
+      {
+        test: {
+          name: 'interop',
+          include: ['test/interop/**/*.test.ts'],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: 'kernel',
+          include: ['test/{kernel,fault}/**/*.test.ts'],
+          globalSetup: './test/kernel/bench-setup.ts',
+          fileParallelism: false,
+          testTimeout: long ? 3_600_000 : 300_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: { name: 'house', include: ['test/house/**/*.test.ts'], testTimeout: 120_000 },
+      },
+    ],
+  },
+});
