@@ -1,0 +1,28 @@
+import type { Address } from '../transport/address.js';
+
+/** A remote export becomes a device: made by cli, carried by attach, used by kernel. */
+export interface RemoteAttachRequest {
+  readonly kind: 'remote';
+  readonly address: Address;
+  /** '' is the server's default export. */
+  readonly exportName: string;
+  /** The device's name in sysfs: 'nbd0'. */
+  readonly device: string;
+  /** Asked for by the user; absent: 512, or more where the server demands it. */
+  readonly blockSizeBytes: number | undefined;
+  /** The kernel drops a request, and the connection, after so long; 0 is never. */
+  readonly requestTimeoutSeconds: number;
+}
+
+/** An image becomes a device, served by a process of our own over a socketpair. */
+export interface ImageAttachRequest {
+  readonly kind: 'image';
+  /** Absolute. */
+  readonly imagePath: string;
+  /** Absent: found by the image's first bytes. */
+  readonly format: 'raw' | undefined;
+  readonly readOnly: boolean;
+  readonly device: string;
+}
+
+export type AttachRequest = RemoteAttachRequest | ImageAttachRequest;
