@@ -1,0 +1,29 @@
+/** Our limits on what a peer may make us hold or do; each with its unit, and its source where it is not our choice. */
+
+/** Names, descriptions and texts (proto.md, 'Conventions': no longer than 4096 bytes). */
+export const STRING_BYTES_MAX = 4096;
+
+/** The data of one option that a client may send; more is taken for an attack. */
+export const OPTION_DATA_BYTES_MAX = 65_536;
+
+/** Options a client may send on one connection before it chooses an export. */
+export const OPTIONS_MAX = 32;
+
+/** The data of one reply that a server may send to an option. */
+export const OPTION_REPLY_BYTES_MAX = 65_536;
+
+/** Information replies to one NBD_OPT_GO or NBD_OPT_INFO. */
+export const INFO_REPLIES_MAX = 64;
+
+/** Exports that a server may list, and the bytes of all their names and descriptions. */
+export const LISTED_EXPORTS_MAX = 10_000;
+export const LISTED_BYTES_MAX = 4 * 1024 * 1024;
+
+/** What we show of a text the other side sent, in characters. */
+export const SHOWN_TEXT_CHARACTERS_MAX = 256;
+
+/** Data in one READ or WRITE (proto.md, 'Size constraints': up to this is never an attack). */
+export const PAYLOAD_BYTES_MAX = 33_554_432;
+
+/** The largest export: offsets stay exact in a number. */
+export const EXPORT_SIZE_BYTES_MAX = Number.MAX_SAFE_INTEGER;
