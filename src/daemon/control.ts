@@ -1,0 +1,94 @@
+import { chmodSync, rmSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { DaemonError } from './errors.js';
+import { JsonLines, jsonLine } from './json-lines.js';
+import { makeRunFolder, runFile } from './run-folder.js';
+
+const CONTROL_CLIENTS_MAX = 16;
+/** A client that has said nothing for so long is dropped. */
+const CONTROL_IDLE_MS = 60_000;
+
+/** One question a line, one answer a line; an answer has `ok`. */
+export interface ControlAnswer {
+  readonly ok: boolean;
+  readonly [field: string]: unknown;
+}
+
+export interface ControlSocket {
+  close(): Promise<void>;
+}
+
+/** Opens NAME's control socket for root alone; the caller owns NAME, so what a dead process left there is replaced. */
+export async function openControl(
+  name: string,
+  answer: (question: unknown) => Promise<ControlAnswer>,
+): Promise<ControlSocket> {
+  makeRunFolder();
+  const path = runFile(name, '.sock');
+  rmSync(path, { force: true });
+  const clients = new Set<Socket>();
+  const server = createServer((client) => {
+    clients.add(client);
+    client.on('close', () => clients.delete(client));
+    serveClient(client, answer);
+  });
+  server.maxConnections = CONTROL_CLIENTS_MAX;
+  await listening(server, path);
+  chmodSync(path, 0o600);
+  return {
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        for (const client of clients) client.end();
+        for (const client of clients) setTimeout(() => client.destroy(), 1_000).unref();
+      }),
+  };
+}
+
+/** Asks the process that serves NAME; a process that does not answer in time is an error, not a wait without end. */
+export function askControl(name: string, question: unknown, limitMs: number): Promise<ControlAnswer> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(runFile(name, '.sock'));
+    const end = (error: DaemonError) => {
+      socket.destroy();
+      reject(error);
+    };
+    const timer = setTimeout(() => {
+      end(new DaemonError('time-limit', `the process that serves ${name} did not answer within ${limitMs / 1000} s`));
+    }, limitMs);
+    const lines = new JsonLines((value) => {
+      resolve(value as ControlAnswer);
+      socket.end();
+    });
+    socket.on('connect', () => socket.write(jsonLine(question)));
+    socket.on('data', (bytes) => lines.receive(bytes) || socket.destroy());
+    socket.on('error', (cause) => {
+      end(new DaemonError('not-running', `the process that serves ${name} does not answer: ${cause.message}`, cause));
+    });
+    socket.on('close', () => {
+      clearTimeout(timer);
+      reject(new DaemonError('died', `the process that serves ${name} ended before it answered`));
+    });
+  });
+}
+
+function listening(server: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause) => {
+      reject(new DaemonError('system', `cannot open the control socket ${path}: ${cause.message}`, cause));
+    });
+    server.listen(path, resolve);
+  });
+}
+
+function serveClient(client: Socket, answer: (question: unknown) => Promise<ControlAnswer>): void {
+  const lines = new JsonLines((question) => {
+    answer(question).then(
+      (said) => client.write(jsonLine(said)),
+      (error: unknown) => client.write(jsonLine({ ok: false, code: 'system', message: String(error) })),
+    );
+  });
+  client.setTimeout(CONTROL_IDLE_MS, () => client.destroy());
+  client.on('data', (bytes) => lines.receive(bytes) || client.destroy());
+  client.on('error', () => {});
+}

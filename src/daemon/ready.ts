@@ -1,0 +1,46 @@
+import { Socket } from 'node:net';
+import { JsonLines, jsonLine } from './json-lines.js';
+import { CHANNEL_FD, type ChannelMessage } from './launch.js';
+
+/** The launched process's side of the channel to the command that waits for it. */
+export interface ReadyChannel {
+  readonly task: Promise<unknown>;
+  /** Aborted when the waiting command goes away before `ready` or `failed` was said. */
+  readonly abandoned: AbortSignal;
+  event(event: unknown): void;
+  /** The command may return; nothing can be said afterwards. */
+  ready(): Promise<void>;
+  failed(error: { readonly code: string; readonly message: string; readonly stack?: string }): Promise<void>;
+}
+
+export function openReadyChannel(): ReadyChannel {
+  const socket = new Socket({ fd: CHANNEL_FD });
+  const abandoned = new AbortController();
+  let said = false;
+  const task = new Promise<unknown>((resolve) => {
+    const lines = new JsonLines(resolve);
+    socket.on('data', (bytes) => {
+      if (!lines.receive(bytes)) socket.destroy();
+    });
+  });
+  socket.on('error', () => {});
+  socket.on('close', () => {
+    if (!said) abandoned.abort(new Error('the command that waited was ended'));
+  });
+
+  const say = (message: ChannelMessage) => socket.write(jsonLine(message));
+  const lastWord = (message: ChannelMessage) => {
+    said = true;
+    return new Promise<void>((resolve) => {
+      socket.on('close', () => resolve());
+      socket.end(jsonLine(message), () => socket.destroy());
+    });
+  };
+  return {
+    task,
+    abandoned: abandoned.signal,
+    event: (event) => void say({ kind: 'event', event }),
+    ready: () => lastWord({ kind: 'ready' }),
+    failed: (error) => lastWord({ kind: 'failed', ...error }),
+  };
+}
