@@ -1,0 +1,109 @@
+import { constants } from 'node:os';
+import { invariant } from '../base/invariant.js';
+import { KernelError, systemError } from './errors.js';
+import { libc } from './libc.js';
+import {
+  AF_UNIX,
+  F_DUPFD_CLOEXEC,
+  F_GETFL,
+  F_OFD_GETLK,
+  F_OFD_SETLK,
+  F_RDLCK,
+  F_SETFL,
+  F_UNLCK,
+  F_WRLCK,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
+  O_NONBLOCK,
+  SEEK_SET,
+  SHUT_RDWR,
+  SOCK_CLOEXEC,
+  SOCK_STREAM,
+  STRUCT_FLOCK,
+} from './libc-abi.js';
+
+const { EACCES, EAGAIN, EINTR, ENOTCONN } = constants.errno;
+
+/** Modes of `fallocate`. The size of the file stays; a hole gives its storage back, a zeroed range keeps it. */
+export const PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+export const ZERO_RANGE = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+
+/** A signal can interrupt fallocate(2) half-way on some file systems; doing it again is harmless, doing it for ever is not. */
+const interruptionsMax = 100;
+
+/** A second fd of the same open file, closed on exec. @throws KernelError 'system' */
+export function duplicateFd(fd: number): number {
+  return expect('duplicate a file descriptor', libc.fcntl(fd, F_DUPFD_CLOEXEC, 3));
+}
+
+/** Two connected unix stream sockets, blocking, closed on exec. @throws KernelError 'system' */
+export function socketPair(): readonly [number, number] {
+  const fds = new Uint8Array(8);
+  expect('make a pair of sockets', libc.socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds));
+  const view = new DataView(fds.buffer);
+  return [view.getInt32(0, true), view.getInt32(4, true)];
+}
+
+/** Ends a socket in both directions and wakes whoever blocks on it; one that is not connected any more is no error. */
+export function shutdownFd(fd: number): void {
+  const result = libc.shutdown(fd, SHUT_RDWR);
+  if (result !== -ENOTCONN) expect('shut a socket down', result);
+}
+
+/** Makes reads and writes of this open file wait (clears O_NONBLOCK). @throws KernelError 'system' */
+export function setBlocking(fd: number): void {
+  const flags = expect('read the flags of a file descriptor', libc.fcntl(fd, F_GETFL, 0));
+  expect('set the flags of a file descriptor', libc.fcntl(fd, F_SETFL, flags & ~O_NONBLOCK));
+}
+
+/** fallocate(2) with PUNCH_HOLE, ZERO_RANGE or 0. Answers 0 or −errno (EOPNOTSUPP where the file system cannot). */
+export function fallocate(fd: number, mode: number, offsetBytes: number, lengthBytes: number): number {
+  let result = -EINTR;
+  for (let i = 0; i < interruptionsMax && result === -EINTR; i += 1) {
+    result = libc.fallocate(fd, mode, offsetBytes, lengthBytes);
+  }
+  return result;
+}
+
+/**
+ * Takes a shared (read) OFD lock on one byte of a file: it belongs to the open file and goes when the last fd of it is
+ * closed. Answers false when somebody else holds the byte exclusively. `fd` must be readable.
+ *
+ * @throws KernelError 'system' where the file system has no locks
+ */
+export function lockByteRead(fd: number, offsetBytes: number): boolean {
+  const result = libc.fcntlLock(fd, F_OFD_SETLK, byteLock(F_RDLCK, offsetBytes));
+  if (result === -EAGAIN || result === -EACCES) return false;
+  expect('lock a byte of a file', result);
+  return true;
+}
+
+/** Says whether another open file has a lock, shared or not, on this byte. Takes none. @throws KernelError 'system' */
+export function probeByteLock(fd: number, offsetBytes: number): boolean {
+  const lock = byteLock(F_WRLCK, offsetBytes);
+  expect('look for locks on a file', libc.fcntlLock(fd, F_OFD_GETLK, lock));
+  return new DataView(lock.buffer).getInt16(STRUCT_FLOCK.l_type, true) !== F_UNLCK;
+}
+
+/** Ends the process with `status`, without waiting for any thread and without running anything. */
+export function exitNow(status: number): never {
+  libc.exit(status);
+  throw new KernelError('system', 'the process did not end');
+}
+
+function byteLock(type: number, offsetBytes: number): Uint8Array<ArrayBuffer> {
+  invariant(Number.isSafeInteger(offsetBytes) && offsetBytes >= 0, 'a lock is taken on a byte of a file');
+  const lock = new Uint8Array(STRUCT_FLOCK.sizeof);
+  const view = new DataView(lock.buffer);
+  view.setInt16(STRUCT_FLOCK.l_type, type, true);
+  view.setInt16(STRUCT_FLOCK.l_whence, SEEK_SET, true);
+  view.setBigInt64(STRUCT_FLOCK.l_start, BigInt(offsetBytes), true);
+  view.setBigInt64(STRUCT_FLOCK.l_len, 1n, true);
+  return lock;
+}
+
+function expect(doing: string, result: number): number {
+  if (result < 0) throw systemError(doing, -result);
+  return result;
+}

@@ -1,0 +1,34 @@
+// Numbers and layouts of the C library's calls as x86-64 and arm64 have them. Every export is compared with the C headers
+// by test/kernel-host/abi.test.ts, by its name: a number is a macro, an object named STRUCT_X is struct x.
+
+// <fcntl.h>
+export const F_GETFL = 3;
+export const F_SETFL = 4;
+export const F_OFD_GETLK = 36;
+export const F_OFD_SETLK = 37;
+export const F_DUPFD_CLOEXEC = 1030;
+export const F_RDLCK = 0;
+export const F_WRLCK = 1;
+export const F_UNLCK = 2;
+export const O_NONBLOCK = 0o4000;
+
+/** `l_type` and `l_whence` are 16 bits, `l_start` and `l_len` 64, `l_pid` 32, which OFD locks want to be 0. */
+export const STRUCT_FLOCK = { sizeof: 32, l_type: 0, l_whence: 2, l_start: 8, l_len: 16, l_pid: 24 } as const;
+
+// <stdio.h>
+export const SEEK_SET = 0;
+
+// <linux/falloc.h>
+export const FALLOC_FL_KEEP_SIZE = 0x01;
+export const FALLOC_FL_PUNCH_HOLE = 0x02;
+export const FALLOC_FL_ZERO_RANGE = 0x10;
+
+// <sys/socket.h>
+export const AF_UNIX = 1;
+export const SOCK_STREAM = 1;
+export const SOCK_CLOEXEC = 0o2000000;
+export const SHUT_RDWR = 2;
+
+// <signal.h>
+export const SIG_BLOCK = 0;
+export const STRUCT_SIGSET_T = { sizeof: 128 } as const;

@@ -1,0 +1,86 @@
+import { getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worker_threads';
+import { DataType, load, open } from 'ffi-rs';
+import { invariant } from '../base/invariant.js';
+import { KernelError } from './errors.js';
+
+const library = 'c';
+const loadedKey = 'tsnbd: libc is loaded';
+
+/**
+ * The C library's calls, the only door to C. Each answers a number ≥ 0 or −errno and throws nothing; pointers are byte
+ * arrays that C reads and writes in place. A call blocks its thread, and nothing but the call itself ends the wait.
+ */
+export const libc = {
+  /** ioctl(2) with an argument by value: an integer from 0 to 2^53 − 1. */
+  ioctl: (fd: number, request: number, value: number): number => call('ioctl', [fd, request, value]),
+  /** fcntl(2) for the commands whose argument is an int or absent (0). */
+  fcntl: (fd: number, command: number, value: number): number => call('fcntl', [fd, command, value]),
+  /** fcntl(2) for the commands that take a struct flock. */
+  fcntlLock: (fd: number, command: number, flock: Uint8Array): number => call('fcntlLock', [fd, command, flock]),
+  fallocate: (fd: number, mode: number, offsetBytes: number, lengthBytes: number): number =>
+    call('fallocate', [fd, mode, offsetBytes, lengthBytes]),
+  /** socketpair(2); `fds` gets two ints of 4 bytes. */
+  socketpair: (domain: number, type: number, protocol: number, fds: Uint8Array): number =>
+    call('socketpair', [domain, type, protocol, fds]),
+  shutdown: (fd: number, how: number): number => call('shutdown', [fd, how]),
+  /** pthread_sigmask(3) of the calling thread; `set` is a sigset_t. */
+  pthreadSigmask: (how: number, set: Uint8Array): number => 0 - call('pthreadSigmask', [how, set, 0]),
+  /** _exit(2): ends the process at once, blocked threads and all. */
+  exit: (status: number): number => call('exit', [status]),
+};
+
+// A type that does not fit the value aborts the process, so types stand here and nowhere else. I64 and U64 take numbers;
+// I64 is also the null pointer's type. ioctl and fcntl are variadic in C: on x86-64 and arm64 integers go the same way.
+const { I32, I64, U64, U8Array } = DataType;
+const functions = {
+  ioctl: { symbol: 'ioctl', types: [I32, U64, U64] },
+  fcntl: { symbol: 'fcntl', types: [I32, I32, I64] },
+  fcntlLock: { symbol: 'fcntl', types: [I32, I32, U8Array] },
+  fallocate: { symbol: 'fallocate', types: [I32, I32, I64, I64] },
+  socketpair: { symbol: 'socketpair', types: [I32, I32, I32, U8Array] },
+  shutdown: { symbol: 'shutdown', types: [I32, I32] },
+  pthreadSigmask: { symbol: 'pthread_sigmask', types: [I32, U8Array, I64] },
+  exit: { symbol: '_exit', types: [I32] },
+} as const;
+
+/**
+ * Opens the C library and resolves every function, once, on the main thread: ffi-rs keeps what it found in one table
+ * without a lock, so this must be done before the first Worker starts. The main thread's first call does it too.
+ *
+ * @throws KernelError 'system' when the C library or one of its functions is not there, or the processor is another one.
+ */
+export function loadLibc(): void {
+  if (getEnvironmentData(loadedKey) === true) return;
+  invariant(isMainThread, 'the C library is loaded on the main thread, before the first worker');
+  if (process.arch !== 'x64' && process.arch !== 'arm64') {
+    throw new KernelError('system', `tsnbd runs on x86-64 and arm64 processors, not on ${process.arch}`);
+  }
+  open({ library, path: '' }); // an empty path is the process itself: the libc it runs with
+  for (const { symbol } of Object.values(functions)) resolve(symbol);
+  setEnvironmentData(loadedKey, true); // every Worker that starts later gets a copy
+}
+
+/** ffi-rs looks a symbol up before it counts types and values: with a type too many it resolves and calls nothing. */
+function resolve(symbol: string): void {
+  try {
+    void load({ library, funcName: symbol, retType: I32, paramsType: [I32], paramsValue: [] });
+  } catch (cause) {
+    if (cause instanceof Error && cause.message.includes('length is not equal')) return;
+    throw new KernelError('system', `the C library of this system has no ${symbol}()`, { cause });
+  }
+}
+
+function call(name: keyof typeof functions, values: (number | Uint8Array)[]): number {
+  loadLibc();
+  const { symbol, types } = functions[name];
+  const { value, errnoCode } = load<DataType.I32, true, false>({
+    library,
+    funcName: symbol,
+    retType: I32,
+    paramsType: [...types],
+    paramsValue: values,
+    errno: true,
+  });
+  // After a success errnoCode is whatever an earlier call left.
+  return value === -1 ? -errnoCode : value;
+}
