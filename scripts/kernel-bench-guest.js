@@ -22,8 +22,9 @@ import { fileURLToPath } from 'node:url';
 
 const checkout = dirname(dirname(fileURLToPath(import.meta.url)));
 const program = '/usr/bin/linux.uml';
-/** No core files; and the guest dies with us even if we are killed. */
-const starter = 'ulimit -c 0; exec setpriv --pdeathsig KILL "$@"';
+const withoutCoreFile = 'ulimit -c 0; exec "$@"';
+/** Waits on the host for our end, whatever it is, and cleans up if we could not. */
+const guard = 'read -r _; kill -s KILL -- "-$1"; sleep 1; rm -rf "$2"';
 
 /** Below this much free space /dev/shm is not used: the guest's memory and the work folder must fit into it. */
 const memoryFolderBytesMin = 4 * 2 ** 30;
@@ -96,13 +97,15 @@ function missing() {
 
 /** A booted guest. After its end nothing of it is left: no process, no folder (but a work folder that was given). */
 export class Guest {
+  /** All that the guest needs on the host; removed at its end. */
+  folder;
   /** The folder that host and guest share, at the same path on both. */
   workDir;
   /** Resolves when the guest has ended, in whatever way. */
   ended;
-  #folder;
   #control;
   #child;
+  #guard;
   #line;
   /** @type {Map<string, Order>} */
   #orders = new Map();
@@ -116,17 +119,22 @@ export class Guest {
 
   /** @param {BootOptions} options */
   constructor(options) {
-    this.#folder = mkdtempSync(join(baseFolder(), 'kernel-bench-'));
-    this.#control = join(this.#folder, 'control');
-    this.workDir = options.workDir ?? join(this.#folder, 'work');
+    this.folder = mkdtempSync(join(baseFolder(), 'kernel-bench-'));
+    this.#control = join(this.folder, 'control');
+    this.workDir = options.workDir ?? join(this.folder, 'work');
     for (const folder of [this.#control, this.workDir]) mkdirSync(folder, { recursive: true });
     this.#writeStarters(options.nbd ?? 'max_part=16 nbds_max=8');
-    this.#child = spawn('sh', ['-c', starter, 'sh', program, ...this.#kernelArguments(options)], {
-      cwd: this.#folder,
+    this.#child = spawn('sh', ['-c', withoutCoreFile, 'sh', program, ...this.#kernelArguments(options)], {
+      cwd: this.folder,
       // A group of its own: ^C must reach only us, and all of the guest's processes end by one signal.
       detached: true,
-      env: { PATH: '/usr/bin:/bin', TMPDIR: this.#folder },
+      env: { PATH: '/usr/bin:/bin', TMPDIR: this.folder },
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    });
+    this.#guard = spawn('sh', ['-c', guard, 'sh', String(this.#child.pid), this.folder], {
+      cwd: '/',
+      detached: true,
+      stdio: ['pipe', 'ignore', 'ignore'],
     });
     this.#child.stdout?.on('data', (text) => this.#keepConsole(text));
     this.#child.stderr?.on('data', (text) => this.#keepConsole(text));
@@ -218,7 +226,8 @@ export class Guest {
     this.#onReady(this.#death('died while it booted'));
     for (const order of this.#orders.values()) order.failed(this.#death('died'));
     this.#line.destroy();
-    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 3 });
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 3 });
+    this.#guard.kill('SIGKILL');
   }
 
   /** The last lines of the guest's console. */
@@ -250,7 +259,7 @@ export class Guest {
     return [
       `mem=${memory}`,
       'umid=guest',
-      `uml_dir=${this.#folder}/`,
+      `uml_dir=${this.folder}/`,
       'root=/dev/root',
       'rootfstype=hostfs',
       'rootflags=/',
