@@ -1,0 +1,142 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { deviceIndex } from './device-name.js';
+import { KernelError } from './errors.js';
+import { SECTOR_BYTES } from './nbd-abi.js';
+
+/** What the kernel tells of a device without the device being opened. */
+export interface DeviceState {
+  readonly exists: boolean;
+  /** 0 while the device is down. */
+  readonly sizeBytes: number;
+  /** The thread in NBD_DO_IT; absent while the device is down and nobody holds it open. */
+  readonly pid: number | undefined;
+  readonly readOnly: boolean;
+  /** As the kernel names them, in the order of their numbers: 'nbd0p1', 'nbd0p2', 'nbd0p10'. */
+  readonly partitions: readonly string[];
+  /** How many partitions a device can have, the parameter of the module; 0 is none. */
+  readonly maxPart: number;
+}
+
+/** Whether this kernel has the nbd driver now. */
+export interface NbdPresence {
+  readonly loaded: boolean;
+  /** Part of the kernel itself: modprobe has nothing to load, parameters stand on the kernel's command line. */
+  readonly builtIn: boolean;
+  /** How many devices were made when the driver started. */
+  readonly devicesMax: number;
+  readonly maxPart: number;
+}
+
+// `root` is where /sys, /proc and /dev are looked for: tests put trees of their own there.
+
+export function deviceState(name: string, root = ''): DeviceState {
+  const folder = `${root}/sys/block/${name}`;
+  const pid = readNumber(`${folder}/pid`);
+  return {
+    exists: existsSync(folder),
+    sizeBytes: (readNumber(`${folder}/size`) ?? 0) * SECTOR_BYTES,
+    pid: pid === 0 ? undefined : pid,
+    readOnly: readNumber(`${folder}/ro`) === 1,
+    partitions: partitionsOf(name, root),
+    maxPart: nbdPresence(root).maxPart,
+  };
+}
+
+export function nbdPresence(root = ''): NbdPresence {
+  const folder = `${root}/sys/module/nbd`;
+  const loaded = existsSync(folder);
+  return {
+    loaded,
+    builtIn: loaded && !existsSync(`${folder}/initstate`),
+    devicesMax: readNumber(`${folder}/parameters/nbds_max`) ?? 0,
+    maxPart: readNumber(`${folder}/parameters/max_part`) ?? 0,
+  };
+}
+
+/** @throws KernelError 'no-module' or 'no-device', with what to do about it */
+export function requireDevice(name: string, root = ''): void {
+  const presence = nbdPresence(root);
+  if (!presence.loaded) throw noModule(root);
+  if (!existsSync(`${root}/sys/block/${name}`)) throw noDevice(name, presence);
+  if (existsSync(`${root}/dev/${name}`)) return;
+  const [major, minor] = deviceNumber(name, root)?.split(':') ?? [];
+  throw new KernelError(
+    'no-device',
+    `the kernel has ${name}, but /dev/${name} is missing; make it with: mknod /dev/${name} b ${major} ${minor}`,
+  );
+}
+
+/** 'MAJOR:MINOR' of a block device, a partition included. */
+export function deviceNumber(name: string, root = ''): string | undefined {
+  const disk = /^(nbd[0-9]+)p[0-9]+$/.exec(name)?.[1];
+  return readText(`${root}/sys/block/${disk === undefined ? name : `${disk}/${name}`}/dev`)?.trim();
+}
+
+const pollMsMin = 2;
+const pollMsMax = 50;
+
+/**
+ * Looks until `look` answers true, at least once and once more at the end.
+ *
+ * @throws KernelError 'time-limit': "waited 5 s in vain for ${what}"
+ */
+export async function waitFor(what: string, limitMs: number, look: () => boolean): Promise<void> {
+  const end = performance.now() + limitMs;
+  for (let pollMs = pollMsMin; !look(); pollMs = Math.min(2 * pollMs, pollMsMax)) {
+    const leftMs = end - performance.now();
+    if (leftMs <= 0) throw new KernelError('time-limit', `waited ${limitMs / 1000} s in vain for ${what}`);
+    await sleep(Math.min(pollMs, leftMs));
+  }
+}
+
+function partitionsOf(name: string, root: string): readonly string[] {
+  const number = (entry: string): number => Number(entry.slice(name.length + 1));
+  return listFolder(`${root}/sys/block/${name}`)
+    .filter((entry) => entry.startsWith(`${name}p`) && /^[1-9][0-9]*$/.test(entry.slice(name.length + 1)))
+    .sort((a, b) => number(a) - number(b));
+}
+
+function noModule(root: string): KernelError {
+  const modules = readText(`${root}/lib/modules/${release()}/modules.dep`);
+  const advice =
+    modules === undefined || /\/nbd\.ko/.test(modules)
+      ? 'the nbd module is not loaded; load it with: modprobe nbd max_part=8'
+      : `this kernel (${release()}) comes without the nbd module; install its package of extra modules or another kernel`;
+  return new KernelError('no-module', advice);
+}
+
+function noDevice(name: string, presence: NbdPresence): KernelError {
+  const { devicesMax, builtIn } = presence;
+  const wanted = deviceIndex(name) + 1;
+  const more = builtIn
+    ? `nbd.nbds_max=${wanted} on the kernel's command line makes more`
+    : `modprobe -r nbd; modprobe nbd max_part=8 nbds_max=${wanted} makes more`;
+  return new KernelError(
+    'no-device',
+    `/dev/${name} does not exist: this kernel has ${devicesMax} devices (nbds_max=${devicesMax}); ${more}`,
+  );
+}
+
+function readNumber(path: string): number | undefined {
+  const text = readText(path)?.trim();
+  return text !== undefined && /^[0-9]+$/.test(text) ? Number(text) : undefined;
+}
+
+/** The content of a small file of the kernel; absent when it is not there (any more). */
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
+
+function listFolder(path: string): readonly string[] {
+  try {
+    return readdirSync(path);
+  } catch {
+    return [];
+  }
+}
