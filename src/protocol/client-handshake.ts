@@ -91,15 +91,18 @@ interface Question {
  */
 export class ClientHandshake {
   readonly #goal: ClientGoal;
+  readonly #onState: (state: ClientStateName) => void;
   readonly #input = new HandshakeInput();
   #output = new WriteCursor();
   #state: State = { name: 'INIT_MAGIC', needBytes: 8, act: (bytes) => this.#initMagic(bytes) };
   #outcome: ClientOutcome | undefined;
   #noZeroes = false;
 
-  constructor(goal: ClientGoal) {
+  /** `onState` is told each state that is entered after the first. */
+  constructor(goal: ClientGoal, onState: (state: ClientStateName) => void = () => {}) {
     if (goal.kind !== 'list') encodeExportName(goal.exportName);
     this.#goal = goal;
+    this.#onState = onState;
   }
 
   get stateName(): ClientStateName {
@@ -116,6 +119,7 @@ export class ClientHandshake {
     try {
       for (let bytes = this.#nextBytes(); bytes !== undefined; bytes = this.#nextBytes()) {
         this.#state = this.#state.act(bytes);
+        this.#onState(this.#state.name);
       }
       if (this.#outcome?.kind === 'transmission' && this.#input.rest().length > 0) {
         throw new ProtocolError('violation', 'the server went on sending behind the end of the negotiation');

@@ -79,6 +79,7 @@ interface State {
  */
 export class ServerHandshake {
   readonly #exports: ExportDirectory;
+  readonly #onState: (state: ServerStateName) => void;
   readonly #input = new HandshakeInput();
   #output = new WriteCursor();
   #state: State = { name: 'CLIENT_FLAGS', needBytes: NBD_CLIENT_FLAGS_BYTES, act: (bytes) => this.#clientFlags(bytes) };
@@ -86,8 +87,10 @@ export class ServerHandshake {
   #noZeroes = false;
   #options = 0;
 
-  constructor(exports: ExportDirectory) {
+  /** `onState` is told each state that is entered after the first. */
+  constructor(exports: ExportDirectory, onState: (state: ServerStateName) => void = () => {}) {
     this.#exports = exports;
+    this.#onState = onState;
   }
 
   get stateName(): ServerStateName {
@@ -113,6 +116,7 @@ export class ServerHandshake {
     try {
       for (let bytes = this.#nextBytes(); bytes !== undefined; bytes = this.#nextBytes()) {
         this.#state = this.#state.act(bytes);
+        this.#onState(this.#state.name);
       }
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
