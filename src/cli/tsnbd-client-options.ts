@@ -1,0 +1,182 @@
+import type { RemoteAttachRequest } from '../attach/attach-request.js';
+import type { Address } from '../transport/address.js';
+import { UsageError } from './errors.js';
+import { CHECK_STATUSES } from './exit-status.js';
+import type { OptionTable, Program } from './option-table.js';
+import {
+  blockSizeBytes,
+  DEFAULT_PORT,
+  device,
+  exportName,
+  host,
+  path,
+  portNumber,
+  timeoutSeconds,
+} from './option-values.js';
+import { type Answer, type Given, type Operands, parse, type Verbosity, verbosityOf } from './parse.js';
+
+/** What a tsnbd-client command line asks for; nothing has happened yet. */
+export type TsnbdClientAction =
+  | {
+      readonly kind: 'attach';
+      readonly request: RemoteAttachRequest;
+      readonly foreground: boolean;
+      readonly verbosity: Verbosity;
+    }
+  | { readonly kind: 'detach'; readonly device: string; readonly force: boolean }
+  | { readonly kind: 'check'; readonly device: string }
+  | { readonly kind: 'list'; readonly address: Address }
+  | Answer;
+
+type Mode = 'attach' | 'detach' | 'check' | 'list';
+const EVERY_MODE: readonly Mode[] = ['attach', 'detach', 'check', 'list'];
+const WITH_SERVER: readonly Mode[] = ['attach', 'list'];
+
+const options = {
+  name: {
+    short: 'N',
+    value: '<NAME>',
+    read: exportName,
+    modes: ['attach'],
+    help: 'The export to attach. Without it, or if NAME is empty, the default export of the server.',
+  },
+  'block-size': {
+    short: 'b',
+    value: '<BYTES>',
+    read: blockSizeBytes,
+    modes: ['attach'],
+    help: 'The block size of the device: 512, 1024, 2048 or 4096. Without it 512, or more if the server asks for more.',
+  },
+  timeout: {
+    short: 't',
+    value: '<SECONDS>',
+    read: timeoutSeconds,
+    modes: ['attach'],
+    help: 'The kernel gives the device up when a request takes longer; 0, or no such option, is no limit.',
+  },
+  unix: {
+    short: 'u',
+    modes: WITH_SERVER,
+    help: 'HOST is the path of a unix socket, and there is no PORT.',
+  },
+  nofork: {
+    short: 'n',
+    modes: ['attach'],
+    help: 'Stay in the foreground until the device is detached.',
+  },
+  disconnect: {
+    short: 'd',
+    value: '<DEV>',
+    read: device,
+    modes: ['detach'],
+    help: 'Detach DEV: refused while a file system, swap or another device uses it, done when the kernel says that it is free.',
+  },
+  force: {
+    modes: ['detach'],
+    help: 'Detach even a device that is in use; what was not written yet is lost.',
+  },
+  check: {
+    short: 'c',
+    value: '<DEV>',
+    read: device,
+    modes: ['check'],
+    help: 'Print the process that serves DEV; the exit status says whether DEV is attached.',
+  },
+  list: {
+    short: 'l',
+    modes: ['list'],
+    help: 'Print the exports of the server.',
+  },
+  verbose: { short: 'v', modes: ['attach'], help: 'Tell the steps.' },
+  debug: { modes: ['attach'], help: 'Tell the steps, and of a failure where in the program it arose.' },
+  help: { short: 'h', modes: EVERY_MODE, help: 'Print a summary and exit.' },
+  version: { short: 'V', modes: EVERY_MODE, help: 'Print the version and exit.' },
+} satisfies OptionTable<Mode>;
+
+export const tsnbdClientProgram: Program<Mode, typeof options> = {
+  name: 'tsnbd-client',
+  summary: 'attach exports of a remote server as network block devices',
+  synopsis: [
+    'HOST [PORT] DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
+    '-u PATH DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
+    '-d DEV [--force]',
+    '-c DEV',
+    '-l HOST [PORT]',
+    '-l -u PATH',
+  ],
+  description: [
+    `An export of the network block device (NBD) server at HOST becomes the block device DEV of this machine, "/dev/nbd0" or "nbd0". PORT is a number, ${DEFAULT_PORT} unless given. The command returns when the device and its partitions can be used; a process in the background holds the device until it is detached.`,
+    'Options and operands come in any order. A long option may have one dash or two, and may be cut short as long as no other option begins the same.',
+    'A device goes down if its background process is stopped, frozen or suspended. Nothing protects the connection: use it only in a network that you trust.',
+  ],
+  modes: {
+    attach: { title: 'attaching an export' },
+    detach: { chosenBy: 'disconnect', title: 'detaching a device' },
+    check: { chosenBy: 'check', title: 'checking a device' },
+    list: { chosenBy: 'list', title: 'listing exports' },
+  },
+  defaultMode: 'attach',
+  options,
+  longWithOneDash: true,
+  exitStatusNotes: [
+    `With --check: ${CHECK_STATUSES.attached} if the device is attached, ${CHECK_STATUSES.notAttached} if it is not, ${CHECK_STATUSES.failed} if that could not be found out.`,
+    'Called as nbd-client, every failure other than of --check is 1, as it is there.',
+  ],
+  files: [
+    { path: '/run/tsnbd/nbd0.json', holds: 'Who holds /dev/nbd0, and what it is.' },
+    { path: '/run/tsnbd/nbd0.sock', holds: 'Where the process that holds /dev/nbd0 is asked to detach.' },
+  ],
+  examples: [
+    { does: 'See what a server has', command: 'tsnbd-client -l 192.0.2.7' },
+    {
+      does: 'Attach its export "backup" and mount it',
+      command: 'tsnbd-client 192.0.2.7 /dev/nbd0 -N backup && mount /dev/nbd0 /mnt',
+    },
+    { does: 'Attach over a unix socket', command: 'tsnbd-client -unix /run/disk.sock /dev/nbd0' },
+    { does: 'Detach', command: 'umount /mnt && tsnbd-client -d /dev/nbd0' },
+  ],
+  seeAlso: ['tsnbd(8)', 'nbd-client(8)', 'nbd-server(1)', 'mount(8)'],
+};
+
+/** Reads the arguments of tsnbd-client (without node and script). */
+export function parseTsnbdClient(argv: readonly string[]): TsnbdClientAction {
+  return parse(tsnbdClientProgram, argv, actionOf);
+}
+
+function actionOf({ mode, values, operands }: Given<Mode, typeof options>): TsnbdClientAction {
+  if (values.disconnect !== undefined) {
+    operands.end();
+    return { kind: 'detach', device: values.disconnect, force: values.force ?? false };
+  }
+  if (values.check !== undefined) {
+    operands.end();
+    return { kind: 'check', device: values.check };
+  }
+  const overUnix = values.unix ?? false;
+  if (mode === 'list') {
+    const address = serverAddress(operands, overUnix, operands.at(1) !== undefined);
+    operands.end();
+    return { kind: 'list', address };
+  }
+  // As in nbd-client: the second operand is a port only if it is a number, else it is the device.
+  const hasPort = /^[0-9]+$/.test(operands.at(1) ?? '');
+  const request = {
+    kind: 'remote',
+    address: serverAddress(operands, overUnix, hasPort),
+    exportName: values.name ?? '',
+    device: operands.read('DEV', device),
+    blockSizeBytes: values['block-size'],
+    requestTimeoutSeconds: values.timeout ?? 0,
+  } as const;
+  operands.end();
+  return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity: verbosityOf(values) };
+}
+
+function serverAddress(operands: Operands, overUnix: boolean, hasPort: boolean): Address {
+  if (overUnix) {
+    if (hasPort) throw new UsageError('PORT: it has no meaning with --unix');
+    return { kind: 'unix', path: operands.read('PATH', path) };
+  }
+  const hostName = operands.read('HOST', host);
+  return { kind: 'tcp', host: hostName, port: hasPort ? operands.read('PORT', portNumber) : DEFAULT_PORT };
+}

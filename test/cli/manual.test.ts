@@ -1,0 +1,81 @@
+import { spawnSync } from 'node:child_process';
+import { describe, expect, test } from 'vitest';
+import { EXIT_STATUSES } from '#tsnbd/cli/exit-status.js';
+import { helpText } from '#tsnbd/cli/help-text.js';
+import { manPage } from '#tsnbd/cli/man-page.js';
+import { parseTsnbdClient, tsnbdClientProgram } from '#tsnbd/cli/tsnbd-client-options.js';
+import { parseTsnbd, tsnbdProgram } from '#tsnbd/cli/tsnbd-options.js';
+
+const SECTIONS = ['NAME', 'SYNOPSIS', 'DESCRIPTION', 'OPTIONS', 'EXIT STATUS', 'FILES', 'EXAMPLES', 'SEE ALSO'];
+
+const programs = [
+  {
+    name: 'tsnbd',
+    parse: parseTsnbd,
+    program: tsnbdProgram,
+    help: helpText(tsnbdProgram),
+    page: manPage(tsnbdProgram, '9'),
+  },
+  {
+    name: 'tsnbd-client',
+    parse: parseTsnbdClient,
+    program: tsnbdClientProgram,
+    help: helpText(tsnbdClientProgram),
+    page: manPage(tsnbdClientProgram, '9'),
+  },
+];
+
+/** The page as a reader sees it, and what groff complains of. */
+function shown(page: string): { text: string; warnings: string } {
+  const options = {
+    input: page,
+    encoding: 'utf8',
+    env: { ...process.env, MANWIDTH: '200', MAN_KEEP_FORMATTING: '' },
+  } as const;
+  const { stdout, stderr } = spawnSync('man', ['--warnings', '-E', 'ascii', '-l', '-'], options);
+  return { text: stdout, warnings: stderr };
+}
+
+describe.each(programs)('$name', ({ name, parse, program, help, page }) => {
+  const { text, warnings } = shown(page);
+
+  test('--help and the manual page show every option and every exit status', () => {
+    for (const [long, row] of Object.entries(program.options)) {
+      const value = 'value' in row ? ` ${row.value.slice(1, -1)}` : '';
+      const letter = 'short' in row ? `-${row.short}, ` : '';
+      expect(help).toContain(`${letter}--${long}${value}`);
+      expect(text).toContain(`\n       ${letter}--${long}${value}\n`);
+    }
+    for (const { status, meaning } of Object.values(EXIT_STATUSES)) {
+      expect(help).toContain(`\n  ${status}   ${meaning}`);
+      expect(text).toContain(`\n       ${status}      ${meaning}`);
+    }
+  });
+
+  test('--help fits a terminal', () => {
+    expect(help.split('\n').filter((line) => line.length > 80 || line !== line.trimEnd())).toEqual([]);
+  });
+
+  test('the manual page is one that man shows without a warning', () => {
+    expect(warnings).toBe('');
+    expect(text.split('\n').filter((line) => /^[A-Z]/.test(line) && !line.startsWith(name.toUpperCase()))).toEqual(
+      SECTIONS,
+    );
+    expect(text).toContain(`${name} - ${program.summary}`);
+    expect(text).toContain('"/dev/nbd0" or "nbd0"');
+  });
+
+  test('the examples are command lines that the program takes', () => {
+    const typed = program.examples.flatMap(({ command }) => command.split(' && '));
+    const ours = typed.filter((command) => command.startsWith(`${name} `));
+    expect(ours.length).toBeGreaterThan(2);
+    for (const command of ours) expect(parse(command.split(' ').slice(1)).kind, command).not.toBe('usage-error');
+  });
+});
+
+test('what roff would take for its own is shown as it stands', () => {
+  const odd = `.dots, 'quotes', "double", back\\slashes, \`ticks\`, ^hats, ~tildes and --dashes`;
+  const { text, warnings } = shown(manPage({ ...tsnbdProgram, description: [odd, odd] }, '9'));
+  expect(warnings).toBe('');
+  expect(text.split(odd)).toHaveLength(3);
+});

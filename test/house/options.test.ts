@@ -1,0 +1,33 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { manPage } from '#tsnbd/cli/man-page.js';
+import { tsnbdClientProgram } from '#tsnbd/cli/tsnbd-client-options.js';
+import { tsnbdProgram } from '#tsnbd/cli/tsnbd-options.js';
+import { ROOT } from './source-files.js';
+
+const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');
+const { version } = JSON.parse(read('package.json'));
+
+const programs = [
+  { name: 'tsnbd', options: tsnbdProgram.options, page: manPage(tsnbdProgram, version) },
+  { name: 'tsnbd-client', options: tsnbdClientProgram.options, page: manPage(tsnbdClientProgram, version) },
+];
+
+describe.each(programs)('$name', ({ name, options, page }) => {
+  test('the manual page is the one that the option table makes', () => {
+    expect(read(`man/${name}.8`)).toBe(page);
+  });
+
+  test('every option is typed in a test of its program', () => {
+    const text = read(`test/cli/${name}-options.test.ts`);
+    const untested = Object.keys(options).filter((long) => !new RegExp(`[' ]--?${long}[=' ]`).test(text));
+    expect(untested).toEqual([]);
+  });
+
+  test('every letter is typed in a test of its program', () => {
+    const text = read(`test/cli/${name}-options.test.ts`);
+    const letters = Object.values(options).flatMap((row) => ('short' in row ? [row.short] : []));
+    expect(letters.filter((letter) => !new RegExp(`[' ]-${letter}[' ]`).test(text))).toEqual([]);
+  });
+});
