@@ -32,3 +32,6 @@ export const SHUT_RDWR = 2;
 // <signal.h>
 export const SIG_BLOCK = 0;
 export const STRUCT_SIGSET_T = { sizeof: 128 } as const;
+
+// <linux/capability.h>
+export const CAP_SYS_ADMIN = 21;

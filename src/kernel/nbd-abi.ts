@@ -19,6 +19,9 @@ export const NBD_SET_TIMEOUT = 0xab09;
 /** The transmission flags of the negotiation. */
 export const NBD_SET_FLAGS = 0xab0a;
 
+// <linux/fs.h>: an ioctl of every block device with partitions; reads their table again.
+export const BLKRRPART = 0x125f;
+
 // <linux/nbd.h>: the transmission flag that the kernel wants for more than one socket.
 export const NBD_FLAG_CAN_MULTI_CONN = 0x100;
 

@@ -1,7 +1,8 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { deviceIndex } from './device-name.js';
+import { errnoText } from './errno.js';
 import { KernelError } from './errors.js';
 import { SECTOR_BYTES } from './nbd-abi.js';
 
@@ -72,6 +73,27 @@ export function requireDevice(name: string, root = ''): void {
 export function deviceNumber(name: string, root = ''): string | undefined {
   const disk = /^(nbd[0-9]+)p[0-9]+$/.exec(name)?.[1];
   return readText(`${root}/sys/block/${disk === undefined ? name : `${disk}/${name}`}/dev`)?.trim();
+}
+
+/** What the driver starts with (nbd.c: nbd_dev_add); an earlier user's value stays otherwise. */
+const longestRequestKiB = 128;
+
+/** Bounds the kernel's reads and writes. @throws KernelError 'system' where /sys cannot be written and has another value */
+export function setLongestRequest(name: string, requestBytesMax: number | undefined): void {
+  const path = `/sys/block/${name}/queue/max_sectors_kb`;
+  const wanted = Math.min(longestRequestKiB, Math.floor((requestBytesMax ?? Number.POSITIVE_INFINITY) / 1024));
+  try {
+    if (Number(readFileSync(path, 'utf8')) !== wanted) writeFileSync(path, `${wanted}\n`);
+  } catch (cause) {
+    const { errno = 0 } = cause as NodeJS.ErrnoException;
+    throw new KernelError(
+      'system',
+      `cannot set the longest request of /dev/${name} to ${wanted} KiB: ${errnoText(-errno)}`,
+      {
+        cause,
+      },
+    );
+  }
 }
 
 const pollMsMin = 2;

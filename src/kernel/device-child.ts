@@ -1,0 +1,66 @@
+import { spawn } from 'node:child_process';
+import { errnoText } from './errno.js';
+import { KernelError } from './errors.js';
+
+// What has to open a device that is up. The process that serves the device must not: a thread of its own that waits for
+// the device keeps it from being killed, for ever if the answer was to come from it (kernel-facts, "Around it"). So a
+// short-lived child opens it; one that does not come back is left behind to wait alone.
+
+/**
+ * Makes the kernel read the partition table, which it does when a device is opened next; then sysfs has the partitions.
+ *
+ * @throws KernelError 'time-limit' when the server does not answer the kernel's reads, 'system'
+ */
+export async function rescanPartitions(name: string, limitMs: number): Promise<void> {
+  const end = await runChild('/bin/sh', ['-c', 'exec 3<"$0"', `/dev/${name}`], limitMs);
+  if (end === 'time-limit') {
+    throw new KernelError(
+      'time-limit',
+      `the server did not answer in ${limitMs / 1000} s when the kernel read the partition table of /dev/${name}`,
+    );
+  }
+  if (end.status !== 0) throw new KernelError('system', `cannot open /dev/${name}: ${end.text}`);
+}
+
+/**
+ * Writes what the kernel still holds of the device to the server, and has the server flush. Answers why that failed,
+ * undefined if it did not. The kernel tells of a lost write once.
+ */
+export async function flushDevice(name: string, limitMs: number): Promise<string | undefined> {
+  const end = await runChild('sync', ['--', `/dev/${name}`], limitMs);
+  if (end === 'time-limit') return `no answer in ${limitMs / 1000} s`;
+  return end.status === 0 ? undefined : end.text;
+}
+
+interface ChildEnd {
+  /** −1 if it was killed or could not be started. */
+  readonly status: number;
+  /** The first line of what it said. */
+  readonly text: string;
+}
+
+const textCharsMax = 500;
+
+function runChild(program: string, words: readonly string[], limitMs: number): Promise<ChildEnd | 'time-limit'> {
+  const child = spawn(program, words, { cwd: '/', stdio: ['ignore', 'ignore', 'pipe'] });
+  let text = '';
+  child.stderr.setEncoding('utf8').on('data', (piece: string) => {
+    text = (text + piece).slice(0, textCharsMax);
+  });
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      child.stderr.destroy();
+      child.unref(); // SIGKILL does not reach a process that waits for a device
+      resolve('time-limit');
+    }, limitMs);
+    const settle = (end: ChildEnd): void => {
+      clearTimeout(timer);
+      resolve(end);
+    };
+    child.on('error', (error: NodeJS.ErrnoException) =>
+      settle({ status: -1, text: `cannot run ${program}: ${errnoText(-(error.errno ?? 0))}` }),
+    );
+    child.on('close', (status) => settle({ status: status ?? -1, text: text.split('\n')[0] ?? '' }));
+  });
+}

@@ -1,0 +1,101 @@
+import { readFileSync } from 'node:fs';
+import { invariant } from '../base/invariant.js';
+import type { UndoStack } from '../base/undo.js';
+import { KernelError } from './errors.js';
+import { CAP_SYS_ADMIN } from './libc-abi.js';
+import { NBD_FLAG_CAN_MULTI_CONN, SECTOR_BYTES } from './nbd-abi.js';
+import { connectByIoctl, disconnectByIoctl } from './nbd-ioctl.js';
+import { deviceState, requireDevice } from './sysfs.js';
+
+/** What a device is to be. */
+export interface DeviceSetup {
+  /** A multiple of the block size. */
+  readonly sizeBytes: number;
+  /** A power of two from 512 to the page size. */
+  readonly blockSizeBytes: number;
+  /** The transmission flags of the negotiation. */
+  readonly flags: number;
+  /** How long a request may take; 0 is without limit. */
+  readonly requestTimeoutSeconds: number;
+  /** The server's maximum payload, where it names one: the kernel's reads and writes stay at or below it. */
+  readonly requestBytesMax: number | undefined;
+  /** One connection each, negotiated. The fds stay the caller's, who keeps them open until the device has ended. */
+  readonly sockets: readonly number[];
+}
+
+/** A device that is up. */
+export interface NbdDevice {
+  readonly name: string;
+  /** Resolves, and never rejects, once the kernel has let go and this process holds nothing of the device any more. */
+  readonly ended: Promise<DeviceEnd>;
+  /**
+   * Tells the server goodbye; the device ends when the server has closed its connections. One that does not answer is
+   * ended by shutting the sockets down. Returns at once, may be called again, and after the end.
+   */
+  disconnect(): void;
+}
+
+/** 0, or −errno where the kernel gives a reason; 0 is also what a server that went away ends with. */
+export interface DeviceEnd {
+  readonly result: number;
+}
+
+/**
+ * Sets a free device up and starts it, each step with its undo on `undo`. Returns when sysfs shows it with its size.
+ *
+ * @throws KernelError 'not-root', 'no-module', 'no-device', 'busy', 'refused', 'time-limit' or 'system'
+ */
+export async function connectDevice(name: string, setup: DeviceSetup, undo: UndoStack): Promise<NbdDevice> {
+  requireRoot(`attach /dev/${name}`);
+  requireDevice(name);
+  requireFree(name);
+  checkSetup(setup);
+  return connectByIoctl(name, setup, undo);
+}
+
+/**
+ * Flushes and disconnects a device that another process set up. It opens the device and can wait for a server for ever,
+ * out of any signal's reach: for a process of its own. With `force` a failed flush is passed over.
+ */
+export function disconnectForeignDevice(name: string, force: boolean): void {
+  requireRoot(`detach /dev/${name}`);
+  requireDevice(name);
+  disconnectByIoctl(name, force);
+}
+
+/** Attaching and detaching take CAP_SYS_ADMIN, which root has. @throws KernelError 'not-root' */
+export function requireRoot(doing: string): void {
+  const effective = /^CapEff:\t([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1];
+  if (effective !== undefined && (BigInt(`0x${effective}`) >> BigInt(CAP_SYS_ADMIN)) % 2n === 1n) return;
+  throw new KernelError('not-root', `only root can ${doing}; try sudo`);
+}
+
+/** By sysfs alone: opening an idle device to learn its state can hang, and keeps others from using it. */
+function requireFree(name: string): void {
+  const { pid, sizeBytes } = deviceState(name);
+  if (pid === undefined && sizeBytes === 0) return;
+  const by = pid === undefined ? `has ${sizeBytes} bytes` : `is attached by process or thread ${pid}`;
+  throw new KernelError('busy', `/dev/${name} is not free: it ${by}; detach it first, or take another device`);
+}
+
+function checkSetup({ sizeBytes, blockSizeBytes, flags, sockets, requestBytesMax }: DeviceSetup): void {
+  invariant(sockets.length > 0, 'a device has a connection');
+  if (sockets.length > 1 && (flags & NBD_FLAG_CAN_MULTI_CONN) === 0) {
+    throw new KernelError('refused', `the server allows one connection, not ${sockets.length}`);
+  }
+  if (blockSizeBytes < SECTOR_BYTES || !Number.isInteger(Math.log2(blockSizeBytes))) {
+    throw new KernelError(
+      'refused',
+      `a device cannot have blocks of ${blockSizeBytes} bytes: a power of two from 512 on`,
+    );
+  }
+  if (sizeBytes <= 0 || !Number.isSafeInteger(sizeBytes) || sizeBytes % blockSizeBytes !== 0) {
+    throw new KernelError('refused', `a device of blocks of ${blockSizeBytes} bytes cannot have ${sizeBytes} bytes`);
+  }
+  if (requestBytesMax !== undefined && requestBytesMax < blockSizeBytes) {
+    throw new KernelError(
+      'refused',
+      `requests of at most ${requestBytesMax} bytes do not hold a block of ${blockSizeBytes}`,
+    );
+  }
+}
