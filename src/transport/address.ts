@@ -1,0 +1,38 @@
+import { TransportError } from './errors.js';
+
+/** Where a server listens. A host is a name or an address; IPv6 without brackets. */
+export type Address = TcpAddress | UnixAddress;
+
+export interface TcpAddress {
+  readonly kind: 'tcp';
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface UnixAddress {
+  readonly kind: 'unix';
+  readonly path: string;
+}
+
+/** sizeof sun_path less the NUL at its end (unix(7)); libuv cuts a longer path off without a word. */
+export const UNIX_PATH_BYTES_MAX = 107;
+
+/** The address as a message names it: '127.0.0.1 port 4000' or '/run/disk.sock'. */
+export function addressInWords(address: Address): string {
+  return address.kind === 'tcp' ? `${address.host} port ${address.port}` : address.path;
+}
+
+/** The path of a unix socket, if it can be one. @throws TransportError 'address' */
+export function checkUnixPath(path: string): string {
+  const bytes = Buffer.byteLength(path);
+  if (bytes > UNIX_PATH_BYTES_MAX) {
+    throw new TransportError(
+      'address',
+      `the path of a unix socket may have ${UNIX_PATH_BYTES_MAX} bytes, this one has ${bytes}: ${path}`,
+    );
+  }
+  if (bytes === 0 || path.includes('\0')) {
+    throw new TransportError('address', 'the path of a unix socket may not be empty or hold a NUL character');
+  }
+  return path;
+}
