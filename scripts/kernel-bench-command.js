@@ -1,7 +1,8 @@
 // The command line of scripts/kernel-bench: boots a guest, runs one command in it, passes on what it says.
 import { mkdirSync, realpathSync } from 'node:fs';
 import { constants } from 'node:os';
-import { bootGuest, GuestError, quote } from './kernel-bench-guest.js';
+import { bootGuest, GuestError } from './kernel-bench-guest.js';
+import { quote } from './kernel-bench-start.js';
 
 const usage = `usage: scripts/kernel-bench [-t SECONDS] [-w FOLDER] [-m MEMORY] [-n 'NBD PARAMETERS'] COMMAND...
 Runs COMMAND on a real kernel with the nbd driver (User-Mode Linux) and gives its output and exit status.

@@ -1,39 +1,23 @@
 // Boots the bench's kernel (User-Mode Linux with nbd) and runs commands in it: the one implementation behind
 // scripts/kernel-bench and the kernel tests. The guest's side is kernel-bench-init and kernel-bench-agent.
 import { spawn } from 'node:child_process';
-import {
-  accessSync,
-  appendFileSync,
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readSync,
-  rmSync,
-  statfsSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { once } from 'node:events';
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { GrowingFile } from './kernel-bench-output.js';
+import { baseFolder, kernelArguments, missing, program, quote, writeStarters } from './kernel-bench-start.js';
 
-const checkout = dirname(dirname(fileURLToPath(import.meta.url)));
-const program = '/usr/bin/linux.uml';
 const withoutCoreFile = 'ulimit -c 0; exec "$@"';
 /** Waits on the host for our end, whatever it is, and cleans up if we could not. */
 const guard = 'read -r _; kill -s KILL -- "-$1"; sleep 1; rm -rf "$2"';
 
-/** Below this much free space /dev/shm is not used: the guest's memory and the work folder must fit into it. */
-const memoryFolderBytesMin = 4 * 2 ** 30;
 const consoleLinesMax = 60;
 const followMs = 100;
 /** What a command that is late gets to end after SIGTERM, and then after SIGKILL. */
 const termMs = 2_000;
 const killMs = 5_000;
 const powerOffMs = 10_000;
+const consoleMs = 2_000;
 
 /** The guest could not be booted, or died. The message holds the end of its console. */
 export class GuestError extends Error {
@@ -87,21 +71,16 @@ export async function bootGuest(options = {}) {
   }
 }
 
-/** What keeps this machine from booting the bench, as a sentence. */
-function missing() {
-  if (!existsSync(program)) return `${program} is missing: run scripts/setup (Debian package user-mode-linux)`;
-  if (!existsSync('/usr/bin/busybox') && !existsSync('/bin/busybox'))
-    return 'busybox is missing: run scripts/setup (Debian package busybox-static)';
-  return undefined;
-}
-
-/** A booted guest. After its end nothing of it is left: no process, no folder (but a work folder that was given). */
+/**
+ * A booted guest. Its owner ends it by `powerOff` or `destroy`, or ends itself: then nothing of it is left, no process and
+ * no folder (but a work folder that was given).
+ */
 export class Guest {
   /** All that the guest needs on the host; removed at its end. */
   folder;
   /** The folder that host and guest share, at the same path on both. */
   workDir;
-  /** Resolves when the guest has ended, in whatever way. */
+  /** Resolves when the guest has ended, in whatever way; its folder stays until its owner is done with it. */
   ended;
   #control;
   #child;
@@ -123,14 +102,18 @@ export class Guest {
     this.#control = join(this.folder, 'control');
     this.workDir = options.workDir ?? join(this.folder, 'work');
     for (const folder of [this.#control, this.workDir]) mkdirSync(folder, { recursive: true });
-    this.#writeStarters(options.nbd ?? 'max_part=16 nbds_max=8');
-    this.#child = spawn('sh', ['-c', withoutCoreFile, 'sh', program, ...this.#kernelArguments(options)], {
-      cwd: this.folder,
-      // A group of its own: ^C must reach only us, and all of the guest's processes end by one signal.
-      detached: true,
-      env: { PATH: '/usr/bin:/bin', TMPDIR: this.folder },
-      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
-    });
+    writeStarters(this.#control, this.workDir, options.nbd ?? 'max_part=16 nbds_max=8');
+    this.#child = spawn(
+      'sh',
+      ['-c', withoutCoreFile, 'sh', program, ...kernelArguments(this.folder, this.#control, options.memory ?? '2G')],
+      {
+        cwd: this.folder,
+        // A group of its own: ^C must reach only us, and all of the guest's processes end by one signal.
+        detached: true,
+        env: { PATH: '/usr/bin:/bin', TMPDIR: this.folder },
+        stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+      },
+    );
     this.#guard = spawn('sh', ['-c', guard, 'sh', String(this.#child.pid), this.folder], {
       cwd: '/',
       detached: true,
@@ -140,7 +123,9 @@ export class Guest {
     this.#child.stderr?.on('data', (text) => this.#keepConsole(text));
     this.#line = /** @type {import('node:net').Socket} */ (this.#child.stdio[3]);
     this.#readLines();
-    this.ended = new Promise((resolve) => this.#child.once('exit', resolve)).then(() => this.destroy());
+    // Only the owner's own end may not wait for ours.
+    this.#guard.unref();
+    this.ended = this.#end();
     process.on('exit', this.#onExit);
   }
 
@@ -177,7 +162,7 @@ export class Guest {
       return { status, stdout: stdout.end(), stderr: stderr.end() };
     } finally {
       clearInterval(follower);
-      if (!this.#over) rmSync(folder, { recursive: true, force: true });
+      rmSync(folder, { recursive: true, force: true });
     }
   }
 
@@ -215,64 +200,31 @@ export class Guest {
     const timer = setTimeout(() => this.#kill(), powerOffMs);
     await this.ended;
     clearTimeout(timer);
+    this.destroy();
   }
 
   /** Ends the guest at once and removes what it left. Synchronous, for exit handlers; may be called again. */
   destroy() {
-    if (this.#over) return;
-    this.#over = true;
     process.off('exit', this.#onExit);
     this.#kill();
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 });
+    this.#guard.kill('SIGKILL');
+  }
+
+  async #end() {
+    await once(this.#child, 'exit');
+    this.#over = true;
+    this.#kill();
+    // What it said last is still on its way.
+    await once(this.#child, 'close', { signal: AbortSignal.timeout(consoleMs) }).catch(() => {});
     this.#onReady(this.#death('died while it booted'));
     for (const order of this.#orders.values()) order.failed(this.#death('died'));
     this.#line.destroy();
-    rmSync(this.folder, { recursive: true, force: true, maxRetries: 3 });
-    this.#guard.kill('SIGKILL');
   }
 
   /** The last lines of the guest's console. */
   consoleTail() {
     return this.#console.split('\n').slice(-consoleLinesMax).join('\n');
-  }
-
-  /** @param {string} nbd */
-  #writeStarters(nbd) {
-    const names = {
-      BENCH_CHECKOUT: checkout,
-      BENCH_NODE: dirname(dirname(process.execPath)),
-      BENCH_WORK: this.workDir,
-      BENCH_CONTROL: this.#control,
-      BENCH_NBD: nbd,
-      PATH: `${dirname(process.execPath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
-      HOME: '/root',
-      LANG: 'C.UTF-8',
-    };
-    const exports = Object.entries(names).map(([name, value]) => `export ${name}=${quote(value)}\n`);
-    for (const part of ['init', 'agent']) {
-      const script = quote(join(checkout, 'scripts', `kernel-bench-${part}`));
-      writeFileSync(join(this.#control, part), `#!/bin/sh\n${exports.join('')}exec sh ${script}\n`, { mode: 0o755 });
-    }
-  }
-
-  /** @param {BootOptions} options */
-  #kernelArguments({ memory = '2G' }) {
-    return [
-      `mem=${memory}`,
-      'umid=guest',
-      `uml_dir=${this.folder}/`,
-      'root=/dev/root',
-      'rootfstype=hostfs',
-      'rootflags=/',
-      'ro',
-      // Else it hides the host's /dev/shm, where our folder may lie.
-      'devtmpfs.mount=0',
-      'loglevel=4',
-      'panic=-1',
-      'con=null',
-      'con0=null,fd:1',
-      'ssl0=fd:3',
-      `init=${this.#control}/init`,
-    ];
   }
 
   /** @param {Buffer} text */
@@ -296,7 +248,7 @@ export class Guest {
     if (word === 'ready') {
       this.#readyTimes += 1;
       // User-Mode Linux starts itself again when the guest reboots: for a bench that is a death like any other.
-      if (this.#readyTimes > 1) this.destroy();
+      if (this.#readyTimes > 1) this.#kill();
       this.#onReady();
     }
     if (word === 'failed') this.#onReady(this.#death(`could not be set up: ${values.join(' ')}`));
@@ -316,58 +268,4 @@ export class Guest {
       // Gone already.
     }
   }
-}
-
-/** A file that the guest writes, read as it grows. */
-class GrowingFile {
-  /** @type {Buffer[]} */
-  #pieces = [];
-  #fd;
-  #onBytes;
-
-  /**
-   * @param {string} path
-   * @param {(bytes: Buffer) => void} onBytes
-   */
-  constructor(path, onBytes) {
-    this.#fd = openSync(path, 'w+');
-    this.#onBytes = onBytes;
-  }
-
-  read() {
-    const { size } = fstatSync(this.#fd);
-    const known = this.#pieces.reduce((sum, piece) => sum + piece.length, 0);
-    if (size <= known) return;
-    const bytes = Buffer.alloc(size - known);
-    const length = readSync(this.#fd, bytes, 0, bytes.length, known);
-    this.#pieces.push(bytes.subarray(0, length));
-    this.#onBytes(bytes.subarray(0, length));
-  }
-
-  /** Reads what is left and gives the whole text. */
-  end() {
-    this.read();
-    closeSync(this.#fd);
-    return Buffer.concat(this.#pieces).toString('utf8');
-  }
-}
-
-/** Where the guest's memory file and the work folder go: RAM if there is enough of it. */
-function baseFolder() {
-  try {
-    accessSync('/dev/shm', constants.W_OK);
-    const { bavail, bsize } = statfsSync('/dev/shm');
-    if (bavail * bsize >= memoryFolderBytesMin) return '/dev/shm';
-  } catch {
-    // No such folder here.
-  }
-  return tmpdir();
-}
-
-/**
- * A word of sh that stands for exactly this text.
- * @param {string} text
- */
-export function quote(text) {
-  return `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -1,7 +1,5 @@
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
 import { bootGuest, type Guest } from '../../scripts/kernel-bench-guest.js';
@@ -25,15 +23,12 @@ declare module 'vitest' {
 
 let guest: Guest | undefined;
 let server: Server | undefined;
-/** Outlives a guest that dies, to say so; only its owner may enter it. */
-let socketFolder: string | undefined;
 
 /** Boots the one guest of a run of the project `kernel`. No guest, no tests: what it throws fails the run. */
 export async function setup(project: TestProject): Promise<void> {
   const booted = await bootGuest();
   guest = booted;
-  socketFolder = mkdtempSync(join(tmpdir(), 'kernel-bench-socket-'));
-  const socketPath = join(socketFolder, 'socket');
+  const socketPath = join(booted.folder, 'commands');
   server = createServer({ allowHalfOpen: true }, (socket) => void serve(socket, booted));
   await new Promise<void>((resolve) => server?.listen(socketPath, resolve));
   project.provide('kernelBench', { socketPath, workDir: booted.workDir });
@@ -42,7 +37,6 @@ export async function setup(project: TestProject): Promise<void> {
 export async function teardown(): Promise<void> {
   server?.close();
   await guest?.powerOff();
-  if (socketFolder !== undefined) rmSync(socketFolder, { recursive: true });
 }
 
 async function serve(socket: Socket, guest: Guest): Promise<void> {
