@@ -1,6 +1,7 @@
 import { lookup } from 'node:dns/promises';
 import { connect as connectSocket, type NetConnectOpts, type Socket } from 'node:net';
 import { type Address, addressInWords, checkUnixPath, type TcpAddress } from './address.js';
+import { deadlineAfter } from './deadline.js';
 import { deadlineError, reasonInWords, TransportError, type TransportErrorCode } from './errors.js';
 
 /** Addresses of one name that are tried. */
@@ -32,8 +33,7 @@ export async function connect(address: Address, deadline: AbortSignal): Promise<
   const failures: Failure[] = [];
   const targets = await findTargets(address, deadline);
   for (const [index, target] of targets.entries()) {
-    const limit =
-      index === targets.length - 1 ? deadline : AbortSignal.any([deadline, AbortSignal.timeout(ATTEMPT_LIMIT_MS)]);
+    const limit = index === targets.length - 1 ? deadline : deadlineAfter(ATTEMPT_LIMIT_MS, deadline);
     try {
       return await attempt(target.options, limit);
     } catch (error) {

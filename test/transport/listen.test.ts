@@ -106,18 +106,16 @@ describe('listening', () => {
       { onConnection: (socket) => held.push(socket), onDropped: () => (dropped += 1) },
     );
     listeners.push(listener);
-    const deadline = AbortSignal.timeout(10_000);
-    const clients = await Promise.all(
-      Array.from({ length: OPEN_SOCKETS_MAX }, () => connect(listener.address, deadline)),
-    );
-    const beyond = await connect(listener.address, deadline);
+    const come = () => connect(listener.address, AbortSignal.timeout(10_000));
+    const clients = await Promise.all(Array.from({ length: OPEN_SOCKETS_MAX }, come));
+    const beyond = await come();
     beyond.resume();
     await once(beyond, 'close');
     expect([held.length, dropped]).toEqual([OPEN_SOCKETS_MAX, 1]);
 
     held[0]?.destroy();
     await once(held[0] as Socket, 'close');
-    clients.push(await connect(listener.address, deadline));
+    clients.push(await come());
     await expect.poll(() => held.length).toBe(OPEN_SOCKETS_MAX + 1);
     for (const socket of [...clients, ...held]) socket.destroy();
   });
