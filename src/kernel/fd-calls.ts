@@ -17,6 +17,7 @@ import {
   FALLOC_FL_ZERO_RANGE,
   O_NONBLOCK,
   SEEK_SET,
+  SHUT_RD,
   SHUT_RDWR,
   SOCK_CLOEXEC,
   SOCK_STREAM,
@@ -47,8 +48,12 @@ export function socketPair(): readonly [number, number] {
 
 /** Ends a socket in both directions and wakes whoever blocks on it; one that is not connected any more is no error. */
 export function shutdownFd(fd: number): void {
-  const result = libc.shutdown(fd, SHUT_RDWR);
-  if (result !== -ENOTCONN) expect('shut a socket down', result);
+  endSocket(fd, SHUT_RDWR);
+}
+
+/** Wakes whoever waits for bytes of a socket with the end of the stream; it can still be written to. */
+export function shutdownReading(fd: number): void {
+  endSocket(fd, SHUT_RD);
 }
 
 /** Makes reads and writes of this open file wait (clears O_NONBLOCK). @throws KernelError 'system' */
@@ -101,6 +106,11 @@ function byteLock(type: number, offsetBytes: number): Uint8Array<ArrayBuffer> {
   view.setBigInt64(STRUCT_FLOCK.l_start, BigInt(offsetBytes), true);
   view.setBigInt64(STRUCT_FLOCK.l_len, 1n, true);
   return lock;
+}
+
+function endSocket(fd: number, how: number): void {
+  const result = libc.shutdown(fd, how);
+  if (result !== -ENOTCONN) expect('shut a socket down', result);
 }
 
 function expect(doing: string, result: number): number {

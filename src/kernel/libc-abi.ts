@@ -27,6 +27,7 @@ export const FALLOC_FL_ZERO_RANGE = 0x10;
 export const AF_UNIX = 1;
 export const SOCK_STREAM = 1;
 export const SOCK_CLOEXEC = 0o2000000;
+export const SHUT_RD = 0;
 export const SHUT_RDWR = 2;
 
 // <signal.h>
