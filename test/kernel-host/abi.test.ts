@@ -1,0 +1,76 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import * as libcAbi from '#tsnbd/kernel/libc-abi.js';
+import * as nbdAbi from '#tsnbd/kernel/nbd-abi.js';
+
+/** What stands in our tables and is no macro of a header: how C says it. */
+const expressions: Readonly<Record<string, string>> = {
+  SECTOR_BYTES: '512', // <linux/blk_types.h> has SECTOR_SIZE, for the kernel alone
+  PAGE_BYTES: '4096', // the smallest page size of Linux; this machine's may be larger
+};
+
+/** Types that C names without `struct`. */
+const typedefs: Readonly<Record<string, string>> = { STRUCT_SIGSET_T: 'sigset_t' };
+
+const table: Readonly<Record<string, unknown>> = { ...libcAbi, ...nbdAbi };
+
+/** One number of ours: where it stands, and the C expression that must have the same value. */
+function entries(): readonly (readonly [string, number, string])[] {
+  return Object.entries(table).flatMap(([name, value]) => {
+    if (typeof value === 'number') return [[name, value, expressions[name] ?? name] as const];
+    if (!name.startsWith('STRUCT_') || typeof value !== 'object' || value === null) {
+      throw new Error(`${name} is neither a number nor the layout of a struct`);
+    }
+    const type = typedefs[name] ?? `struct ${name.slice('STRUCT_'.length).toLowerCase()}`;
+    return Object.entries(value as Record<string, number>).map(
+      ([field, offset]) =>
+        [`${name}.${field}`, offset, field === 'sizeof' ? `sizeof(${type})` : `offsetof(${type}, ${field})`] as const,
+    );
+  });
+}
+
+function compile(source: string, folder: string): string {
+  const program = join(folder, 'abi');
+  execFileSync('gcc', ['-x', 'c', '-Wall', '-Werror', '-o', program, '-'], { input: source });
+  return execFileSync(program, { encoding: 'utf8' });
+}
+
+it("every number that goes to the kernel is the C headers' own", () => {
+  const folder = mkdtempSync(join(tmpdir(), 'tsnbd-abi-'));
+  try {
+    const ours = entries();
+    const source = `#define _GNU_SOURCE
+      #include <fcntl.h>
+      #include <linux/capability.h>
+      #include <linux/falloc.h>
+      #include <linux/fs.h>
+      #include <linux/nbd.h>
+      #include <signal.h>
+      #include <stddef.h>
+      #include <stdio.h>
+      #include <sys/socket.h>
+      int main(void) {
+        ${ours.map(([name, , expression]) => `printf("${name} %lld\\n", (long long)(${expression}));`).join('\n')}
+        return 0;
+      }`;
+    expect(ours.length).toBeGreaterThan(35);
+    expect(ours.map(([name, value]) => `${name} ${value}`)).toEqual(compile(source, folder).trimEnd().split('\n'));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+it("the fields of a struct flock have the C header's sizes", () => {
+  const folder = mkdtempSync(join(tmpdir(), 'tsnbd-abi-'));
+  const fields = ['l_type', 'l_whence', 'l_start', 'l_len', 'l_pid'];
+  const sizes = fields.map((field) => `printf("%zu ", sizeof(((struct flock *)0)->${field}));`);
+  try {
+    const source = `#include <fcntl.h>\n#include <stdio.h>\nint main(void) { ${sizes.join(' ')} return 0; }`;
+    expect(compile(source, folder)).toBe('2 2 8 8 4 ');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
