@@ -26,7 +26,7 @@ import {
   NBD_REP_SERVER,
 } from './constants.js';
 import { ProtocolError } from './errors.js';
-import type { ExportInfo } from './export-info.js';
+import { checkNotEmpty, type ExportInfo } from './export-info.js';
 import { HandshakeInput } from './handshake-input.js';
 import { encodeExportName, encodeExportQuestion, encodeOption } from './option.js';
 import { exportInWords, optionError } from './option-error.js';
@@ -186,7 +186,7 @@ export class ClientHandshake {
   #askGo(exportName: string): State {
     this.#output.bytes(encodeOption(NBD_OPT_GO, encodeExportQuestion({ exportName, infoTypes: INFO_TYPES })));
     const replies = new InfoReplies();
-    const accepted = () => this.#finish({ kind: 'transmission', export: replies.finish() });
+    const accepted = () => this.#finish({ kind: 'transmission', export: checkNotEmpty(replies.finish()) });
     return this.#replyHeader({
       name: 'OPT_GO',
       option: NBD_OPT_GO,
@@ -246,7 +246,7 @@ export class ClientHandshake {
     this.#output.bytes(encodeOption(NBD_OPT_EXPORT_NAME, encodeExportName(exportName)));
     const act = (bytes: Uint8Array): State => {
       const cursor = new ReadCursor(bytes);
-      const facts = exportFacts(cursor.u64be(), cursor.u16be());
+      const facts = checkNotEmpty(exportFacts(cursor.u64be(), cursor.u16be()));
       return this.#exportNameZeroes(facts);
     };
     return { name: 'OPT_EXPORT_NAME.REPLY', needBytes: NBD_EXPORT_NAME_REPLY_BYTES, act };

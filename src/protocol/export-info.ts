@@ -7,7 +7,7 @@ export interface ExportInfo {
   /** The server's own name for it, where that was told. */
   readonly name?: string;
   readonly description?: string;
-  /** 1 to 2^53 - 1. */
+  /** 1 to 2^53 - 1; 0 too where it is only information (nbd-server answers NBD_OPT_INFO so). */
   readonly sizeBytes: number;
   /** NBD_FLAG_… transmission flags. */
   readonly flags: number;
@@ -22,15 +22,20 @@ export interface BlockSizes {
   readonly maximumPayload: number;
 }
 
-/** The checked size of an export that the server says has `sizeBytes`. */
+/** The size of an export that the server says has `sizeBytes`, if a number can hold it. */
 export function checkExportSize(sizeBytes: bigint): number {
-  if (sizeBytes === 0n) throw unusable('the server says that the export is empty (0 bytes)');
   if (sizeBytes > BigInt(EXPORT_SIZE_BYTES_MAX)) {
     throw unusable(
       `the server says that the export has ${sizeBytes} bytes; at most ${EXPORT_SIZE_BYTES_MAX} can be used`,
     );
   }
   return Number(sizeBytes);
+}
+
+/** The export, if there is anything on it to read or write. */
+export function checkNotEmpty(info: ExportInfo): ExportInfo {
+  if (info.sizeBytes > 0) return info;
+  throw unusable('the server says that the export is empty (0 bytes)');
 }
 
 /** The transmission flags as they came; bits that we do not know are the reader's to ignore. */

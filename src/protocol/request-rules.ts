@@ -75,8 +75,8 @@ export function transmissionFlags(readOnly: boolean): number {
 
 function checkRange(request: Readonly<Request>, rules: ExportRules, beyondEnd: number): number {
   const { offsetBytes, lengthBytes } = request;
-  // Both sides of the second comparison are exact; a sum of offset and length might not be.
-  if (lengthBytes > rules.sizeBytes || offsetBytes > rules.sizeBytes - lengthBytes) return beyondEnd;
+  // A sum above 2^53 - 1 may be rounded, but never down to a size that an export can have.
+  if (offsetBytes + lengthBytes > rules.sizeBytes) return beyondEnd;
   const mask = rules.minimumBlockBytes - 1;
   const misaligned = (offsetBytes % rules.minimumBlockBytes) + (lengthBytes & mask) !== 0;
   return misaligned ? NBD_EINVAL : 0;

@@ -27,6 +27,11 @@ const info: ClientGoal = { kind: 'info', exportName: 'disk' };
 const list: ClientGoal = { kind: 'list' };
 
 const abort = option(2);
+const empty = wire(`
+  0000             # NBD_INFO_EXPORT
+  0000000000000000 # 0 bytes
+  0001             # HAS_FLAGS
+`);
 const exportName = option(1, wire('"disk"'));
 const asked = join([clientFlags, option(GO, goQuestion)]);
 
@@ -167,7 +172,11 @@ describe('after a negotiation for transmission', () => {
 
 describe('a server that is none, or too old', () => {
   it('is told apart', () => {
-    expect(failure(go, wire('"HTTP/1.1 400 Bad Request"'))).toMatchObject({ code: 'not-nbd', sent: '' });
+    expect(failure(go, wire('"HTTP/1.1 400 Bad Request"'))).toEqual({
+      code: 'not-nbd',
+      message: 'what answers there is not an NBD server (it does not begin with NBDMAGIC)',
+      sent: '',
+    });
     expect(failure(go, wire('4e42444d41474943 ffffffffffffffff')).code).toBe('not-nbd');
     expect(failure(go, goAnswers.oldstyle)).toEqual({
       code: 'oldstyle',
@@ -222,6 +231,7 @@ describe('a server that breaks the protocol', () => {
     ['accepts without telling the size', go, join([reply(GO, REP_INFO, infoName), reply(GO, ACK)]), 'without saying'],
     ['loses the reply magic', go, new Uint8Array(20), 'where a reply to an option should begin'],
     ['sends a description that is not UTF-8', go, reply(GO, REP_INFO, wire('0002 ff')), 'not UTF-8'],
+    ['sends flags that are none', go, reply(GO, REP_INFO, wire('0000 0000000000100000 0100')), 'without NBD_FLAG_HAS'],
     ['sends a name with a NUL', go, reply(GO, REP_INFO, wire('0001 6100')), 'NUL'],
   ])('%s', (_name, goal, answer, words) => {
     const failed = failure(goal, start, answer);
@@ -268,13 +278,18 @@ describe('a server that breaks the protocol', () => {
   });
 
   it.each([
-    ['an export of 0 bytes', reply(GO, REP_INFO, wire('0000 0000000000000000 0001')), 'empty'],
+    ['an export of 0 bytes', join([reply(GO, REP_INFO, empty), reply(GO, ACK)]), 'empty'],
     ['an export of 2^63 bytes', reply(GO, REP_INFO, wire('0000 8000000000000000 0001')), '9223372036854775808'],
     ['a block size of 3', reply(GO, REP_INFO, wire('0003 00000003 00001000 02000000')), 'block size of 3'],
   ])('offers %s', (_name, answer, words) => {
     const failed = failure(go, start, answer);
     expect(failed.code).toBe('unusable-export');
     expect(failed.message).toContain(words);
+  });
+
+  it('may inform about an export of 0 bytes: nbd-server does so before it opens the file', () => {
+    const answers = join([start, reply(INFO, REP_INFO, empty), reply(INFO, ACK)]);
+    expect(feed(info, [answers]).outcome).toEqual({ kind: 'info', export: { sizeBytes: 0, flags: 1 } });
   });
 
   it('offers an export of 0 bytes to EXPORT_NAME', () => {

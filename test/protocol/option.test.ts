@@ -71,6 +71,10 @@ describe('the question of GO and INFO', () => {
     expect(() => decodeExportQuestion(long.fill(0x61, 4, 4101))).toThrow('4096 are allowed');
   });
 
+  it('keeps a byte order mark: it is part of the name', () => {
+    expect(decodeExportQuestion(wire('00000004 efbbbf61 0000')).exportName).toBe('\ufeffa');
+  });
+
   it('comes back as it was, whatever is in it', () => {
     const name = fc.string({ unit: 'grapheme', maxLength: 200 }).filter((text) => !text.includes('\0'));
     const infoTypes = fc.array(fc.integer({ min: 0, max: 65_535 }), { maxLength: 100 });

@@ -234,6 +234,22 @@ describe('what is told of an export', () => {
     expect(outcome).toMatchObject({ exportName: '' });
   });
 
+  it('is the name that was asked for where it has none of its own', () => {
+    const exports: ExportDirectory = { find: () => ({ sizeBytes: 512, flags: 1 }), list: () => [] };
+    const { sent } = feed([join([clientFlags, option(GO, question('disk', '0001'))])], exports);
+    expect(sent).toContain(hex(reply(GO, REP_INFO, infoName)));
+  });
+
+  it('is not made up when the exports fail: that is no fault of the client', () => {
+    const exports: ExportDirectory = {
+      find: () => {
+        throw new RangeError('a bug');
+      },
+      list: () => [],
+    };
+    expect(() => feed([clientSides.go], exports)).toThrow('a bug');
+  });
+
   it('includes, unasked, block sizes that are stricter than the defaults', () => {
     const strict = { ...disk, blockSizes: { minimum: 512, preferred: 4096, maximumPayload: 33_554_432 } };
     const { sent } = feed([join([clientFlags, option(GO, question('disk'))])], directory(strict));

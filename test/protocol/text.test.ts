@@ -1,5 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { checkBlockSizes, checkExportSize, checkTransmissionFlags } from '#tsnbd/protocol/export-info.js';
+import {
+  checkBlockSizes,
+  checkExportSize,
+  checkNotEmpty,
+  checkTransmissionFlags,
+} from '#tsnbd/protocol/export-info.js';
 import { optionError } from '#tsnbd/protocol/option-error.js';
 import { printableText } from '#tsnbd/protocol/text.js';
 import { wire } from './wire.js';
@@ -58,15 +63,21 @@ describe('an error reply', () => {
 });
 
 describe('a size', () => {
-  it('of 1 byte up to 2^53 - 1 is taken', () => {
-    expect(checkExportSize(1n)).toBe(1);
+  it('of 0 bytes up to 2^53 - 1 is taken', () => {
+    expect(checkExportSize(0n)).toBe(0);
     expect(checkExportSize(2n ** 53n - 1n)).toBe(Number.MAX_SAFE_INTEGER);
   });
 
-  it('of 0, 2^53 or 2^63 is refused in words', () => {
-    expect(() => checkExportSize(0n)).toThrow('the server says that the export is empty (0 bytes)');
+  it('of 2^53 or 2^63 is refused in words', () => {
     expect(() => checkExportSize(2n ** 53n)).toThrow('9007199254740992 bytes; at most');
     expect(() => checkExportSize(2n ** 63n)).toThrow('9223372036854775808 bytes; at most');
+  });
+});
+
+describe('an export without a byte', () => {
+  it('is refused in words', () => {
+    expect(checkNotEmpty({ sizeBytes: 1, flags: 1 })).toEqual({ sizeBytes: 1, flags: 1 });
+    expect(() => checkNotEmpty({ sizeBytes: 0, flags: 1 })).toThrow('the export is empty (0 bytes)');
   });
 });
 
