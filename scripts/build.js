@@ -11,7 +11,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /** Everything that Node starts by its own file: programs, processes, threads. Basenames are unique because dist is flat. */
 const programs = ['cli/tsnbd', 'cli/tsnbd-client'];
-const others = ['attach/attach-process', 'server/worker', 'kernel/do-it-thread'];
+const others = ['attach/attach-process', 'attach/disconnect-process', 'server/worker', 'kernel/do-it-thread'];
 
 execFileSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.json')], {
   cwd: root,

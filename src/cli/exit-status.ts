@@ -3,6 +3,7 @@ import type { DaemonErrorCode } from '../daemon/errors.js';
 import type { ImageErrorCode } from '../image/errors.js';
 import type { KernelErrorCode } from '../kernel/errors.js';
 import type { ProtocolErrorCode } from '../protocol/errors.js';
+import type { ServerErrorCode } from '../server/errors.js';
 import type { TransportErrorCode } from '../transport/errors.js';
 import type { UsageError } from './errors.js';
 
@@ -14,7 +15,7 @@ export const EXIT_STATUSES = {
   'not-root': { status: 3, meaning: 'not root' },
   'no-module': { status: 4, meaning: 'no nbd in this kernel: the module is not loaded or not there' },
   busy: { status: 5, meaning: 'the device or the image is in use' },
-  refused: { status: 6, meaning: 'the server or the kernel refused' },
+  refused: { status: 6, meaning: 'refused: by the server, by the kernel, or for the safety of the image' },
   'time-limit': { status: 7, meaning: 'a time limit passed' },
   lost: { status: 8, meaning: 'the connection was lost' },
 } as const satisfies Readonly<Record<string, { readonly status: number; readonly meaning: string }>>;
@@ -42,6 +43,7 @@ type ErrorCode =
   | ImageErrorCode
   | KernelErrorCode
   | ProtocolErrorCode
+  | ServerErrorCode
   | TransportErrorCode
   | UsageError['code'];
 
@@ -82,6 +84,7 @@ const REASONS: Readonly<Record<ErrorCode, ExitReason>> = {
   // The image.
   missing: 'other',
   'not-an-image': 'other',
-  'wrong-format': 'other',
   'read-only': 'other',
+  'wrong-format': 'refused',
+  'own-device': 'refused',
 };

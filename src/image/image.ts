@@ -21,10 +21,3 @@ export interface Image {
   /** Lets go of what this worker holds of the image; the opener's handle stays. */
   close(): void;
 }
-
-/** Block sizes in bytes as NBD_INFO_BLOCK_SIZE names them. */
-export interface BlockSizes {
-  readonly minimum: number;
-  readonly preferred: number;
-  readonly maximumPayload: number;
-}

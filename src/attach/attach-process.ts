@@ -1,0 +1,35 @@
+import { log } from '../daemon/log.js';
+import { openReadyChannel } from '../daemon/ready.js';
+import { stopOnSignals } from '../daemon/signals.js';
+import type { AttachEvent } from './attach-event.js';
+import type { AttachRequest } from './attach-request.js';
+import { attachAndHold } from './hold.js';
+
+// The process behind an attached device. It hears what to attach from the command that launched it, tells it how that
+// goes, and stays until the device ends.
+const channel = openReadyChannel();
+const request = (await channel.task) as AttachRequest;
+let attached = false;
+
+const onEvent = (event: AttachEvent) => {
+  if (!attached) channel.event(event);
+  else if (event.kind === 'notice') log('warning', `${request.device}: ${event.text}`);
+};
+
+try {
+  const end = await attachAndHold(request, {
+    onEvent,
+    stop: stopOnSignals(channel.abandoned),
+    onAttached: async () => {
+      attached = true;
+      await channel.ready();
+      log('info', `${request.device}: attached`);
+    },
+  });
+  if (end === 'detached') log('info', `${request.device}: detached`);
+  else log('err', `${request.device}: the connection was lost; the device is gone`);
+} catch (error) {
+  const { code = 'system', message, stack } = error as Error & { code?: string };
+  if (attached) log('err', `${request.device}: ${message}`);
+  else await channel.failed({ code, message, ...(stack === undefined ? {} : { stack }) });
+}

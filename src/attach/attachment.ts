@@ -1,0 +1,132 @@
+import type { UndoStack } from '../base/undo.js';
+import { type ControlAnswer, openControl } from '../daemon/control.js';
+import { removeRunFiles, writeState } from '../daemon/state-file.js';
+import { flushDevice } from '../kernel/device-child.js';
+import { shutdownFd } from '../kernel/fd-calls.js';
+import { connectDevice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
+import { deviceUsers } from '../kernel/proc.js';
+import type { OnAttachEvent } from './attach-event.js';
+import { AttachError } from './errors.js';
+import { waitUntilUsable } from './usable.js';
+import { describeUsers } from './users.js';
+
+/** Bounds what a dead server can do to a detach: a flush that does not end is an answer too. */
+const FLUSH_LIMIT_MS = 60_000;
+const DISCONNECT_LIMIT_MS = 10_000;
+
+/** How an attachment ended: as somebody asked, or because the server or the kernel let go. */
+export type AttachmentEnd = 'detached' | 'lost';
+
+/** A device that is up and served, seen from the process that answers for it. */
+export interface Attachment {
+  readonly device: string;
+  /** Resolves when the kernel has let go of the device. */
+  readonly ended: Promise<AttachmentEnd>;
+  /** Flush, disconnect, wait. Refuses while something uses the device, unless forced. */
+  detach(force: boolean): Promise<void>;
+}
+
+/**
+ * The second half of every attach: the device is set up with `setup`, announced to the outside by control socket and
+ * state file, and waited for until it is usable.
+ */
+export async function bringUp(
+  device: string,
+  setup: DeviceSetup,
+  about: Readonly<Record<string, unknown>>,
+  undo: UndoStack,
+  onEvent: OnAttachEvent,
+): Promise<Attachment> {
+  const nbd = await connectDevice(device, setup, undo);
+  const attachment = new DeviceAttachment(device, nbd, setup.sockets);
+  // From here on the device is ours alone, so what a dead process left under its name is replaced.
+  await undo.step(
+    'open the control socket',
+    () => openControl(device, (question) => answerControl(attachment, about, question)),
+    (control) => control.close(),
+  );
+  await undo.step(
+    'write the state file',
+    () => writeState(device, about),
+    () => removeRunFiles(device),
+  );
+  const partitions = await undo.step('wait until the device is usable', () =>
+    Promise.race([waitUntilUsable(device, setup.sizeBytes), lostMeanwhile(attachment)]),
+  );
+  onEvent({
+    kind: 'attached',
+    device,
+    sizeBytes: setup.sizeBytes,
+    blockSizeBytes: setup.blockSizeBytes,
+    requestTimeoutSeconds: setup.requestTimeoutSeconds,
+    partitions,
+  });
+  return attachment;
+}
+
+class DeviceAttachment implements Attachment {
+  readonly device: string;
+  readonly ended: Promise<AttachmentEnd>;
+  readonly #nbd: NbdDevice;
+  readonly #sockets: readonly number[];
+  #asked = false;
+  /** The kernel tells a lost write once; we go on telling it. */
+  #flushFailure: string | undefined;
+
+  constructor(device: string, nbd: NbdDevice, sockets: readonly number[]) {
+    this.device = device;
+    this.#nbd = nbd;
+    this.#sockets = sockets;
+    this.ended = nbd.ended.then(() => (this.#asked ? 'detached' : 'lost'));
+  }
+
+  async detach(force: boolean): Promise<void> {
+    if (!force) {
+      const users = deviceUsers(this.device);
+      if (users.length > 0) throw new AttachError('busy', `/dev/${this.device} is in use: ${describeUsers(users)}`);
+    }
+    await this.#flush(force);
+    this.#asked = true;
+    this.#nbd.disconnect();
+    const cutLater = setTimeout(() => cut(this.#sockets), DISCONNECT_LIMIT_MS);
+    await this.ended;
+    clearTimeout(cutLater);
+  }
+
+  async #flush(force: boolean): Promise<void> {
+    const failure = await flushDevice(this.device, FLUSH_LIMIT_MS);
+    this.#flushFailure ??= failure;
+    if (this.#flushFailure === undefined || force) return;
+    throw new AttachError(
+      'lost',
+      `/dev/${this.device} still holds writes that the server did not take: ${this.#flushFailure}; --force detaches and loses them`,
+    );
+  }
+}
+
+async function answerControl(
+  attachment: Attachment,
+  about: Readonly<Record<string, unknown>>,
+  question: unknown,
+): Promise<ControlAnswer> {
+  const { command, force } = (question ?? {}) as { command?: unknown; force?: unknown };
+  if (command === 'status') return { ok: true, device: attachment.device, pid: process.pid, about };
+  if (command !== 'detach') return { ok: false, code: 'refused', message: `no such command: ${String(command)}` };
+  try {
+    await attachment.detach(force === true);
+    return { ok: true };
+  } catch (error) {
+    const { code, message } = error as AttachError;
+    return { ok: false, code, message };
+  }
+}
+
+/** Ends every connection at once: what waits for the server fails, and no worker or thread of the kernel stays in it. */
+function cut(sockets: readonly number[]): void {
+  for (const socket of sockets) shutdownFd(socket);
+}
+
+async function lostMeanwhile(attachment: Attachment): Promise<never> {
+  await attachment.ended;
+  throw new AttachError('lost', 'the connection was lost before the device was usable');
+}

@@ -1,0 +1,53 @@
+import { askControl } from '../daemon/control.js';
+import { launch } from '../daemon/launch.js';
+import { readState, removeRunFiles } from '../daemon/state-file.js';
+import { requireRoot } from '../kernel/nbd-device.js';
+import { deviceUsers } from '../kernel/proc.js';
+import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
+import { AttachError } from './errors.js';
+import { describeUsers } from './users.js';
+
+/** A flush of what the page cache holds, then the disconnect: the process that serves bounds both itself. */
+const OWNER_LIMIT_MS = 90_000;
+const FREE_LIMIT_MS = 15_000;
+
+/**
+ * Detaches a device, ours or another program's, and returns only when the kernel says that it is free. Refuses while a
+ * file system, swap or a device above uses it, unless forced. A device that is free already is no error.
+ */
+export async function detachDevice(device: string, force: boolean): Promise<void> {
+  requireDevice(device);
+  requireRoot(`detach /dev/${device}`);
+  if (!force) {
+    const users = deviceUsers(device);
+    if (users.length > 0) {
+      throw new AttachError(
+        'busy',
+        `/dev/${device} is in use: ${describeUsers(users)} (--force detaches it all the same)`,
+      );
+    }
+  }
+  if (readState(device) !== undefined) await askOwner(device, force);
+  else if (deviceState(device).pid !== undefined) await disconnectOther(device, force);
+  else removeRunFiles(device);
+  await waitFor(`/dev/${device} to be free`, FREE_LIMIT_MS, () => isFree(device));
+}
+
+export function isFree(device: string): boolean {
+  const { pid, sizeBytes } = deviceState(device);
+  return pid === undefined && sizeBytes === 0 && readState(device) === undefined;
+}
+
+async function askOwner(device: string, force: boolean): Promise<void> {
+  const answer = await askControl(device, { command: 'detach', force }, OWNER_LIMIT_MS);
+  if (answer.ok) return;
+  throw new AttachError(
+    answer.code === 'busy' || answer.code === 'lost' ? answer.code : 'system',
+    String(answer.message),
+  );
+}
+
+/** A device that another program set up: a disconnect of it may hang for ever, so a process of its own makes it. */
+function disconnectOther(device: string, force: boolean): Promise<void> {
+  return launch(new URL('./disconnect-process.js', import.meta.url), { device, force }, () => {}, FREE_LIMIT_MS);
+}

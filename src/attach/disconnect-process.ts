@@ -1,0 +1,16 @@
+import { openReadyChannel } from '../daemon/ready.js';
+import { loadLibc } from '../kernel/libc.js';
+import { disconnectForeignDevice } from '../kernel/nbd-device.js';
+
+// Disconnects a device that another program set up. Such a call can wait for a server that no longer reads, for ever and
+// out of any signal's reach; so it is made here, and the command that launched this process goes on without it.
+const channel = openReadyChannel();
+const { device, force } = (await channel.task) as { device: string; force: boolean };
+try {
+  loadLibc();
+  await disconnectForeignDevice(device, force);
+  await channel.ready();
+} catch (error) {
+  const { code = 'system', message, stack } = error as Error & { code?: string };
+  await channel.failed({ code, message, ...(stack === undefined ? {} : { stack }) });
+}

@@ -1,0 +1,83 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { UndoStack } from '../base/undo.js';
+import { loadLibc } from '../kernel/libc.js';
+import { deviceUsers } from '../kernel/proc.js';
+import { deadlineAfter } from '../transport/deadline.js';
+import type { OnAttachEvent } from './attach-event.js';
+import type { AttachRequest } from './attach-request.js';
+import type { Attachment, AttachmentEnd } from './attachment.js';
+import { AttachError } from './errors.js';
+import { attachImage } from './image.js';
+import { attachRemote } from './remote.js';
+import { describeUsers } from './users.js';
+
+/** One deadline over name lookup, connect and negotiation. */
+const CONNECT_LIMIT_MS = 10_000;
+/** How often a process that was asked to stop looks whether its device is still used. */
+const IN_USE_POLL_MS = 500;
+
+export interface HoldOptions {
+  readonly onEvent: OnAttachEvent;
+  /** Aborted when the process is asked to end: an attach is undone, a device that is up is detached once nothing uses it. */
+  readonly stop: AbortSignal;
+  /** Told the name of each step before it is done; what it throws fails that step. */
+  readonly beforeStep?: (step: string) => void;
+  /** The device is usable; the process now holds it. */
+  readonly onAttached?: (attachment: Attachment) => void | Promise<void>;
+}
+
+/**
+ * The whole life of an attached device in the process that answers for it: attach, hold until it ends, leave nothing
+ * behind. Answers how it ended; throws what kept it from being attached.
+ */
+export async function attachAndHold(request: AttachRequest, options: HoldOptions): Promise<AttachmentEnd> {
+  const { onEvent, stop } = options;
+  const undo = new UndoStack((step) => {
+    if (stop.aborted) throw interrupted();
+    onEvent({ kind: 'step', step });
+    options.beforeStep?.(step);
+  });
+  try {
+    loadLibc();
+    const attachment = await attach(request, undo, options);
+    await options.onAttached?.(attachment);
+    const ended = attachment.ended;
+    await Promise.race([ended, detachOnceUnused(attachment, stop, onEvent)]);
+    return await ended;
+  } finally {
+    for (const { step, cause } of await undo.undoAll()) {
+      onEvent({ kind: 'notice', text: `cannot undo '${step}': ${cause instanceof Error ? cause.message : cause}` });
+    }
+  }
+}
+
+async function attach(request: AttachRequest, undo: UndoStack, options: HoldOptions): Promise<Attachment> {
+  const { onEvent, stop } = options;
+  try {
+    if (request.kind === 'image') return await attachImage(request, undo, onEvent);
+    return await attachRemote(request, undo, onEvent, deadlineAfter(CONNECT_LIMIT_MS, stop));
+  } catch (error) {
+    throw stop.aborted ? interrupted() : error;
+  }
+}
+
+/** Cutting a device under a mounted file system loses its writes, so a process that is asked to end waits with it. */
+async function detachOnceUnused(attachment: Attachment, stop: AbortSignal, onEvent: OnAttachEvent): Promise<void> {
+  if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
+  for (let told = false; ; told = true) {
+    const users = deviceUsers(attachment.device);
+    if (users.length === 0) break;
+    if (!told) onEvent({ kind: 'notice', text: `ends once nothing uses it: ${describeUsers(users)}` });
+    await sleep(IN_USE_POLL_MS, undefined, { ref: false });
+  }
+  try {
+    await attachment.detach(false);
+  } catch (error) {
+    onEvent({ kind: 'notice', text: error instanceof Error ? error.message : String(error) });
+    await attachment.detach(true);
+  }
+}
+
+function interrupted(): AttachError {
+  return new AttachError('interrupted', 'interrupted; nothing stays attached');
+}

@@ -1,0 +1,62 @@
+import { closeSync } from 'node:fs';
+import type { UndoStack } from '../base/undo.js';
+import { openImage } from '../image/open-image.js';
+import { socketPair } from '../kernel/fd-calls.js';
+import { SECTOR_BYTES } from '../kernel/nbd-abi.js';
+import { transmissionFlags } from '../protocol/request-rules.js';
+import { startConnection } from '../server/workers.js';
+import type { OnAttachEvent } from './attach-event.js';
+import type { ImageAttachRequest } from './attach-request.js';
+import { type Attachment, bringUp } from './attachment.js';
+
+/**
+ * Attaches an image: a worker of ours serves it at one end of a socketpair, the kernel gets the other. Both ends are
+ * ours, so nothing is negotiated and no time limit can drop a request.
+ */
+export async function attachImage(
+  request: ImageAttachRequest,
+  undo: UndoStack,
+  onEvent: OnAttachEvent,
+): Promise<Attachment> {
+  const { imagePath, format, readOnly, device } = request;
+  const image = await undo.step(
+    'open the image',
+    () => openImage(imagePath, { format, readOnly, becomes: device }),
+    (opened) => opened.close(),
+  );
+  for (const text of image.notices) onEvent({ kind: 'notice', text });
+  onEvent({ kind: 'negotiated', sizeBytes: image.sizeBytes });
+
+  const [kernelEnd, workerEnd] = await undo.step('make a socket pair', socketPair, ([ours]) => closeSync(ours));
+  await undo.step(
+    'start the worker',
+    () =>
+      startConnection({
+        socketFd: workerEnd,
+        image: image.handle,
+        minimumBlockBytes: image.blockSizes.minimum,
+        received: new Uint8Array(0),
+      }),
+    async (connection) => {
+      connection.shutdown();
+      const end = await connection.ended;
+      if (end.kind === 'failed') throw end.error;
+    },
+  );
+  const setup = {
+    sizeBytes: image.sizeBytes,
+    blockSizeBytes: SECTOR_BYTES,
+    flags: transmissionFlags(image.readOnly),
+    requestTimeoutSeconds: 0,
+    requestBytesMax: undefined,
+    sockets: [kernelEnd],
+  };
+  const about = {
+    kind: 'image',
+    imagePath,
+    format: image.formatName,
+    readOnly: image.readOnly,
+    sizeBytes: image.sizeBytes,
+  };
+  return bringUp(device, setup, about, undo, onEvent);
+}

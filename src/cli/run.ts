@@ -1,0 +1,33 @@
+import { basename } from 'node:path';
+import type { OnAttachEvent } from '../attach/attach-event.js';
+import { endWithin } from '../daemon/exit.js';
+import { exitReasonOf, exitStatus } from './exit-status.js';
+import type { Verbosity } from './parse.js';
+
+/** What a process that has nothing left to do gets before it is ended. */
+const END_LIMIT_MS = 10_000;
+
+/** Runs a program to its end: what `main` throws becomes one line on stderr and the exit status. */
+export async function run(program: string, main: () => Promise<number>): Promise<void> {
+  try {
+    process.exitCode = await main();
+  } catch (error) {
+    process.stderr.write(`${program}: ${error instanceof Error ? error.message : error}\n`);
+    if (process.argv.includes('--debug') && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+    process.exitCode = exitStatus(exitReasonOf(error), calledAs());
+  }
+  endWithin(END_LIMIT_MS);
+}
+
+/** The name the user called the program by: scripts made for nbd-client may do so by a link. */
+export function calledAs(): string {
+  return basename(process.argv[1] ?? '');
+}
+
+/** Tells an attach's steps and notices, each a line on stderr; steps only if the user asked for them. */
+export function tellSteps(program: string, verbosity: Verbosity): OnAttachEvent {
+  return (event) => {
+    if (event.kind === 'notice') process.stderr.write(`${program}: ${event.text}\n`);
+    if (event.kind === 'step' && verbosity.verbose) process.stderr.write(`${program}: ${event.step}\n`);
+  };
+}

@@ -1,0 +1,46 @@
+import { stopOnSignals } from '../daemon/signals.js';
+import { openImage } from '../image/open-image.js';
+import { loadLibc } from '../kernel/libc.js';
+import { serve } from '../server/serve.js';
+import type { ServeEvent } from '../server/serve-event.js';
+import { EXIT_STATUSES } from './exit-status.js';
+import type { TsnbdAction } from './tsnbd-options.js';
+
+/** Serves an image in the foreground, as qemu-nbd does, until it is asked to end or its last client leaves. */
+export async function serveImage(program: string, action: Extract<TsnbdAction, { kind: 'serve' }>): Promise<number> {
+  const { address, imagePath, format, readOnly, clientsMax, persistent, verbosity } = action;
+  const say = (text: string) => process.stderr.write(`${program}: ${text}\n`);
+  const stop = stopOnSignals();
+  loadLibc();
+  const image = openImage(imagePath, { format, readOnly });
+  try {
+    for (const notice of image.notices) say(notice);
+    const server = await serve({ address, image, clientsMax, persistent }, (event) => {
+      const text = eventText(event, verbosity.verbose);
+      if (text !== undefined) say(text);
+    });
+    if (stop.aborted) await server.stop();
+    stop.addEventListener('abort', () => void server.stop(), { once: true });
+    await server.ended;
+  } finally {
+    image.close();
+  }
+  return EXIT_STATUSES.done.status;
+}
+
+/** Trouble is told always, the coming and going of clients only if the user wants to know. */
+function eventText(event: ServeEvent, verbose: boolean): string | undefined {
+  switch (event.kind) {
+    case 'connected':
+      return verbose ? `client ${event.client} connected from ${event.from}` : undefined;
+    case 'ended':
+      if (event.end.kind === 'failed') return `client ${event.client}: ${event.end.error.message}`;
+      return verbose ? `client ${event.client} left (${event.end.how})` : undefined;
+    case 'not-served':
+      return verbose ? `client ${event.client} from ${event.from} was not served: ${event.error.message}` : undefined;
+    case 'dropped':
+      return 'a connection was dropped: too many at once';
+    case 'stuck':
+      return `${event.clients} of the clients' workers did not end in time; what they did not answer is not done`;
+  }
+}

@@ -1,0 +1,62 @@
+#!/usr/bin/env node
+import type { AttachEvent } from '../attach/attach-event.js';
+import { attach } from './attach.js';
+import { CHECK_STATUSES, EXIT_STATUSES, exitStatus } from './exit-status.js';
+import { calledAs, run, tellSteps } from './run.js';
+import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options.js';
+
+const PROGRAM = 'tsnbd-client';
+
+await run(PROGRAM, () => act(parseTsnbdClient(process.argv.slice(2))));
+
+/** What is printed, and on which stream, is what nbd-client prints there: scripts read it. */
+async function act(action: TsnbdClientAction): Promise<number> {
+  switch (action.kind) {
+    case 'attach': {
+      const tell = tellSteps(PROGRAM, action.verbosity);
+      return attach(action.request, action.foreground, (event) => {
+        tell(event);
+        tellAsNbdClient(event);
+      });
+    }
+    case 'detach': {
+      const { detachDevice } = await import('../attach/detach.js');
+      await detachDevice(action.device, action.force);
+      process.stdout.write('disconnect, sock, done\n');
+      return EXIT_STATUSES.done.status;
+    }
+    case 'check': {
+      const { attachedPid } = await import('../attach/check.js');
+      const pid = attachedPid(action.device);
+      if (pid === undefined) return CHECK_STATUSES.notAttached;
+      process.stdout.write(`${pid}\n\n`);
+      return CHECK_STATUSES.attached;
+    }
+    case 'list': {
+      const { listExports } = await import('../attach/query.js');
+      const exports = await listExports(action.address);
+      process.stdout.write('Negotiation: ..\n');
+      for (const { name, description } of exports) {
+        process.stdout.write(description === '' ? `${name}\n` : `${name}: ${description}\n`);
+      }
+      return EXIT_STATUSES.done.status;
+    }
+    case 'help':
+    case 'version':
+      process.stdout.write(`${action.text.trimEnd()}\n`);
+      return EXIT_STATUSES.done.status;
+    case 'usage-error':
+      process.stderr.write(`${PROGRAM}: ${action.message}\n`);
+      return exitStatus('usage', calledAs());
+  }
+}
+
+function tellAsNbdClient(event: AttachEvent): void {
+  if (event.kind === 'negotiated') {
+    process.stdout.write(`Negotiation: ..size = ${Math.floor(event.sizeBytes / 2 ** 20)}MB\n`);
+  }
+  if (event.kind === 'attached') {
+    process.stderr.write(`bs=${event.blockSizeBytes}, sz=${event.sizeBytes} bytes\n`);
+    if (event.requestTimeoutSeconds > 0) process.stderr.write(`timeout=${event.requestTimeoutSeconds}\n`);
+  }
+}

@@ -1,0 +1,41 @@
+#!/usr/bin/env node
+import { attach } from './attach.js';
+import { EXIT_STATUSES, exitStatus } from './exit-status.js';
+import { calledAs, run, tellSteps } from './run.js';
+import { parseTsnbd, type TsnbdAction } from './tsnbd-options.js';
+
+const PROGRAM = 'tsnbd';
+
+await run(PROGRAM, () => act(parseTsnbd(process.argv.slice(2))));
+
+/** What is printed is what qemu-nbd prints. */
+async function act(action: TsnbdAction): Promise<number> {
+  switch (action.kind) {
+    case 'attach': {
+      const { request, verbosity } = action;
+      const tell = tellSteps(PROGRAM, verbosity);
+      return attach(request, action.foreground, (event) => {
+        tell(event);
+        if (event.kind !== 'attached' || !verbosity.verbose) return;
+        process.stderr.write(`NBD device /dev/${event.device} is now connected to ${request.imagePath}\n`);
+      });
+    }
+    case 'detach': {
+      const { detachDevice } = await import('../attach/detach.js');
+      await detachDevice(action.device, action.force);
+      process.stdout.write(`/dev/${action.device} disconnected\n`);
+      return EXIT_STATUSES.done.status;
+    }
+    case 'serve': {
+      const { serveImage } = await import('./serve.js');
+      return serveImage(PROGRAM, action);
+    }
+    case 'help':
+    case 'version':
+      process.stdout.write(`${action.text.trimEnd()}\n`);
+      return EXIT_STATUSES.done.status;
+    case 'usage-error':
+      process.stderr.write(`${PROGRAM}: ${action.message}\n`);
+      return exitStatus('usage', calledAs());
+  }
+}

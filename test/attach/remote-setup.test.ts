@@ -1,0 +1,61 @@
+import { describe, expect, test } from 'vitest';
+import { chooseRemoteSetup } from '#tsnbd/attach/remote-setup.js';
+
+const request = {
+  kind: 'remote',
+  address: { kind: 'unix', path: '/run/disk.sock' },
+  exportName: '',
+  device: 'nbd0',
+  blockSizeBytes: undefined,
+  requestTimeoutSeconds: 0,
+} as const;
+const found = { sizeBytes: 1_048_576, flags: 0x1d };
+const blockSizes = (minimum: number, maximumPayload = 33_554_432) => ({
+  minimum,
+  preferred: Math.max(4096, minimum),
+  maximumPayload,
+});
+
+describe('a remote export’s device', () => {
+  test('has blocks of 512 bytes, the server’s flags, and no time limit unless one is asked for', () => {
+    expect(chooseRemoteSetup(request, found)).toEqual({
+      setup: {
+        sizeBytes: 1_048_576,
+        blockSizeBytes: 512,
+        flags: 0x1d,
+        requestTimeoutSeconds: 0,
+        requestBytesMax: undefined,
+      },
+      notices: [],
+    });
+    expect(chooseRemoteSetup({ ...request, requestTimeoutSeconds: 7 }, found).setup.requestTimeoutSeconds).toBe(7);
+  });
+
+  test('obeys the server’s smallest block, up to the page size', () => {
+    const at = (minimum: number) => chooseRemoteSetup(request, { ...found, blockSizes: blockSizes(minimum) });
+    expect(at(1).setup.blockSizeBytes).toBe(512);
+    expect(at(4096).setup.blockSizeBytes).toBe(4096);
+    expect(() => at(8192)).toThrow('the server asks for blocks of 8192 bytes');
+  });
+
+  test('has the block size the user asked for, if the server takes such blocks', () => {
+    const asked = { ...request, blockSizeBytes: 1024 };
+    expect(chooseRemoteSetup(asked, found).setup.blockSizeBytes).toBe(1024);
+    expect(() => chooseRemoteSetup(asked, { ...found, blockSizes: blockSizes(2048) })).toThrow(
+      'the server takes no blocks smaller than 2048 bytes; 1024 were asked for',
+    );
+  });
+
+  test('sends no request that is larger than the server takes', () => {
+    const at = (maximum: number) => chooseRemoteSetup(request, { ...found, blockSizes: blockSizes(1, maximum) });
+    expect(at(65_536).setup.requestBytesMax).toBe(65_536);
+    expect(() => at(4095)).toThrow('the server takes at most 4095 bytes at once');
+  });
+
+  test('is rounded down to whole blocks, and the user is told', () => {
+    const odd = chooseRemoteSetup(request, { ...found, sizeBytes: 1_048_576 + 511 });
+    expect(odd.setup.sizeBytes).toBe(1_048_576);
+    expect(odd.notices).toEqual(['the export has 1049087 bytes, no multiple of 512: the last 511 cannot be reached']);
+    expect(() => chooseRemoteSetup(request, { ...found, sizeBytes: 511 })).toThrow('less than one block of 512');
+  });
+});
