@@ -3,6 +3,7 @@ import { AttachError } from '#tsnbd/attach/errors.js';
 import { UsageError } from '#tsnbd/cli/errors.js';
 import { EXIT_STATUSES, exitReasonOf, exitStatus } from '#tsnbd/cli/exit-status.js';
 import { LaunchedError } from '#tsnbd/daemon/launch.js';
+import { ImageError } from '#tsnbd/image/errors.js';
 import { KernelError } from '#tsnbd/kernel/errors.js';
 import { ProtocolError } from '#tsnbd/protocol/errors.js';
 import { TransportError } from '#tsnbd/transport/errors.js';
@@ -15,7 +16,10 @@ describe('the exit status tells what failed', () => {
     [new KernelError('no-device', 'x'), 1],
     [new KernelError('busy', 'x'), 5],
     [new AttachError('busy', 'x'), 5],
-    [{ code: 'in-use' }, 5],
+    [new ImageError('in-use', 'x'), 5],
+    [new ImageError('wrong-format', 'x'), 6],
+    [new ImageError('own-device', 'x'), 6],
+    [new ImageError('missing', 'x'), 1],
     [new KernelError('refused', 'x'), 6],
     [new ProtocolError('unknown-export', 'x'), 6],
     [new ProtocolError('tls-required', 'x'), 6],
