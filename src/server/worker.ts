@@ -1,0 +1,15 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { imageFrom } from '../image/open-image.js';
+import { serveRequests } from './request-loop.js';
+import type { WorkerTask } from './workers.js';
+
+// The thread of one connection: serves it, says how it ended, ends.
+const task = workerData as WorkerTask;
+const image = imageFrom(task.image);
+try {
+  const { sizeBytes, readOnly } = image;
+  const rules = { sizeBytes, readOnly, minimumBlockBytes: task.minimumBlockBytes };
+  parentPort?.postMessage(serveRequests({ ...task, image, rules }));
+} finally {
+  image.close();
+}

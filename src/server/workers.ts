@@ -1,0 +1,79 @@
+import { closeSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import type { ImageHandle } from '../image/open-image.js';
+import { shutdownFd, shutdownReading } from '../kernel/fd-calls.js';
+import { ServerError } from './errors.js';
+import type { LoopEnd } from './request-loop.js';
+
+export interface ConnectionStart {
+  /** A connected, blocking stream socket; ours from here on. */
+  readonly socketFd: number;
+  readonly image: ImageHandle;
+  /** What offsets and lengths must be multiples of; a power of two. */
+  readonly minimumBlockBytes: number;
+  /** Bytes that came behind the handshake. */
+  readonly received: Uint8Array;
+}
+
+export type ConnectionEnd =
+  /** The client said DISC, closed its end, or was asked to go by `drain`. */
+  | { readonly kind: 'left'; readonly how: 'disconnected' | 'closed' | 'stopped' }
+  | { readonly kind: 'failed'; readonly error: ServerError };
+
+/** A connection that a worker serves. */
+export interface ServedConnection {
+  /** Resolves when the worker and the socket are gone; what the client wrote is flushed then. Never rejects. */
+  readonly ended: Promise<ConnectionEnd>;
+  /** Lets the worker answer the requests it has, and then end. */
+  drain(): void;
+  /** Cuts the connection; a worker that waits for its client ends at once, one that waits for a disk after that. */
+  shutdown(): void;
+}
+
+/** What a worker is started with. */
+export interface WorkerTask extends ConnectionStart {
+  /** One field, written here: not 0 once the connection is to end. */
+  readonly stop: Int32Array<SharedArrayBuffer>;
+}
+
+/** Starts a thread that serves one connection. Called on the main thread, with libc loaded. */
+export function startConnection(start: ConnectionStart): ServedConnection {
+  const stop = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+  // A view is cloned with all of the memory behind it.
+  const workerData: WorkerTask = { ...start, received: start.received.slice(), stop };
+  const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
+  let open = true;
+  const unlessClosed = (act: (fd: number) => void) => {
+    if (open) act(start.socketFd);
+  };
+
+  const ended = new Promise<ConnectionEnd>((resolve) => {
+    let end: ConnectionEnd = { kind: 'failed', error: new ServerError('died', 'the worker ended without a word') };
+    worker.on('message', (loopEnd: LoopEnd) => {
+      end = connectionEnd(loopEnd);
+    });
+    worker.on('error', (cause) => {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      end = { kind: 'failed', error: new ServerError('died', `the worker broke: ${why}`, { cause }) };
+    });
+    worker.on('exit', () => {
+      // Whatever ended the worker, the client sees the end, even while somebody holds a copy of the fd.
+      shutdownFd(start.socketFd);
+      open = false;
+      closeSync(start.socketFd);
+      resolve(end);
+    });
+  });
+  return {
+    ended,
+    drain: () => {
+      Atomics.store(stop, 0, 1);
+      unlessClosed(shutdownReading);
+    },
+    shutdown: () => unlessClosed(shutdownFd),
+  };
+}
+
+function connectionEnd(end: LoopEnd): ConnectionEnd {
+  return end.kind === 'left' ? end : { kind: 'failed', error: new ServerError(end.code, end.message) };
+}

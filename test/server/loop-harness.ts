@@ -1,0 +1,76 @@
+import { once } from 'node:events';
+import { closeSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import { shutdownFd, shutdownReading, socketPair } from '#tsnbd/kernel/fd-calls.js';
+import type { LoopEnd } from '#tsnbd/server/request-loop.js';
+import { RawClient } from './raw-client.js';
+
+/** The image's calls, as fields of `faults` and `counts`; DURABLE counts writes, zeroes and trims with FUA. */
+export const CALLS = { READ: 0, WRITE: 1, ZERO: 2, TRIM: 3, FLUSH: 4, DURABLE: 5 } as const;
+export type Call = (typeof CALLS)[keyof typeof CALLS];
+
+/** A larger image has no memory behind the rest. */
+const MEMORY_BYTES_MAX = 67_108_864;
+
+export interface LoopThreadData {
+  readonly socketFd: number;
+  readonly sizeBytes: number;
+  readonly memory: Uint8Array;
+  readonly readOnly: boolean;
+  readonly minimumBlockBytes: number;
+  readonly received: Uint8Array;
+  readonly stop: Int32Array;
+  readonly faults: Int32Array;
+  readonly counts: Int32Array;
+}
+
+export interface Loop {
+  readonly client: RawClient;
+  readonly memory: Uint8Array;
+  /** The errno that a call answers from now on; -1 holds it up. */
+  fail(call: Call, errno: number): void;
+  count(call: Call): number;
+  stop(): void;
+  readonly end: Promise<LoopEnd>;
+}
+
+/** The request loop in a thread at one end of a socketpair, a raw client at the other, an image in memory behind it. */
+export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
+  const [clientFd, socketFd] = socketPair();
+  const shared = (length: number) => new Int32Array(new SharedArrayBuffer(4 * length));
+  const [stop, faults, counts] = [shared(1), shared(8), shared(8)];
+  const sizeBytes = options.sizeBytes ?? 1_048_576;
+  const memory = new Uint8Array(new SharedArrayBuffer(Math.min(sizeBytes, MEMORY_BYTES_MAX)));
+  const workerData: LoopThreadData = {
+    socketFd,
+    sizeBytes,
+    memory,
+    readOnly: false,
+    minimumBlockBytes: 1,
+    received: new Uint8Array(0),
+    stop,
+    faults,
+    counts,
+    ...options,
+  };
+  const worker = new Worker(new URL('./loop-thread.js', import.meta.url), { workerData });
+  const end = once(worker, 'message').then(([loopEnd]) => loopEnd as LoopEnd);
+  worker.on('exit', () => {
+    shutdownFd(socketFd);
+    closeSync(socketFd);
+  });
+  return {
+    client: RawClient.onFd(clientFd),
+    memory,
+    fail: (call, errno) => {
+      Atomics.store(faults, call, errno);
+      Atomics.notify(faults, call);
+    },
+    count: (call) => Atomics.load(counts, call),
+    stop: () => {
+      Atomics.store(stop, 0, 1);
+      shutdownReading(socketFd);
+    },
+    end,
+  };
+}

@@ -1,0 +1,185 @@
+import { closeSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
+import { socketPair } from '#tsnbd/kernel/fd-calls.js';
+import {
+  NBD_CMD_DISC,
+  NBD_CMD_FLAG_FUA,
+  NBD_CMD_FLUSH,
+  NBD_CMD_READ,
+  NBD_CMD_TRIM,
+  NBD_CMD_WRITE,
+  NBD_CMD_WRITE_ZEROES,
+} from '#tsnbd/protocol/constants.js';
+import { type ServedConnection, startConnection } from '#tsnbd/server/workers.js';
+import { type AskedRequest, RawClient } from './raw-client.js';
+import { seeded } from './seeded.js';
+
+const SIZE_BYTES = 4_194_304;
+const BATCHES = process.env.TSNBD_TEST_LONG === '1' ? 2_000 : 60;
+let folder: string;
+let path: string;
+let image: OpenedImage;
+const clients: RawClient[] = [];
+const connections: ServedConnection[] = [];
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'tsnbd-workers-'));
+  path = join(folder, 'disk.raw');
+  writeFileSync(path, Buffer.alloc(SIZE_BYTES));
+  image = openImage(path, { format: 'raw', readOnly: false });
+});
+afterEach(async () => {
+  for (const client of clients.splice(0)) client.close();
+  await Promise.all(connections.splice(0).map((connection) => connection.ended));
+  image.close();
+  rmSync(folder, { recursive: true });
+});
+
+function start(handle = image.handle): { client: RawClient; connection: ServedConnection; socketFd: number } {
+  const [clientFd, socketFd] = socketPair();
+  const connection = startConnection({ socketFd, image: handle, minimumBlockBytes: 1, received: new Uint8Array(0) });
+  const client = RawClient.onFd(clientFd);
+  clients.push(client);
+  connections.push(connection);
+  return { client, connection, socketFd };
+}
+
+/** A range of the image, mostly small, at times as long as a large request. */
+function anyRange(random: (below: number) => number): { offsetBytes: number; lengthBytes: number } {
+  const lengthBytes = random(20) === 0 ? random(3_000_000) : random(20_000);
+  return { offsetBytes: random(SIZE_BYTES - lengthBytes + 1), lengthBytes };
+}
+
+interface ModelAnswer {
+  readonly data: Buffer;
+  /** Trimmed bytes may be zeroes or what they were. */
+  readonly trimmed: Uint8Array | undefined;
+}
+
+/** The image in memory, slow and simple: does a request in turn and says what its answer must be. */
+class Model {
+  readonly bytes = Buffer.alloc(SIZE_BYTES);
+  readonly #trimmed = new Uint8Array(SIZE_BYTES);
+
+  answer({ type, offsetBytes = 0, lengthBytes = 0, data = Buffer.alloc(0) }: AskedRequest): ModelAnswer {
+    const end = offsetBytes + lengthBytes;
+    if (type === NBD_CMD_WRITE) {
+      this.bytes.set(data, offsetBytes);
+      this.#trimmed.fill(0, offsetBytes, end);
+    }
+    if (type === NBD_CMD_WRITE_ZEROES) {
+      this.bytes.fill(0, offsetBytes, end);
+      this.#trimmed.fill(0, offsetBytes, end);
+    }
+    if (type === NBD_CMD_TRIM) this.#trimmed.fill(1, offsetBytes, end);
+    if (type !== NBD_CMD_READ) return { data: Buffer.alloc(0), trimmed: undefined };
+    return { data: Buffer.from(this.bytes.subarray(offsetBytes, end)), trimmed: this.#trimmed.slice(offsetBytes, end) };
+  }
+}
+
+function sameBytes(got: Buffer, expected: ModelAnswer): boolean {
+  if (got.equals(expected.data)) return true;
+  if (got.length !== expected.data.length) return false;
+  return got.every((byte, at) => byte === expected.data[at] || (byte === 0 && expected.trimmed?.[at] === 1));
+}
+
+describe('a connection to a raw image', () => {
+  test.each([1, 2, 3])('answers like a model in memory, seed %i', async (seed) => {
+    const random = seeded(seed);
+    const model = new Model();
+    const { client } = start();
+    for (let batch = 0; batch < BATCHES; batch += 1) {
+      const requests = Array.from({ length: 1 + random(32) }, () => anyRequest(random));
+      client.send(Buffer.concat(requests.map((request) => client.encode(request))));
+      for (const request of requests) {
+        const expected = model.answer(request);
+        const { error, data } = await client.reply();
+        if (error !== 0 || !sameBytes(data, expected)) {
+          expect.fail(`seed ${seed}, batch ${batch}: ${JSON.stringify({ ...request, data: undefined, error })}`);
+        }
+      }
+    }
+  });
+
+  test('reads what another connection wrote', async () => {
+    const [writer, reader] = [start().client, start().client];
+    for (let value = 1; value <= 50; value += 1) {
+      const data = Buffer.alloc(4_096, value);
+      await writer.ask({ type: NBD_CMD_WRITE, offsetBytes: 8_192, data });
+      const read = await reader.ask({ type: NBD_CMD_READ, offsetBytes: 8_192, lengthBytes: 4_096 });
+      expect(read.data.equals(data)).toBe(true);
+    }
+  });
+});
+
+function anyRequest(random: (below: number) => number): AskedRequest {
+  const flags = random(50) === 0 ? NBD_CMD_FLAG_FUA : 0;
+  const range = anyRange(random);
+  switch (random(10)) {
+    case 0:
+      return { type: NBD_CMD_WRITE_ZEROES, ...range, flags };
+    case 1:
+      return { type: NBD_CMD_TRIM, ...range };
+    case 2:
+      return random(5) === 0 ? { type: NBD_CMD_FLUSH } : { type: NBD_CMD_READ, ...range };
+    case 3:
+    case 4:
+    case 5:
+      return { type: NBD_CMD_READ, ...range };
+    default:
+      return { type: NBD_CMD_WRITE, ...range, data: Buffer.alloc(range.lengthBytes, 1 + random(255)), flags };
+  }
+}
+
+describe('the end of a connection', () => {
+  test('by DISC leaves what was written in the file, and no open socket', async () => {
+    const { client, connection, socketFd } = start();
+    await client.ask({ type: NBD_CMD_WRITE, data: Buffer.alloc(512, 7) });
+    client.send(client.encode({ type: NBD_CMD_DISC }));
+    expect(await connection.ended).toEqual({ kind: 'left', how: 'disconnected' });
+    expect(readFileSync(path).subarray(0, 512).equals(Buffer.alloc(512, 7))).toBe(true);
+    expect(existsSync(`/proc/self/fd/${socketFd}`)).toBe(false);
+  });
+
+  test('by drain lets an idle client go', async () => {
+    const { client, connection } = start();
+    await client.ask({ type: NBD_CMD_READ, lengthBytes: 512 });
+    connection.drain();
+    expect(await connection.ended).toEqual({ kind: 'left', how: 'stopped' });
+    await client.end();
+  });
+
+  test('by shutdown ends a worker that waits, at any time and more than once', async () => {
+    const { connection } = start();
+    connection.shutdown(); // the thread has hardly begun
+    connection.shutdown();
+    expect((await connection.ended).kind).toBe('left');
+    connection.shutdown();
+    connection.drain();
+  });
+
+  test('by shutdown ends a worker whose client does not read its answers', async () => {
+    const { client, connection } = start();
+    client.pause();
+    for (let index = 0; index < 20; index += 1) {
+      client.send(client.encode({ type: NBD_CMD_READ, lengthBytes: 1_048_576 }));
+    }
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    connection.shutdown();
+    expect(await connection.ended).toMatchObject({ kind: 'failed', error: { code: 'lost' } });
+  });
+
+  test('by a worker that breaks is seen by the client', async () => {
+    const [, unusable] = socketPair();
+    closeSync(unusable);
+    const { client, connection } = start({ ...image.handle, fd: unusable });
+    await client.end();
+    expect(await connection.ended).toMatchObject({
+      kind: 'failed',
+      error: { code: 'died', message: expect.stringContaining('the worker broke: ') },
+    });
+  });
+});
