@@ -34,5 +34,8 @@ export const SHUT_RDWR = 2;
 export const SIG_BLOCK = 0;
 export const STRUCT_SIGSET_T = { sizeof: 128 } as const;
 
+// <sched.h>
+export const CLONE_FILES = 0x400;
+
 // <linux/capability.h>
 export const CAP_SYS_ADMIN = 21;

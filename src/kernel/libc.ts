@@ -25,6 +25,10 @@ export const libc = {
   shutdown: (fd: number, how: number): number => call('shutdown', [fd, how]),
   /** pthread_sigmask(3) of the calling thread; `set` is a sigset_t. */
   pthreadSigmask: (how: number, set: Uint8Array): number => 0 - call('pthreadSigmask', [how, set, 0]),
+  /** unshare(2), for the calling thread. */
+  unshare: (flags: number): number => call('unshare', [flags]),
+  /** close(2), for fds that Node knows nothing of. */
+  close: (fd: number): number => call('close', [fd]),
   /** _exit(2): ends the process at once, blocked threads and all. */
   exit: (status: number): number => call('exit', [status]),
 };
@@ -40,6 +44,8 @@ const functions = {
   socketpair: { symbol: 'socketpair', types: [I32, I32, I32, U8Array] },
   shutdown: { symbol: 'shutdown', types: [I32, I32] },
   pthreadSigmask: { symbol: 'pthread_sigmask', types: [I32, U8Array, I64] },
+  unshare: { symbol: 'unshare', types: [I32] },
+  close: { symbol: 'close', types: [I32] },
   exit: { symbol: '_exit', types: [I32] },
 } as const;
 

@@ -1,6 +1,7 @@
 import { closeSync, fsyncSync } from 'node:fs';
 import type { UndoStack } from '../base/undo.js';
 import { setupError } from './device-errors.js';
+import { systemError } from './errors.js';
 import { shutdownFd } from './fd-calls.js';
 import { clearDevice, IoctlDevice, openDevice } from './ioctl-device.js';
 import { libc, loadLibc } from './libc.js';
@@ -52,11 +53,20 @@ export function disconnectByIoctl(name: string, force: boolean): void {
   loadLibc();
   const fd = openDevice(name);
   try {
-    if (!force) fsyncSync(fd);
+    if (!force) flush(name, fd);
     const result = libc.ioctl(fd, NBD_DISCONNECT, 0);
     if (result < 0) throw setupError(name, NBD_DISCONNECT, 0, -result);
     clearDevice(fd);
   } finally {
     closeSync(fd);
+  }
+}
+
+function flush(name: string, fd: number): void {
+  try {
+    fsyncSync(fd);
+  } catch (cause) {
+    const { errno = 0 } = cause as NodeJS.ErrnoException;
+    throw systemError(`write what is left to /dev/${name}`, -errno);
   }
 }

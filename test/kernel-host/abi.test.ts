@@ -48,6 +48,7 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <linux/falloc.h>
       #include <linux/fs.h>
       #include <linux/nbd.h>
+      #include <sched.h>
       #include <signal.h>
       #include <stddef.h>
       #include <stdio.h>

@@ -1,0 +1,412 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import {
+  assertQuietKernel,
+  type Background,
+  background,
+  freshDir,
+  markKernelLog,
+  ok,
+  run,
+  until,
+  withOwnGuest,
+} from './guest.js';
+
+const program = fileURLToPath(new URL('device-program.js', import.meta.url));
+const free = { sizeBytes: 0, pid: null, partitions: [] };
+
+type Said = Readonly<Record<string, unknown>>;
+
+let mark = '';
+let holders: Background[] = [];
+
+beforeAll(async () => {
+  mark = await markKernelLog();
+});
+
+afterEach(async () => {
+  for (const holder of holders) await holder.stop('KILL');
+  holders = [];
+  await until('test "$(cat /sys/block/nbd[01]/size)" = "0\n0" && ! cat /sys/block/nbd[01]/pid');
+  await assertQuietKernel(mark);
+});
+
+function command(task: Said): string {
+  return `node ${program} '${JSON.stringify(task)}'`;
+}
+
+function read(stdout: string): readonly Said[] {
+  return stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Said);
+}
+
+/** Runs the program to its end; its errors are ours. */
+async function say(task: Said): Promise<readonly Said[]> {
+  const { status, stdout, stderr } = await run(command(task), { limitMs: 60_000 });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  return read(stdout);
+}
+
+/** Starts the program in the background and waits until it has said something with this key. */
+async function hold(task: Said, key = 'up'): Promise<Background> {
+  const holder = await background(`exec ${command({ hold: true, ...task })}`);
+  holders.push(holder);
+  await heard(holder, key);
+  return holder;
+}
+
+async function heard(holder: Background, key: string): Promise<unknown> {
+  let found: Said | undefined;
+  await expect
+    .poll(
+      () => {
+        found = read(holder.output().stdout.replace(/[^\n]*$/, '')).find((said) => key in said);
+        return found ?? holder.output().stderr;
+      },
+      { timeout: 20_000 },
+    )
+    .toHaveProperty(key);
+  return found?.[key];
+}
+
+/** Tells the holder to disconnect, and gives all that it said. */
+async function release(holder: Background): Promise<readonly Said[]> {
+  await ok(`kill -s USR2 ${holder.pid}`);
+  const { stdout } = await holder.result;
+  return read(stdout);
+}
+
+function find(said: readonly Said[], key: string): unknown {
+  return said.find((one) => key in one)?.[key];
+}
+
+/** Writes more than the sockets hold and than a stalled server takes. */
+async function fillSocket(): Promise<Background> {
+  const writer = await background('exec dd if=/dev/zero of=/dev/nbd0 bs=1M count=8 conv=fsync');
+  holders.push(writer);
+  await until('test "$(awk \'{ print $2 }\' /sys/block/nbd0/inflight)" -ge 2');
+  return writer;
+}
+
+describe('a device that is set up', () => {
+  test('has its size, its thread, its block size and its data, and is free and without partitions afterwards', async () => {
+    const holder = await hold({ rescanMs: 5_000 });
+    expect(await heard(holder, 'up')).toMatchObject({ sizeBytes: 16 * 2 ** 20, readOnly: false, partitions: [] });
+    const thread = await ok('cat /sys/block/nbd0/pid');
+    await ok(`test -d /proc/${holder.pid}/task/${thread}`);
+    expect(await ok('cat /sys/block/nbd0/queue/logical_block_size')).toBe('512');
+
+    await ok("printf 'label: dos\\nsize=4M\\n,\\n' | sfdisk -q /dev/nbd0 && udevadm settle || true");
+    await ok('test -b /dev/nbd0p1 && test -b /dev/nbd0p2');
+    const file = join(freshDir('data'), 'file');
+    await ok(`head -c 3000000 /dev/urandom | tee ${file} >/dev/nbd0p2 && sync /dev/nbd0p2`);
+    const sum = createHash('sha256').update(readFileSync(file)).digest('hex');
+    await ok('echo 3 >/proc/sys/vm/drop_caches');
+    expect(await ok('head -c 3000000 /dev/nbd0p2 | sha256sum')).toContain(sum);
+
+    const said = await release(holder);
+    expect(find(said, 'ended')).toEqual({ result: 0 });
+    expect(find(said, 'server')).toBe('goodbye');
+    expect(find(said, 'state')).toMatchObject(free);
+    expect(find(said, 'leftFds')).toBe(0);
+    await ok('test ! -e /dev/nbd0p1');
+  });
+
+  test('leaves nothing to the next: read-only, block size, timeout and longest request are as now told', async () => {
+    const settings =
+      'cd /sys/block/nbd0; cat ro queue/logical_block_size queue/io_timeout queue/max_sectors_kb queue/fua';
+    const first = { blockSizeBytes: 4096, flags: 0x3, requestTimeoutSeconds: 7, requestBytesMax: 65_536 };
+    const one = await hold({ setup: first });
+    expect(await ok(settings)).toBe('1\n4096\n7000\n64\n0');
+    await release(one);
+    const two = await hold({});
+    expect(await ok(settings)).toBe('0\n512\n30000\n128\n1');
+    await release(two);
+  });
+
+  test('comes and goes ten times in one process without a trace', async () => {
+    const said = await say({ rounds: 10, rescanMs: 5_000 });
+    const ends = said.filter((one) => 'leftFds' in one);
+    expect(ends).toHaveLength(10);
+    for (const end of ends) expect(end).toMatchObject({ leftFds: 0, state: free });
+  });
+
+  test('takes two connections if the server allows it', async () => {
+    const refused = await say({ connections: 2 });
+    expect(refused.find((one) => 'code' in one)).toMatchObject({
+      code: 'refused',
+      message: 'the server allows one connection, not 2',
+    });
+    const holder = await hold({ connections: 2, setup: { flags: 0x12d } });
+    await ok('dd if=/dev/nbd0 of=/dev/null bs=1M count=4 2>/dev/null');
+    const said = await release(holder);
+    expect(said.filter((one) => one.server === 'goodbye')).toHaveLength(2);
+    expect(find(said, 'leftFds')).toBe(0);
+  });
+});
+
+describe('signals', () => {
+  test('of any kind reach the process and leave the device up', async () => {
+    const holder = await hold({});
+    const thread = await ok('cat /sys/block/nbd0/pid');
+    // All but SIGKILL, SIGSTOP and the two that the C library keeps for itself.
+    expect(await ok(`grep SigBlk /proc/${holder.pid}/task/${thread}/status`)).toBe('SigBlk:\tfffffffe7ffbfeff');
+    const signals = ['TERM', 'HUP', 'INT', 'USR1', 'WINCH', 'CHLD', 'CONT'];
+    for (let round = 0; round < 3; round += 1) {
+      for (const signal of signals) await ok(`kill -s ${signal} ${holder.pid}`);
+    }
+    await ok('dd if=/dev/nbd0 of=/dev/null bs=64k iflag=direct 2>/dev/null');
+    const said = await release(holder);
+    for (const signal of signals) expect(said).toContainEqual({ signal: `SIG${signal}` });
+    expect(find(said, 'ended')).toEqual({ result: 0 });
+  });
+
+  test('SIGKILL leaves the device free, whatever had not been written', async () => {
+    const holder = await hold({});
+    await ok('dd if=/dev/zero of=/dev/nbd0 bs=1M count=8 2>/dev/null');
+    await holder.stop('KILL');
+    await until('test "$(cat /sys/block/nbd0/size)" = 0 && test ! -e /sys/block/nbd0/pid');
+    expect(find(await say({}), 'ended')).toEqual({ result: 0 });
+  });
+});
+
+test('SIGKILL leaves the device free even while the kernel waits to send to a server in the same process', async () => {
+  const holder = await hold({ manner: 'stalls at a write' });
+  const writer = await fillSocket();
+  await holder.stop('KILL');
+  await ok(`! test -d /proc/${holder.pid}`);
+  expect((await writer.result).stderr).toContain('Input/output error');
+  expect(find(await say({}), 'ended')).toEqual({ result: 0 });
+});
+
+describe('an attach that fails', () => {
+  test('before any of its steps leaves the device free and the next attach works', async () => {
+    const steps = (await say({})).flatMap((one) => (typeof one.step === 'string' ? [one.step] : []));
+    expect(steps).toEqual([
+      'open the device',
+      'hand over socket 1',
+      'set the block size',
+      'set the size',
+      'set the flags',
+      'set the timeout',
+      'set the longest request',
+      'start the device',
+    ]);
+    for (const step of steps) {
+      const said = await say({ failBefore: step });
+      expect(said).toContainEqual({ message: 'failed as asked' });
+      expect(find(said, 'undone')).toEqual([]);
+      expect(said.at(-1)).toMatchObject({ leftFds: 0, state: free });
+    }
+    expect(find(await say({}), 'ended')).toEqual({ result: 0 });
+  });
+
+  test('after its last step is undone with a goodbye to the server', async () => {
+    const said = await say({ patienceMs: 0, manner: 'never closes' });
+    expect(find(said, 'server')).toBe('goodbye');
+    expect(find(said, 'undone')).toEqual([]);
+    expect(find(said, 'tookMs')).toBeLessThan(4_000);
+    expect(find(said, 'state')).toMatchObject(free);
+  });
+
+  test('is told as what it is when the server closes at once', async () => {
+    const said = await say({ manner: 'closes', rescanMs: 5_000 });
+    const failure = said.find((one) => 'code' in one);
+    // Up for a moment, or never: by which thread is faster.
+    if (find(said, 'up') === undefined) expect(failure?.message).toContain('the server closed the connection');
+    expect(said.at(-1)).toMatchObject({ leftFds: 0, state: free });
+  });
+
+  test.each([
+    [{ blockSizeBytes: 8192 }, 'the kernel refuses blocks of 8192 bytes on /dev/nbd0'],
+    [{ blockSizeBytes: 3 }, 'a device cannot have blocks of 3 bytes'],
+    [{ blockSizeBytes: 256 }, 'a device cannot have blocks of 256 bytes'],
+    [{ sizeBytes: 1000 }, 'a device of blocks of 512 bytes cannot have 1000 bytes'],
+    [{ sizeBytes: 0 }, 'a device of blocks of 512 bytes cannot have 0 bytes'],
+    [{ requestBytesMax: 511 }, 'requests of at most 511 bytes do not hold a block of 512'],
+  ])('because of %j is refused with a reason', async (setup, message) => {
+    const said = await say({ setup });
+    const failure = said.find((one) => 'code' in one);
+    expect(failure).toMatchObject({ code: 'refused' });
+    expect(failure?.message).toContain(message);
+    expect(said.at(-1)).toMatchObject({ leftFds: 0, state: free });
+  });
+});
+
+describe('a device that is not to be had', () => {
+  test('is busy while it is up, and stays as it is', async () => {
+    const holder = await hold({});
+    const failure = (await say({})).find((one) => 'code' in one);
+    expect(failure).toMatchObject({ code: 'busy' });
+    expect(failure?.message).toMatch(/^\/dev\/nbd0 is not free: it is attached by process or thread [0-9]+; detach it/);
+    await ok('dd if=/dev/nbd0 of=/dev/null bs=1M count=1 iflag=direct 2>/dev/null');
+    expect(find(await release(holder), 'ended')).toEqual({ result: 0 });
+  });
+
+  test('is busy while another program sets it up, who is not disturbed', async () => {
+    const goOn = join(freshDir('pause'), 'go-on');
+    const holder = await hold({ pauseBefore: 'set the size', goOn }, 'paused');
+    expect((await say({ setup: { sizeBytes: 2 ** 20 } })).find((one) => 'code' in one)).toMatchObject({
+      code: 'busy',
+      message: '/dev/nbd0 is busy: another program is setting it up',
+    });
+    await ok(`touch ${goOn}`);
+    expect(await heard(holder, 'up')).toMatchObject({ sizeBytes: 16 * 2 ** 20 });
+    await ok('dd if=/dev/nbd0 of=/dev/null bs=1M iflag=direct 2>/dev/null');
+    expect(find(await release(holder), 'ended')).toEqual({ result: 0 });
+  });
+
+  test('is busy while a program keeps it open from its last use, and its server is let go', async () => {
+    const holder = await hold({});
+    const keeper = await background('exec sleep 100 </dev/nbd0');
+    holders.push(keeper);
+    expect(find(await release(holder), 'ended')).toEqual({ result: 0 });
+    await ok('test -e /sys/block/nbd0/pid');
+    expect((await say({})).find((one) => 'code' in one)).toMatchObject({ code: 'busy' });
+    await keeper.stop();
+    expect(find(await say({}), 'ended')).toEqual({ result: 0 });
+  });
+
+  test('does not exist beyond nbds_max', async () => {
+    expect((await say({ device: 'nbd9' })).find((one) => 'code' in one)).toMatchObject({ code: 'no-device' });
+  });
+
+  test('is not for ordinary users, who are told so first', async () => {
+    const { stdout } = await run(`setpriv --reuid 65534 --clear-groups --bounding-set -all ${command({})}`);
+    expect(read(stdout)).toContainEqual({ code: 'not-root', message: 'only root can attach /dev/nbd0; try sudo' });
+  });
+
+  test('needs the module', async () => {
+    await withOwnGuest({ nbd: 'none' }, async (guest) => {
+      const failure = async () => read((await guest.run(command({}))).stdout).find((one) => 'code' in one);
+      expect(await failure()).toMatchObject({
+        code: 'no-module',
+        message: 'the nbd module is not loaded; load it with: modprobe nbd max_part=8',
+      });
+      expect((await guest.run('modprobe nbd max_part=0 nbds_max=1')).status).toBe(0);
+      expect(await failure()).toBe(undefined);
+    });
+  });
+});
+
+describe('a server that does not answer', () => {
+  test('holds neither the reading of partitions up for longer than its limit, nor the end', async () => {
+    const said = await say({ manner: 'mute', rescanMs: 500, patienceMs: 100 });
+    expect(said.find((one) => 'code' in one)).toEqual({
+      code: 'time-limit',
+      message: 'the server did not answer in 0.5 s when the kernel read the partition table of /dev/nbd0',
+    });
+    expect(find(said, 'ended')).toBe('not yet');
+    expect(find(said, 'undone')).toEqual([]);
+    expect(find(said, 'tookMs')).toBeLessThan(4_000);
+    expect(find(said, 'state')).toMatchObject(free);
+  });
+
+  test('with its socket full blocks the goodbye, not the process', async () => {
+    const holder = await hold({ manner: 'stalls at a write', patienceMs: 1_000 });
+    const writer = await fillSocket();
+    const said = await release(holder);
+    expect(find(said, 'disconnectMs')).toBeLessThan(500);
+    expect(find(said, 'ended')).toBe('not yet');
+    expect(find(said, 'undone')).toEqual([]);
+    expect((await writer.result).stderr).toContain('Input/output error');
+  });
+});
+
+test('a flush tells what the server did not take, once', async () => {
+  const holder = await hold({ manner: 'fails writes', flushes: 2 });
+  await ok('dd if=/dev/zero of=/dev/nbd0 bs=64k count=4 2>/dev/null');
+  const said = (await release(holder)).flatMap((one) => ('flush' in one ? [one.flush] : []));
+  expect(said[0]).toContain('Input/output error');
+  expect(said[1]).toBe('done');
+  const good = await hold({ flushes: 1 });
+  await ok('dd if=/dev/zero of=/dev/nbd0 bs=64k count=4 2>/dev/null');
+  expect(await release(good)).toContainEqual({ flush: 'done' });
+});
+
+describe('a device of another program', () => {
+  test('that was set up by ioctl is flushed and freed', async () => {
+    const holder = await hold({});
+    expect(await say({ foreign: false })).toEqual([]);
+    const { stdout } = await holder.result;
+    expect(find(read(stdout), 'server')).toBe('goodbye');
+    expect(find(read(stdout), 'ended')).toEqual({ result: 0 });
+  });
+
+  test('is freed even if its server does not close', async () => {
+    const holder = await hold({ manner: 'never closes' });
+    expect(await say({ foreign: true })).toEqual([]);
+    expect(find(read((await holder.result).stdout), 'ended')).toEqual({ result: 0 });
+  });
+
+  test('that was set up by netlink is freed', async () => {
+    const socket = join(freshDir('nbdkit'), 'socket').replace(/^.*\//, '/tmp/nbdkit-');
+    const server = await background(`exec nbdkit -f -U ${socket} memory 16M`);
+    holders.push(server);
+    await until(`test -S ${socket}`);
+    await ok(`nbd-client -unix ${socket} /dev/nbd0`);
+    await until('test "$(cat /sys/block/nbd0/size)" = 32768');
+    expect((await say({})).find((one) => 'code' in one)).toMatchObject({ code: 'busy' });
+    expect(await say({ foreign: false })).toEqual([]);
+  });
+
+  test('that does not take the last writes stays, unless forced', async () => {
+    const holder = await hold({ manner: 'fails writes' });
+    await ok('dd if=/dev/zero of=/dev/nbd0 bs=64k count=4 2>/dev/null');
+    expect((await say({ foreign: false })).find((one) => 'code' in one)?.message).toContain('(EIO)');
+    expect(await ok('cat /sys/block/nbd0/size')).toBe('32768');
+    expect(await say({ foreign: true })).toEqual([]);
+    await holder.result;
+  });
+});
+
+describe('users of a device', () => {
+  test('are mounts, swap and loop devices, whatever path was used', async () => {
+    const holder = await hold({});
+    await ok("printf 'label: dos\\nsize=4M\\nsize=4M\\nsize=4M\\n' | sfdisk -q /dev/nbd0");
+    await ok("mkdir -p '/tmp/a b' && mkfs.ext4 -q /dev/nbd0p1 && mount /dev/nbd0p1 '/tmp/a b'");
+    await ok('mkswap -q /dev/nbd0p2 && ln -s /dev/nbd0p2 /dev/swaplink && swapon /dev/swaplink');
+    const loop = (await ok('modprobe loop; losetup -f --show /dev/nbd0p3')).replace('/dev/', '');
+    // Nobody's claim: the name is all that a tmpfs has of a device.
+    await ok('mkdir -p /tmp/named && mount -t tmpfs /dev/nbd0 /tmp/named');
+    expect(find(await say({ users: '' }), 'users')).toEqual([
+      { kind: 'mount', device: 'nbd0p1', mountPoint: '/tmp/a b', fileSystem: 'ext4' },
+      { kind: 'swap', device: 'nbd0p2' },
+      { kind: 'holder', device: 'nbd0p3', holder: loop },
+    ]);
+    await ok(`umount '/tmp/a b' /tmp/named; swapoff /dev/nbd0p2; losetup -d /dev/${loop}; rm /dev/swaplink`);
+    await until(`! test -e /sys/block/${loop}/loop/backing_file`);
+    expect(find(await say({ users: '' }), 'users')).toEqual([]);
+    await release(holder);
+  });
+
+  test('are mounts in the namespace of another process', async () => {
+    const holder = await hold({});
+    await ok('mkfs.ext4 -q /dev/nbd0 && mkdir -p /tmp/hidden');
+    const other = await background("exec unshare -m sh -c 'mount /dev/nbd0 /tmp/hidden && echo up && exec sleep 100'");
+    holders.unshift(other);
+    await expect.poll(() => other.output().stdout, { timeout: 10_000 }).toBe('up\n');
+    await ok('! grep -q /tmp/hidden /proc/mounts');
+    expect(find(await say({ users: '' }), 'users')).toEqual([
+      { kind: 'mount', device: 'nbd0', mountPoint: '/tmp/hidden', fileSystem: 'ext4' },
+    ]);
+    await other.stop();
+    await release(holder);
+  });
+
+  test('are file systems whose device number is made up, by their source', async () => {
+    const root = '/tmp/btrfs-tree';
+    await ok(`mkdir -p ${root}/dev ${root}/proc/self/ns ${root}/sys/block/nbd0 && cd ${root} &&
+      mknod dev/nbd0 b 43 0 && ln -s nbd0 dev/label && echo 43:0 >sys/block/nbd0/dev && ln -s 'mnt:[1]' proc/self/ns/mnt &&
+      printf 'nodev\\ttmpfs\\n\\tbtrfs\\n' >proc/filesystems &&
+      printf '9 8 0:40 / /mnt rw - btrfs /dev/label rw\\n9 8 0:41 / /t rw - tmpfs /dev/label rw\\n' >proc/self/mountinfo`);
+    expect(find(await say({ users: root }), 'users')).toEqual([
+      { kind: 'mount', device: 'nbd0', mountPoint: '/mnt', fileSystem: 'btrfs' },
+    ]);
+  });
+});
