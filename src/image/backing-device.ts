@@ -1,69 +1,75 @@
-import { readdirSync, readFileSync, realpathSync, type Stats, statSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
 import { deviceNumberText, parseMountinfo } from '../kernel/proc-tables.js';
 
-/** Devices on devices on devices: more than anybody builds, and an end for what the kernel would call a loop. */
-const DEPTH_MAX = 16;
+/** Devices on files on devices …: deeper than any stack that somebody built on purpose. */
+const depthMax = 16;
+
+// `root` is where /sys and /proc are looked for: tests put trees of their own there.
 
 /**
- * Whether a file, or the block device, of `stat` lies on the disk `device` ('nbd0'): on itself, a partition, or through
- * loop devices, device mapper and the like above it. A process that served it would wait for itself.
+ * Whether the image at `path` is the block device `device` ('nbd0') or one of its partitions, or lies on it: in a file
+ * system there, through partitions, device mapper, md and loop devices. Whoever served such an image would wait for
+ * itself. What an overlay or a network file system lies on is not seen. A path that is not there lies nowhere.
  */
-export function liesOnDevice(stat: Stats, device: string): boolean {
-  return diskNamesBelow(numberOf(stat), 0).has(device);
+export function imageLiesOn(path: string, device: string, root = ''): boolean {
+  return fileLiesOn(path, device, root, 0);
 }
 
-/** 'MAJOR:MINOR' of where the bytes are. */
-function numberOf(stat: Stats): string {
-  return deviceNumberText(stat.isBlockDevice() ? stat.rdev : stat.dev);
+/** The same for the device with the number 'MAJOR:MINOR' and all that is below it. */
+export function deviceLiesOn(number: string, device: string, root = '', depth = 0): boolean {
+  const folder = realPath(`${root}/sys/dev/block/${number}`);
+  if (folder === undefined) return false;
+  if (basename(folder) === device) return true;
+  if (depth >= depthMax) return true; // no end in sight: not to be trusted
+  // A partition's folder lies in its disk's; a disk has the loop file and the devices it is made of.
+  const disk = readText(`${folder}/partition`) === undefined ? folder : dirname(folder);
+  if (basename(disk) === device) return true;
+  const loopFile = readText(`${disk}/loop/backing_file`)?.trimEnd();
+  if (loopFile !== undefined && fileLiesOn(loopFile, device, root, depth + 1)) return true;
+  return listFolder(`${disk}/slaves`).some((lower) => {
+    const lowerNumber = readText(`${disk}/slaves/${lower}/dev`)?.trim();
+    return lowerNumber !== undefined && deviceLiesOn(lowerNumber, device, root, depth + 1);
+  });
 }
 
-function diskNamesBelow(number: string, depth: number): ReadonlySet<string> {
-  const names = new Set<string>();
-  if (depth === DEPTH_MAX) return names;
-  const add = (below: string | undefined) => {
-    if (below === undefined) return;
-    for (const name of diskNamesBelow(below, depth + 1)) names.add(name);
-  };
-  const folder = folderOf(number);
-  if (folder === undefined) {
-    add(mountSource(number));
-    return names;
-  }
-  names.add(basename(folder));
-  if (readText(join(folder, 'partition')) !== undefined) add(readText(join(dirname(folder), 'dev')));
-  for (const slave of listFolder(join(folder, 'slaves'))) add(readText(join(folder, 'slaves', slave, 'dev')));
-  const backingFile = readText(join(folder, 'loop', 'backing_file'));
-  if (backingFile !== undefined) add(numberAt(backingFile));
-  return names;
-}
-
-/** A file system that makes up its device number (btrfs) tells where it lies by its mount. */
-function mountSource(number: string): string | undefined {
-  const mount = parseMountinfo(readText('/proc/self/mountinfo') ?? '').find((entry) => entry.deviceNumber === number);
-  return mount?.source.startsWith('/dev/') ? numberAt(mount.source) : undefined;
-}
-
-function numberAt(path: string): string | undefined {
+function fileLiesOn(path: string, device: string, root: string, depth: number): boolean {
   try {
-    return numberOf(statSync(path));
+    const stat = statSync(path);
+    if (stat.isBlockDevice()) return deviceLiesOn(deviceNumberText(stat.rdev), device, root, depth);
+    const number = deviceNumberText(stat.dev);
+    if (!number.startsWith('0:')) return deviceLiesOn(number, device, root, depth);
+    return mountedDevices(realpathSync(path), root).some((lower) => deviceLiesOn(lower, device, root, depth));
   } catch {
-    return undefined;
+    return false;
   }
 }
 
-/** The device's folder in sysfs; absent for what is no block device. */
-function folderOf(number: string): string | undefined {
-  try {
-    return realpathSync(`/sys/dev/block/${number}`);
-  } catch {
-    return undefined;
-  }
+/** btrfs gives its files a made-up device number: the devices are those of the file system that is mounted at the path. */
+function mountedDevices(path: string, root: string): readonly string[] {
+  const mounts = parseMountinfo(readText(`${root}/proc/self/mountinfo`) ?? '');
+  const mount = mounts
+    .filter(({ mountPoint }) => mountPoint === '/' || path === mountPoint || path.startsWith(`${mountPoint}/`))
+    .reduce((deepest, next) => (next.mountPoint.length >= deepest.mountPoint.length ? next : deepest));
+  if (mount.fileSystem !== 'btrfs' || !mount.source.startsWith('/dev/')) return [];
+  const first = statSync(mount.source).rdev;
+  return [deviceNumberText(first), ...btrfsMembers(deviceNumberText(first), root)];
 }
+
+/** All devices of the btrfs file system that has a device of this number. */
+function btrfsMembers(number: string, root: string): readonly string[] {
+  const fileSystems = listFolder(`${root}/sys/fs/btrfs`).map((id) => {
+    const folder = `${root}/sys/fs/btrfs/${id}/devices`;
+    return listFolder(folder).flatMap((member) => readText(`${folder}/${member}/dev`)?.trim() ?? []);
+  });
+  return fileSystems.find((members) => members.includes(number)) ?? [];
+}
+
+// What is asked about may be gone a moment later; then nothing lies on it.
 
 function readText(path: string): string | undefined {
   try {
-    return readFileSync(path, 'utf8').trimEnd();
+    return readFileSync(path, 'utf8');
   } catch {
     return undefined;
   }
@@ -74,5 +80,13 @@ function listFolder(path: string): readonly string[] {
     return readdirSync(path);
   } catch {
     return [];
+  }
+}
+
+function realPath(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
   }
 }

@@ -1,21 +1,24 @@
-import { constants } from 'node:os';
 import { errnoText } from '../kernel/errno.js';
 
 /**
  * Why an image is not opened.
- * - 'missing'; 'not-an-image': a folder, empty, a device that is no disk; 'read-only': it may not be written
- * - 'wrong-format': it begins like another format; 'in-use': somebody else has it open
- * - 'own-device': it lies on the device that it would serve
+ * - 'missing': there is no such file; 'not-an-image': nothing that could be one (a folder, a socket, empty, too large)
+ * - 'wrong-format': its bytes say that it is of another format
+ * - 'in-use': another program has it open in a way that does not go with ours
+ * - 'read-only': it cannot be written to, and was to be
+ * - 'own-device': it lies on the very device that it was to become
+ * - 'system': what the system did not do, and why
  */
 export type ImageErrorCode =
   | 'missing'
   | 'not-an-image'
-  | 'read-only'
   | 'wrong-format'
   | 'in-use'
+  | 'read-only'
   | 'own-device'
   | 'system';
 
+/** The one error of this room; its message is a sentence for the user. */
 export class ImageError extends Error {
   override readonly name = 'ImageError';
   readonly code: ImageErrorCode;
@@ -26,13 +29,8 @@ export class ImageError extends Error {
   }
 }
 
-/** The positive errno of what a call of node:fs threw; EIO where there is none. */
-export function errnoOf(error: unknown): number {
-  const { errno } = error as NodeJS.ErrnoException;
-  return typeof errno === 'number' && errno < 0 ? -errno : constants.errno.EIO;
-}
-
 /** 'permission denied (EACCES)' of what a call of node:fs threw. */
 export function reasonOf(error: unknown): string {
-  return errnoText(errnoOf(error));
+  const { errno } = error as NodeJS.ErrnoException;
+  return errno === undefined ? String(error) : errnoText(-errno);
 }

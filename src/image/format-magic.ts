@@ -1,41 +1,47 @@
-/** What `foreignFormat` looks at: so many bytes from the start and from the end of a file, or all of a smaller one. */
-export const PROBE_BYTES = 512;
+/** How much of the beginning and of the end of an image says what format it has. */
+export const MAGIC_BYTES = 512;
 
 interface Magic {
   readonly format: string;
-  readonly bytes: Buffer;
-  /** From the first byte on; absent: 0. */
-  readonly offsetBytes?: number;
-  /** It stands in the last 512 bytes. */
-  readonly inTrailer?: true;
+  /** Counted from the start of the image; negative: from its end. */
+  readonly offsetBytes: number;
+  readonly bytes: Uint8Array;
 }
 
-/** The formats that qemu-img knows by their first (or last) bytes: QEMU's block/*.c and the vendors' descriptions. */
+/**
+ * The first bytes of the formats that qemu-img and other tools write. What may well lie on a disk itself (a partition
+ * table, a file system, a boot sector) is none of them.
+ */
 const MAGICS: readonly Magic[] = [
-  { format: 'qcow', bytes: latin1('QFI\xfb\0\0\0\x01') },
-  { format: 'qcow2', bytes: latin1('QFI\xfb') },
-  { format: 'qed', bytes: latin1('QED\0') },
-  { format: 'vmdk', bytes: latin1('KDMV') },
-  { format: 'vmdk', bytes: latin1('COWD') },
-  { format: 'vmdk', bytes: latin1('# Disk DescriptorFile') },
-  { format: 'vdi', bytes: latin1('\x7f\x10\xda\xbe'), offsetBytes: 64 },
-  { format: 'vhdx', bytes: latin1('vhdxfile') },
-  { format: 'vpc', bytes: latin1('conectix') },
-  { format: 'vpc', bytes: latin1('conectix'), inTrailer: true },
-  { format: 'parallels', bytes: latin1('WithoutFreeSpace') },
-  { format: 'parallels', bytes: latin1('WithouFreSpacExt') },
-  { format: 'luks', bytes: latin1('LUKS\xba\xbe') },
-  { format: 'dmg', bytes: latin1('koly'), inTrailer: true },
+  magic('qcow', 0, 'QFI\xfb\0\0\0\x01'), // version 1; all later ones are called qcow2
+  magic('qcow2', 0, 'QFI\xfb'),
+  magic('qed', 0, 'QED\0'),
+  magic('vmdk', 0, 'KDMV'),
+  magic('vmdk', 0, 'COWD'),
+  magic('vmdk', 0, '# Disk DescriptorFile'),
+  magic('vdi', 0x40, '\x7f\x10\xda\xbe'),
+  magic('vhdx', 0, 'vhdxfile'),
+  magic('vhd', 0, 'conectix'), // of variable size: a copy of the footer
+  magic('vhd', -512, 'conectix'), // of fixed size: the footer alone
+  magic('parallels', 0, 'WithoutFreeSpace'),
+  magic('parallels', 0, 'WithouFreSpacExt'),
+  magic('luks', 0, 'LUKS\xba\xbe'),
+  magic('bochs', 0, 'Bochs Virtual HD Image'),
+  magic('cloop', 0, '#!/bin/sh\n#V2.0 Format\n'),
+  magic('dmg', -512, 'koly'),
 ];
 
-/** The format, other than raw, that a file with these first and last bytes has; absent if nothing speaks for one. */
-export function foreignFormat(head: Buffer, trailer: Buffer): string | undefined {
-  return MAGICS.find(({ bytes, offsetBytes = 0, inTrailer }) => {
-    const place = inTrailer ? trailer : head;
-    return place.subarray(offsetBytes, offsetBytes + bytes.length).equals(bytes);
+/**
+ * The name of the format that the first (`head`) or the last (`tail`) MAGIC_BYTES of an image belong to; absent when they
+ * look like those of a disk. An image that is shorter has a shorter head, and no tail.
+ */
+export function foreignFormat(head: Uint8Array, tail: Uint8Array): string | undefined {
+  return MAGICS.find(({ offsetBytes, bytes }) => {
+    const [part, at] = offsetBytes < 0 ? [tail, offsetBytes + MAGIC_BYTES] : [head, offsetBytes];
+    return part.length >= at + bytes.length && bytes.every((byte, index) => part[at + index] === byte);
   })?.format;
 }
 
-function latin1(text: string): Buffer {
-  return Buffer.from(text, 'latin1');
+function magic(format: string, offsetBytes: number, text: string): Magic {
+  return { format, offsetBytes, bytes: Buffer.from(text, 'latin1') };
 }

@@ -1,49 +1,59 @@
-import { fstatSync } from 'node:fs';
-import { basename } from 'node:path';
 import { lockByteRead, probeByteLock } from '../kernel/fd-calls.js';
-import { processesWithFileOpen } from '../kernel/proc.js';
-import { ImageError } from './errors.js';
 
-// QEMU's image locks (block/file-posix.c): a shared OFD lock on byte 100 + bit for what is done with the image, on byte
-// 200 + bit for what nobody else may do. They go when the open file is closed, whatever ends the process.
-const USED = 100;
-const UNSHARED = 200;
-const CONSISTENT_READ = 0;
-const WRITE = 1;
-const RESIZE = 3;
+/** What an opening of an image does with it, and what it cannot stand others to do. */
+export interface LockPlan {
+  readonly uses: readonly Permission[];
+  readonly unshared: readonly Permission[];
+}
 
-const HOLDERS_NAMED_MAX = 3;
+/** The bits of QEMU's permissions (block/file-posix.c, include/block/block-common.h). */
+const permissionBits = { read: 0, write: 1, resize: 3 } as const;
 
-/** How a raw image is going to be used. */
-export interface RawUse {
-  readonly readOnly: boolean;
-  /** A write may make the file larger. */
-  readonly mayGrow: boolean;
+export type Permission = keyof typeof permissionBits;
+
+/** Somebody else uses what we cannot share ('used'), or does not share what we would use ('unshared'). */
+export interface LockConflict {
+  readonly kind: 'used' | 'unshared';
+  readonly permission: Permission;
+}
+
+/** A byte of the file locked for each permission in use, and another for each that is not shared. */
+const usedBase = 100;
+const unsharedBase = 200;
+
+/**
+ * The locks of a raw image. QEMU lets a second writer in beside the first, for guests that share a disk: we do not. A file
+ * that may grow is `resizable`.
+ */
+export function rawLockPlan(readOnly: boolean, resizable: boolean): LockPlan {
+  if (readOnly) return { uses: ['read'], unshared: ['resize'] };
+  return { uses: resizable ? ['read', 'write', 'resize'] : ['read', 'write'], unshared: ['write', 'resize'] };
 }
 
 /**
- * Takes the locks of a raw image and makes sure that nobody else uses it in a way that they forbid. Stricter than QEMU's
- * own raw driver, which lets a second writer in. `fd` keeps the locks; it must be readable.
+ * Takes QEMU's locks on an open file: each a shared (read) OFD lock on one byte, which goes when the file's last fd is
+ * closed. All are taken first, then it is looked whether they go with everybody else's: of two that come at once both may
+ * be refused, never neither. After a conflict the caller closes the fd.
  *
- * @throws ImageError 'in-use', naming who has the file open
+ * @throws KernelError 'system' where the file system has no locks
  */
-export function lockRawImage(fd: number, path: string, { readOnly, mayGrow }: RawUse): void {
-  const used = readOnly ? [CONSISTENT_READ] : mayGrow ? [CONSISTENT_READ, WRITE, RESIZE] : [CONSISTENT_READ, WRITE];
-  const unshared = readOnly ? [RESIZE] : [WRITE, RESIZE];
-  const own = [...used.map((bit) => USED + bit), ...unshared.map((bit) => UNSHARED + bit)];
-  const conflicting = [...used.map((bit) => UNSHARED + bit), ...unshared.map((bit) => USED + bit)];
-  // First ours, then the look at theirs: of two that come at once at least one sees the other.
-  const taken = own.every((byte) => lockByteRead(fd, byte));
-  if (taken && !conflicting.some((byte) => probeByteLock(fd, byte))) return;
-  throw new ImageError('in-use', `${path} is in use${holdersOf(fd)}`);
+export function takeLocks(fd: number, { uses, unshared }: LockPlan): LockConflict | undefined {
+  for (const permission of uses) {
+    if (!lockByteRead(fd, usedBase + permissionBits[permission])) return { kind: 'unshared', permission };
+  }
+  for (const permission of unshared) {
+    if (!lockByteRead(fd, unsharedBase + permissionBits[permission])) return { kind: 'used', permission };
+  }
+  for (const permission of uses) {
+    if (probeByteLock(fd, unsharedBase + permissionBits[permission])) return { kind: 'unshared', permission };
+  }
+  for (const permission of unshared) {
+    if (probeByteLock(fd, usedBase + permissionBits[permission])) return { kind: 'used', permission };
+  }
+  return undefined;
 }
 
-/** ' by qemu-nbd (pid 713)'; an OFD lock itself tells no pid. */
-function holdersOf(fd: number): string {
-  const { dev, ino } = fstatSync(fd);
-  const holders = processesWithFileOpen(dev, ino)
-    .filter(({ pid, holdsLock }) => holdsLock && pid !== process.pid)
-    .slice(0, HOLDERS_NAMED_MAX)
-    .map(({ command, pid }) => `${basename(command)} (pid ${pid})`);
-  return holders.length === 0 ? ' by another program' : ` by ${holders.join(', ')}`;
+/** Whether somebody else writes to the file, or may. */
+export function isWrittenByAnother(fd: number): boolean {
+  return probeByteLock(fd, usedBase + permissionBits.write);
 }

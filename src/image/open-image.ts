@@ -1,25 +1,19 @@
-import {
-  closeSync,
-  constants as fsConstants,
-  fstatSync,
-  openSync,
-  readFileSync,
-  readSync,
-  type Stats,
-  statSync,
-} from 'node:fs';
-import { deviceNumberText } from '../kernel/proc-tables.js';
+import { closeSync, readSync } from 'node:fs';
+import { processesWithFileOpen } from '../kernel/proc.js';
 import type { BlockSizes } from '../protocol/export-info.js';
 import { PAYLOAD_BYTES_MAX } from '../protocol/limits.js';
-import { liesOnDevice } from './backing-device.js';
+import { imageLiesOn } from './backing-device.js';
 import { ImageError, reasonOf } from './errors.js';
-import { foreignFormat, PROBE_BYTES } from './format-magic.js';
+import { foreignFormat, MAGIC_BYTES } from './format-magic.js';
+import { GuessedRawImage } from './guessed-raw.js';
 import type { Image } from './image.js';
-import { lockRawImage } from './lock.js';
+import { isWrittenByAnother, type LockConflict, rawLockPlan, takeLocks } from './lock.js';
+import { type OpenFile, openFile } from './open-file.js';
 import { type RawHandle, RawImage } from './raw.js';
 import { newSharedFields } from './shared-layout.js';
 
-const SECTOR_BYTES = 512;
+const sectorBytes = 512;
+const holdersNamedMax = 3;
 
 /** What a worker makes its Image of; it crosses threads. */
 export type ImageHandle = RawHandle;
@@ -38,8 +32,8 @@ export interface OpenedImage {
 }
 
 export interface OpenOptions {
-  /** Absent: the format is found by the first bytes, and anything but raw is refused. */
-  readonly format: 'raw' | undefined;
+  /** Absent: raw, unless the first bytes are another format's, which is refused. */
+  readonly format?: 'raw' | undefined;
   readonly readOnly: boolean;
   /** The device that the image is to become ('nbd0'); it must not lie on it. */
   readonly becomes?: string;
@@ -50,84 +44,51 @@ export interface OpenOptions {
  *
  * @throws ImageError, or KernelError 'system' on a file system without locks
  */
-export function openImage(path: string, options: OpenOptions): OpenedImage {
-  const { fd, stat } = openFile(path, options);
+export function openImage(path: string, { format, readOnly, becomes }: OpenOptions): OpenedImage {
+  if (becomes !== undefined && imageLiesOn(path, becomes)) {
+    throw new ImageError('own-device', `${path} lies on /dev/${becomes}, the device that it was to become`);
+  }
+  const file = openFile(path, readOnly);
+  let opened: OpenedImage | LockConflict;
   try {
-    return openRaw(fd, stat, path, options);
+    if (format === undefined) refuseForeign(path, file);
+    opened = openRaw(path, file, readOnly, format === undefined);
   } catch (error) {
-    closeSync(fd);
+    closeSync(file.fd);
     throw error;
   }
+  if (!('permission' in opened)) return opened;
+  closeSync(file.fd); // our own locks are not to be named below
+  throw new ImageError('in-use', conflictText(path, file, opened));
 }
 
 /** The image in a worker, of the handle that the main thread opened. */
 export function imageFrom(handle: ImageHandle): Image {
-  return new RawImage(handle);
+  const raw = new RawImage(handle);
+  return handle.guessed ? new GuessedRawImage(raw) : raw;
 }
 
-function openFile(path: string, { readOnly, becomes }: OpenOptions): { readonly fd: number; readonly stat: Stats } {
-  const known = lookAt(path);
-  if (becomes !== undefined && liesOnDevice(known, becomes)) {
-    throw new ImageError('own-device', `${path} lies on /dev/${becomes}, which it would serve`);
+function openRaw(path: string, file: OpenFile, readOnly: boolean, guessed: boolean): OpenedImage | LockConflict {
+  const { fd, fileBytes } = file;
+  const sizeBytes = Math.ceil(fileBytes / sectorBytes) * sectorBytes;
+  if (!Number.isSafeInteger(sizeBytes)) {
+    throw new ImageError('not-an-image', `${path} is larger than ${Number.MAX_SAFE_INTEGER} bytes`);
   }
-  // O_EXCL on a block device: refused while a file system of this machine is mounted from it. O_NONBLOCK: a file that
-  // became a pipe meanwhile is not waited for.
-  const exclusive = known.isBlockDevice() && !readOnly ? fsConstants.O_EXCL : 0;
-  const flags = (readOnly ? fsConstants.O_RDONLY : fsConstants.O_RDWR) | fsConstants.O_NONBLOCK | exclusive;
-  let fd: number;
-  try {
-    fd = openSync(path, flags);
-  } catch (cause) {
-    throw openError(path, readOnly, cause);
-  }
-  const stat = fstatSync(fd);
-  if (stat.dev === known.dev && stat.ino === known.ino) return { fd, stat };
-  closeSync(fd);
-  throw new ImageError('system', `cannot open ${path}: it was replaced meanwhile`);
-}
+  const conflict = takeLocks(fd, rawLockPlan(readOnly, fileBytes < sizeBytes));
+  if (conflict !== undefined) return conflict;
 
-function lookAt(path: string): Stats {
-  let stat: Stats;
-  try {
-    stat = statSync(path);
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new ImageError(code === 'ENOENT' ? 'missing' : 'system', `cannot open ${path}: ${reasonOf(cause)}`, {
-      cause,
-    });
+  const notices: string[] = [];
+  if (fileBytes < sizeBytes) notices.push(sizeNotice(path, fileBytes, sizeBytes, readOnly));
+  if (readOnly && isWrittenByAnother(fd)) {
+    notices.push(`${path} is written to${by(file)}: what is read may not fit together`);
   }
-  if (stat.isDirectory()) throw new ImageError('not-an-image', `cannot open ${path}: it is a folder`);
-  if (stat.isFile() || stat.isBlockDevice()) return stat;
-  throw new ImageError('not-an-image', `cannot open ${path}: it is neither a file nor a block device`);
-}
-
-function openError(path: string, readOnly: boolean, cause: unknown): ImageError {
-  const { code } = cause as NodeJS.ErrnoException;
-  const reason = reasonOf(cause);
-  if (code === 'EBUSY') return new ImageError('in-use', `${path} is in use by this machine: ${reason}`, { cause });
-  if (!readOnly && (code === 'EACCES' || code === 'EROFS' || code === 'EPERM')) {
-    return new ImageError('read-only', `cannot open ${path} for writing: ${reason}; -r opens it for reading only`, {
-      cause,
-    });
+  if (guessed && !readOnly) {
+    notices.push(
+      `${path} is taken for raw, and writes that would make it look like another format are refused; say -f raw if it is`,
+    );
   }
-  return new ImageError('system', `cannot open ${path}: ${reason}`, { cause });
-}
-
-function openRaw(fd: number, stat: Stats, path: string, { format, readOnly }: OpenOptions): OpenedImage {
-  const fileBytes = stat.isBlockDevice() ? blockDeviceBytes(stat) : stat.size;
-  if (fileBytes === 0) throw new ImageError('not-an-image', `cannot open ${path}: it is empty`);
-  const sizeBytes = Math.ceil(fileBytes / SECTOR_BYTES) * SECTOR_BYTES;
-  if (!Number.isSafeInteger(sizeBytes)) throw new ImageError('not-an-image', `cannot open ${path}: it is too large`);
-  if (format === undefined) refuseForeign(fd, fileBytes, path);
-  const mayGrow = sizeBytes !== fileBytes;
-  lockRawImage(fd, path, { readOnly, mayGrow: mayGrow && !readOnly });
-  const notices = mayGrow
-    ? [
-        `${path} has ${fileBytes} bytes, no multiple of ${SECTOR_BYTES}: it is shown as ${sizeBytes}, the rest reads as zeroes`,
-      ]
-    : [];
   return {
-    handle: { format: 'raw', fd, sizeBytes, readOnly, shared: newSharedFields() },
+    handle: { format: 'raw', guessed, fd, fileBytes, sizeBytes, readOnly, shared: newSharedFields() },
     formatName: 'raw',
     sizeBytes,
     readOnly,
@@ -137,28 +98,43 @@ function openRaw(fd: number, stat: Stats, path: string, { format, readOnly }: Op
   };
 }
 
+function sizeNotice(path: string, fileBytes: number, sizeBytes: number, readOnly: boolean): string {
+  const growth = readOnly ? '' : ', and a write there makes the file so large';
+  return `${path} has ${fileBytes} bytes, no multiple of ${sectorBytes}: it is shown as ${sizeBytes}; the rest reads as zeroes${growth}`;
+}
+
 /** A raw image may hold any bytes; but one that looks like another format is hardly meant to be a disk as it stands. */
-function refuseForeign(fd: number, fileBytes: number, path: string): void {
-  const head = readPiece(fd, 0, path);
-  const trailer = readPiece(fd, Math.max(0, fileBytes - PROBE_BYTES), path);
-  const found = foreignFormat(head, trailer);
-  if (found === undefined) return;
+function refuseForeign(path: string, { fd, fileBytes }: OpenFile): void {
+  const head = readPiece(path, fd, 0);
+  const tail = fileBytes < MAGIC_BYTES ? new Uint8Array(0) : readPiece(path, fd, fileBytes - MAGIC_BYTES);
+  const format = foreignFormat(head, tail);
+  if (format === undefined) return;
   throw new ImageError(
     'wrong-format',
-    `${path} is a ${found} image, which is not supported; -f raw takes its bytes as the disk`,
+    `${path} is a ${format} image, and only raw images can be opened; use -f raw if its bytes really are the disk's, or make a raw image of it with: qemu-img convert -O raw`,
   );
 }
 
-function readPiece(fd: number, offsetBytes: number, path: string): Buffer {
-  const piece = Buffer.alloc(PROBE_BYTES);
+function readPiece(path: string, fd: number, offsetBytes: number): Uint8Array {
+  const piece = new Uint8Array(MAGIC_BYTES);
   try {
-    return piece.subarray(0, readSync(fd, piece, 0, PROBE_BYTES, offsetBytes));
+    return piece.subarray(0, readSync(fd, piece, 0, MAGIC_BYTES, offsetBytes));
   } catch (cause) {
     throw new ImageError('system', `cannot read ${path}: ${reasonOf(cause)}`, { cause });
   }
 }
 
-/** By sysfs: node:fs has no call that tells, and st_size of a block device is 0. */
-function blockDeviceBytes(stat: Stats): number {
-  return Number(readFileSync(`/sys/dev/block/${deviceNumberText(stat.rdev)}/size`, 'utf8')) * SECTOR_BYTES;
+function conflictText(path: string, file: OpenFile, { kind, permission }: LockConflict): string {
+  const deed = { read: 'reads', write: 'writes to', resize: 'may resize' }[permission];
+  const denied = { read: 'read', write: 'write to', resize: 'resize' }[permission];
+  return `${path} is in use${by(file)}, which ${kind === 'used' ? deed : `lets nobody else ${denied}`} it`;
+}
+
+/** ' by qemu-nbd (process 713)'; an OFD lock itself tells no process. */
+function by({ stat }: OpenFile): string {
+  const holders = processesWithFileOpen(stat.dev, stat.ino).filter(({ holdsLock }) => holdsLock);
+  const others = holders.filter(({ pid }) => pid !== process.pid);
+  const named = (others.length > 0 ? others : holders).slice(0, holdersNamedMax);
+  if (named.length === 0) return ' by a program that cannot be seen from here (of another user, container or machine)';
+  return ` by ${named.map(({ pid, command }) => `${command} (process ${pid})`).join(', ')}`;
 }

@@ -1,142 +1,127 @@
-import { closeSync, fdatasyncSync, constants as fsConstants, openSync, readSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
-import { fallocate, PUNCH_HOLE, ZERO_RANGE } from '../kernel/fd-calls.js';
-import { errnoOf } from './errors.js';
+import { PUNCH_HOLE, ZERO_RANGE } from '../kernel/fd-calls.js';
+import { type FileCalls, fileCalls } from './file-calls.js';
 import type { Image } from './image.js';
-import { type SharedFields, SYNC_FAILED } from './shared-layout.js';
+import type { SharedFields } from './shared-layout.js';
+import { StableStorage } from './stable-storage.js';
 
-const { EINTR, EINVAL, EIO, ENOSYS, EOPNOTSUPP, ENOSPC } = constants.errno;
+const { EINTR, EINVAL, EIO, ENOSYS, EOPNOTSUPP } = constants.errno;
 
-/** Zeroes are written in such pieces where the file system has no call for them. */
-const ZEROES = Buffer.alloc(1_048_576);
-/** A signal may interrupt a call; one that is interrupted without end is an error. */
-const INTERRUPTIONS_MAX = 100;
-
-/** What a worker needs to open a raw image that the main thread holds open and locked. */
+/** A raw image that the main thread opened; can be sent to workers. */
 export interface RawHandle {
   readonly format: 'raw';
+  /** Nobody said that it is raw. */
+  readonly guessed: boolean;
   /** The opener's; it stays open until every worker is gone. */
   readonly fd: number;
+  /** The size of the file or block device when it was opened. */
+  readonly fileBytes: number;
+  /** `fileBytes`, rounded up to sectors of 512 bytes. */
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   readonly shared: SharedFields;
 }
 
-/** The calls of node:fs that a raw image is made of: a test gives calls that fail, for disks that do so only on request. */
-export interface FileCalls {
-  readonly read: typeof readSync;
-  readonly write: typeof writeSync;
-  readonly sync: (fd: number) => void;
-}
+/** What is written where the storage below cannot zero by itself: a range of 4 GiB takes many writes, not much memory. */
+const zeroes = new Uint8Array(1024 * 1024);
 
-const NODE_CALLS: FileCalls = { read: readSync, write: writeSync, sync: fdatasyncSync };
+/** A signal can interrupt a call on a network file system; one that never gets through is an error. */
+const interruptionsMax = 100;
 
 /**
- * Bytes as they are. Beyond the end of the file zeroes are read, up to the size that is a whole number of sectors, and a
- * write there grows the file.
+ * A file or block device whose bytes are the disk's. Every worker uses the opener's fd: reads and writes name their
+ * offset. A last sector that the file has not all of reads as zeroes there, and grows with the first write into it.
  */
 export class RawImage implements Image {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
-  readonly #calls: FileCalls;
-  readonly #shared: SharedFields;
   readonly #fd: number;
+  readonly #fileBytes: number;
+  readonly #calls: FileCalls;
+  readonly #storage: StableStorage;
 
-  /**
-   * Opens the file once more: each open file hears of a lost write once, so that no worker's flush succeeds because
-   * another's was told of the loss. The locks are the opener's and stay.
-   */
-  constructor(handle: RawHandle, calls: FileCalls = NODE_CALLS) {
+  constructor(handle: RawHandle, calls: FileCalls = fileCalls) {
     this.sizeBytes = handle.sizeBytes;
     this.readOnly = handle.readOnly;
-    this.#shared = handle.shared;
+    this.#fd = handle.fd;
+    this.#fileBytes = handle.fileBytes;
     this.#calls = calls;
-    this.#fd = openSync(`/proc/self/fd/${handle.fd}`, handle.readOnly ? fsConstants.O_RDONLY : fsConstants.O_RDWR);
+    this.#storage = new StableStorage(handle.shared, () => 0 - calls.sync(handle.fd));
   }
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
-    let done = 0;
     let interruptions = 0;
-    while (done < length) {
-      try {
-        const count = this.#calls.read(this.#fd, target, at + done, length - done, offsetBytes + done);
-        if (count === 0) break;
-        done += count;
-      } catch (error) {
-        const errno = errnoOf(error);
-        if (errno !== EINTR || ++interruptions > INTERRUPTIONS_MAX) return errno;
+    for (let done = 0; done < length; ) {
+      const result = this.#calls.read(this.#fd, target, at + done, length - done, offsetBytes + done);
+      if (result === -EINTR && ++interruptions < interruptionsMax) continue;
+      if (result < 0) return -result;
+      if (result === 0) {
+        // Somebody cut the file: zeroes in place of data would look like a disk that was wiped.
+        if (offsetBytes + done < this.#fileBytes) return EIO;
+        target.fill(0, at + done, at + length);
+        return 0;
       }
+      done += result;
     }
-    target.fill(0, at + done, at + length);
     return 0;
   }
 
   write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {
-    if (this.#hasLostWrites()) return EIO;
-    let done = 0;
-    let interruptions = 0;
-    while (done < length) {
-      try {
-        const count = this.#calls.write(this.#fd, source, at + done, length - done, offsetBytes + done);
-        if (count === 0) return ENOSPC;
-        done += count;
-      } catch (error) {
-        const errno = errnoOf(error);
-        if (errno !== EINTR || ++interruptions > INTERRUPTIONS_MAX) return errno;
-      }
-    }
-    return durable ? this.flush() : 0;
+    if (this.#storage.failed) return EIO;
+    return this.#finish(this.#writeAll(offsetBytes, length, source, at), durable);
   }
 
   zero(offsetBytes: number, length: number, mayPunch: boolean, durable: boolean): number {
-    if (this.#hasLostWrites()) return EIO;
-    if (length === 0) return durable ? this.flush() : 0;
-    let errno = mayPunch ? -fallocate(this.#fd, PUNCH_HOLE, offsetBytes, length) : EOPNOTSUPP;
-    if (isUnsupported(errno)) errno = -fallocate(this.#fd, ZERO_RANGE, offsetBytes, length);
+    if (this.#storage.failed) return EIO;
+    let errno = mayPunch ? this.#fallocate(PUNCH_HOLE, offsetBytes, length) : EOPNOTSUPP;
+    if (isUnsupported(errno)) errno = this.#fallocate(ZERO_RANGE, offsetBytes, length);
     if (isUnsupported(errno)) errno = this.#writeZeroes(offsetBytes, length);
-    if (errno > 0) return errno;
-    return durable ? this.flush() : 0;
+    return this.#finish(errno, durable);
   }
 
   trim(offsetBytes: number, length: number, durable: boolean): number {
-    if (this.#hasLostWrites()) return EIO;
-    const errno = length === 0 ? 0 : -fallocate(this.#fd, PUNCH_HOLE, offsetBytes, length);
-    // To give storage back is a wish: where it cannot be done the data simply stays.
-    if (errno > 0 && !isUnsupported(errno)) return errno;
-    return durable ? this.flush() : 0;
+    if (this.#storage.failed) return EIO;
+    const errno = this.#fallocate(PUNCH_HOLE, offsetBytes, length);
+    return this.#finish(isUnsupported(errno) ? 0 : errno, durable);
   }
 
   flush(): number {
-    if (this.#hasLostWrites()) return EIO;
-    if (this.readOnly) return 0;
-    try {
-      this.#calls.sync(this.#fd);
-    } catch (error) {
-      Atomics.store(this.#shared, SYNC_FAILED, 1);
-      return errnoOf(error);
-    }
-    // Another worker may have been told of a loss that this sync was to cover.
-    return this.#hasLostWrites() ? EIO : 0;
+    return this.readOnly ? 0 : this.#storage.flush();
   }
 
-  close(): void {
-    closeSync(this.#fd);
+  /** The fd is the opener's. */
+  close(): void {}
+
+  #finish(errno: number, durable: boolean): number {
+    return errno === 0 && durable ? this.flush() : errno;
+  }
+
+  #writeAll(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
+    let interruptions = 0;
+    for (let done = 0; done < length; ) {
+      const result = this.#calls.write(this.#fd, source, at + done, length - done, offsetBytes + done);
+      if (result === -EINTR && ++interruptions < interruptionsMax) continue;
+      if (result < 0) return -result;
+      if (result === 0) return EIO; // write(2) does not do this; going on could take for ever
+      done += result;
+    }
+    return 0;
   }
 
   #writeZeroes(offsetBytes: number, length: number): number {
-    for (let done = 0; done < length; done += ZEROES.length) {
-      const errno = this.write(offsetBytes + done, Math.min(ZEROES.length, length - done), ZEROES, 0, false);
+    for (let done = 0; done < length; done += zeroes.length) {
+      const errno = this.#writeAll(offsetBytes + done, Math.min(zeroes.length, length - done), zeroes, 0);
       if (errno !== 0) return errno;
     }
     return 0;
   }
 
-  #hasLostWrites(): boolean {
-    return Atomics.load(this.#shared, SYNC_FAILED) !== 0;
+  #fallocate(mode: number, offsetBytes: number, length: number): number {
+    return 0 - this.#calls.fallocate(this.#fd, mode, offsetBytes, length);
   }
 }
 
-/** What file systems and block devices answer to a kind of fallocate, or an alignment, that they do not have. */
+/** A block device says EINVAL to ranges that are not aligned to its blocks (block/fops.c: blkdev_fallocate). */
 function isUnsupported(errno: number): boolean {
   return errno === EOPNOTSUPP || errno === ENOSYS || errno === EINVAL;
 }

@@ -1,0 +1,38 @@
+import { fdatasyncSync, readSync, writeSync } from 'node:fs';
+import { fallocate } from '../kernel/fd-calls.js';
+
+/**
+ * The calls on an image's file: each blocks and answers a number ≥ 0 or −errno, and throws nothing. A signal
+ * may end one early (EINTR). Tests pass their own for faults that no file system shows on request.
+ */
+export interface FileCalls {
+  /** Answers the bytes read, fewer than asked for where the file ends or the kernel likes it so. */
+  read(fd: number, target: Uint8Array, at: number, length: number, offsetBytes: number): number;
+  /** Answers the bytes written, perhaps fewer than given. */
+  write(fd: number, source: Uint8Array, at: number, length: number, offsetBytes: number): number;
+  /** `mode` is PUNCH_HOLE or ZERO_RANGE of kernel/fd-calls. */
+  fallocate(fd: number, mode: number, offsetBytes: number, length: number): number;
+  /** fdatasync(2). */
+  sync(fd: number): number;
+}
+
+export const fileCalls: FileCalls = {
+  read: (fd, target, at, length, offsetBytes) => answer(() => readSync(fd, target, at, length, offsetBytes)),
+  write: (fd, source, at, length, offsetBytes) => answer(() => writeSync(fd, source, at, length, offsetBytes)),
+  fallocate,
+  sync: (fd) =>
+    answer(() => {
+      fdatasyncSync(fd);
+      return 0;
+    }),
+};
+
+/** node:fs throws an error with a negative `errno`; anything else that is thrown is a mistake of ours. */
+function answer(act: () => number): number {
+  try {
+    return act();
+  } catch (error) {
+    if (error instanceof Error && 'errno' in error && typeof error.errno === 'number') return error.errno;
+    throw error;
+  }
+}

@@ -1,0 +1,108 @@
+import { closeSync, constants as fsConstants, fstatSync, openSync, readFileSync, type Stats, statSync } from 'node:fs';
+import { deviceNumberText } from '../kernel/proc-tables.js';
+import { ImageError, reasonOf } from './errors.js';
+
+/** A regular file or a block device, open. */
+export interface OpenFile {
+  readonly fd: number;
+  readonly stat: Stats;
+  /** Not 0. */
+  readonly fileBytes: number;
+}
+
+const sectorBytes = 512;
+
+/**
+ * Opens what is at `path`, if it can be an image; makes nothing, and opens nothing else: to open a pipe or a tape has
+ * effects of its own.
+ *
+ * @throws ImageError
+ */
+export function openFile(path: string, readOnly: boolean): OpenFile {
+  const known = lookAt(path);
+  if (known.isBlockDevice() && !readOnly && isReadOnlyDevice(known)) {
+    throw new ImageError('read-only', `${path} is a read-only device; -r opens it for reading only`);
+  }
+  const fd = open(path, readOnly, known);
+  try {
+    const stat = fstatSync(fd);
+    if (stat.dev !== known.dev || stat.ino !== known.ino) {
+      throw new ImageError('system', `cannot open ${path}: it was replaced meanwhile`);
+    }
+    return { fd, stat, fileBytes: fileBytes(path, stat) };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function lookAt(path: string): Stats {
+  let stat: Stats;
+  try {
+    stat = statSync(path);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === 'ENOENT') throw new ImageError('missing', `${path} does not exist`, { cause });
+    throw new ImageError('system', `cannot open ${path}: ${reasonOf(cause)}`, { cause });
+  }
+  if (stat.isFile() || stat.isBlockDevice()) return stat;
+  throw new ImageError('not-an-image', `${path} is ${kindOf(stat)}, neither a file nor a block device`);
+}
+
+function kindOf(stat: Stats): string {
+  if (stat.isDirectory()) return 'a folder';
+  if (stat.isCharacterDevice()) return 'a character device';
+  return stat.isFIFO() ? 'a pipe' : 'a socket';
+}
+
+/**
+ * A block device is opened for writing with O_EXCL: refused while it or a partition is mounted, swap or part of another
+ * device, and the kernel then lets nobody mount it while we write. O_NONBLOCK: a file that became a pipe since is not
+ * waited for; it has no effect on reads and writes of a file.
+ */
+function open(path: string, readOnly: boolean, known: Stats): number {
+  const { O_RDONLY, O_RDWR, O_NONBLOCK, O_EXCL } = fsConstants;
+  const access = readOnly ? O_RDONLY : O_RDWR;
+  const extra = known.isFile() ? O_NONBLOCK : readOnly ? 0 : O_EXCL;
+  try {
+    return openSync(path, access | extra);
+  } catch (cause) {
+    throw openError(path, readOnly, cause);
+  }
+}
+
+function openError(path: string, readOnly: boolean, cause: unknown): ImageError {
+  const { code } = cause as NodeJS.ErrnoException;
+  if (code === 'EBUSY') {
+    return new ImageError(
+      'in-use',
+      `${path} is in use: mounted, as swap, in another device, or open to one program alone; -r opens it for reading only`,
+      { cause },
+    );
+  }
+  if (!readOnly && (code === 'EACCES' || code === 'EROFS' || code === 'EPERM' || code === 'ETXTBSY')) {
+    const message = `cannot open ${path} for writing: ${reasonOf(cause)}; -r opens it for reading only`;
+    return new ImageError('read-only', message, { cause });
+  }
+  return new ImageError('system', `cannot open ${path}: ${reasonOf(cause)}`, { cause });
+}
+
+function fileBytes(path: string, stat: Stats): number {
+  const bytes = stat.isBlockDevice() ? Number(deviceAttribute(stat, 'size')) * sectorBytes : stat.size;
+  if (bytes === 0) throw new ImageError('not-an-image', `${path} is empty (0 bytes)`);
+  return bytes;
+}
+
+function isReadOnlyDevice(stat: Stats): boolean {
+  return deviceAttribute(stat, 'ro').trim() === '1';
+}
+
+/** By sysfs: node:fs has no call that tells the size of a block device. */
+function deviceAttribute(stat: Stats, attribute: string): string {
+  const path = `/sys/dev/block/${deviceNumberText(stat.rdev)}/${attribute}`;
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new ImageError('system', `cannot read ${path}: ${reasonOf(cause)}`, { cause });
+  }
+}
