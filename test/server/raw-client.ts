@@ -119,6 +119,10 @@ export class RawClient {
     this.#socket.pause();
   }
 
+  resume(): void {
+    this.#socket.resume();
+  }
+
   /** Says no more and goes on listening. */
   finish(): void {
     this.#socket.end();

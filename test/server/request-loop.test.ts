@@ -299,14 +299,17 @@ describe('the end of a connection', () => {
     expect(await end).toMatchObject({ kind: 'failed', code: 'lost', message: expect.stringContaining('EPIPE') });
   });
 
-  test('a stop answers the request in hand and flushes', async () => {
+  test('a stop answers the request in hand, takes no other, and flushes', async () => {
     const { client, fail, count, stop, end } = start();
     fail(CALLS.WRITE, -1);
     client.send(client.encode({ type: NBD_CMD_WRITE, data: pattern(512) }));
     await expect.poll(() => count(CALLS.WRITE)).toBe(1);
+    client.send(client.encode({ type: NBD_CMD_READ, lengthBytes: 512 }));
+    await new Promise((resolve) => setTimeout(resolve, 20));
     stop();
     fail(CALLS.WRITE, 0);
     expect(await client.reply()).toMatchObject({ error: 0 });
+    expect((await client.end()).length).toBe(0);
     expect(await end).toEqual({ kind: 'left', how: 'stopped' });
     expect(count(CALLS.FLUSH)).toBe(1);
   });

@@ -1,9 +1,9 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
-import { socketPair } from '#tsnbd/kernel/fd-calls.js';
+import { duplicateFd, socketPair } from '#tsnbd/kernel/fd-calls.js';
 import {
   NBD_CMD_DISC,
   NBD_CMD_FLAG_FUA,
@@ -173,8 +173,10 @@ describe('the end of a connection', () => {
   });
 
   test('by a worker that breaks is seen by the client', async () => {
-    const { client, connection } = start({ ...image.handle, fd: 999_999 });
+    const { client, connection, socketFd } = start({ ...image.handle, fd: 999_999 });
+    const copy = duplicateFd(socketFd); // as the kernel or a child might hold one
     await client.end();
+    closeSync(copy);
     expect(await connection.ended).toMatchObject({
       kind: 'failed',
       error: { code: 'died', message: expect.stringContaining('the worker broke: ') },
