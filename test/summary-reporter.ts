@@ -8,22 +8,16 @@ export default class SummaryReporter implements Reporter {
     for (const module of modules) {
       let failedHere = 0;
       for (const test of module.children.allTests()) {
-        const state = test.result().state;
-        if (state === 'passed') passed += 1;
-        if (state === 'failed') failedHere += 1;
-        if (state === 'skipped')
-          process.stdout.write(`skipped: ${test.fullName}: ${test.result().note ?? 'no reason given'}\n`);
+        const result = test.result();
+        if (result.state === 'passed') passed += 1;
+        if (result.state === 'failed') failedHere += 1;
+        if (result.state === 'skipped') {
+          process.stdout.write(`skipped: ${test.fullName}: ${result.note ?? 'no reason given'}\n`);
+        }
       }
       // A file that breaks while it is loaded, or in a hook, has no failed test of its own.
       failed += failedHere === 0 && !module.ok() ? 1 : failedHere;
     }
     process.on('exit', () => process.stdout.write(`\n${passed} passed, ${failed} failed\n`));
-  }
-}
-
-// `note` is what the test gave to context.skip().
-declare module 'vitest/node' {
-  interface TestResultSkipped {
-    readonly note: string | undefined;
   }
 }

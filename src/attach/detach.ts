@@ -30,10 +30,19 @@ export async function detachDevice(device: string, force: boolean): Promise<void
   if (readState(device) !== undefined) await askOwner(device, force);
   else if (deviceState(device).pid !== undefined) await disconnectOther(device, force);
   else removeRunFiles(device);
-  await waitFor(`/dev/${device} to be free`, FREE_LIMIT_MS, () => isFree(device));
+  await waitUntilFree(device);
 }
 
-export function isFree(device: string): boolean {
+/** The kernel lets go at the last close: a device cut under a file system is free when that is unmounted, not before. */
+async function waitUntilFree(device: string): Promise<void> {
+  const isSettled = () => isFree(device) || (deviceUsers(device).length > 0 && readState(device) === undefined);
+  await waitFor(`/dev/${device} to be free`, FREE_LIMIT_MS, isSettled);
+  if (isFree(device)) return;
+  const users = describeUsers(deviceUsers(device));
+  throw new AttachError('busy', `/dev/${device} is cut off, but not free until nothing uses it: ${users}`);
+}
+
+function isFree(device: string): boolean {
   const { pid, sizeBytes } = deviceState(device);
   return pid === undefined && sizeBytes === 0 && readState(device) === undefined;
 }

@@ -7,13 +7,13 @@ import type { Verbosity } from './parse.js';
 /** What a process that has nothing left to do gets before it is ended. */
 const END_LIMIT_MS = 10_000;
 
-/** Runs a program to its end: what `main` throws becomes one line on stderr and the exit status. */
-export async function run(program: string, main: () => Promise<number>): Promise<void> {
+/** Runs a program to its end: what `act` throws becomes one line on stderr, with `debug` its stack, and a status. */
+export async function run(program: string, debug: boolean, act: () => Promise<number>): Promise<void> {
   try {
-    process.exitCode = await main();
+    process.exitCode = await act();
   } catch (error) {
     process.stderr.write(`${program}: ${error instanceof Error ? error.message : error}\n`);
-    if (process.argv.includes('--debug') && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+    if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`);
     process.exitCode = exitStatus(exitReasonOf(error), calledAs());
   }
   endWithin(END_LIMIT_MS);

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import type { AttachEvent } from '../attach/attach-event.js';
+import { printableText } from '../protocol/text.js';
 import { attach } from './attach.js';
 import { CHECK_STATUSES, EXIT_STATUSES, exitStatus } from './exit-status.js';
 import { calledAs, run, tellSteps } from './run.js';
@@ -7,7 +8,8 @@ import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options
 
 const PROGRAM = 'tsnbd-client';
 
-await run(PROGRAM, () => act(parseTsnbdClient(process.argv.slice(2))));
+const action = parseTsnbdClient(process.argv.slice(2));
+await run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(action));
 
 /** What is printed, and on which stream, is what nbd-client prints there: scripts read it. */
 async function act(action: TsnbdClientAction): Promise<number> {
@@ -29,7 +31,7 @@ async function act(action: TsnbdClientAction): Promise<number> {
       const { attachedPid } = await import('../attach/check.js');
       const pid = attachedPid(action.device);
       if (pid === undefined) return CHECK_STATUSES.notAttached;
-      process.stdout.write(`${pid}\n\n`);
+      process.stdout.write(`${pid}\n\n`); // nbd-client prints the kernel's line and a newline of its own
       return CHECK_STATUSES.attached;
     }
     case 'list': {
@@ -37,7 +39,8 @@ async function act(action: TsnbdClientAction): Promise<number> {
       const exports = await listExports(action.address);
       process.stdout.write('Negotiation: ..\n');
       for (const { name, description } of exports) {
-        process.stdout.write(description === '' ? `${name}\n` : `${name}: ${description}\n`);
+        const line = description === '' ? name : `${name}: ${description}`;
+        process.stdout.write(`${printableText(line)}\n`);
       }
       return EXIT_STATUSES.done.status;
     }

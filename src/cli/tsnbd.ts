@@ -6,7 +6,8 @@ import { parseTsnbd, type TsnbdAction } from './tsnbd-options.js';
 
 const PROGRAM = 'tsnbd';
 
-await run(PROGRAM, () => act(parseTsnbd(process.argv.slice(2))));
+const action = parseTsnbd(process.argv.slice(2));
+await run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(action));
 
 /** What is printed is what qemu-nbd prints. */
 async function act(action: TsnbdAction): Promise<number> {

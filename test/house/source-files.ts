@@ -20,12 +20,14 @@ export function sourceFiles(folder: string): SourceFile[] {
     .map((entry) => {
       const path = join(entry.parentPath, entry.name);
       const text = readFileSync(path, 'utf8');
-      const imports = [...text.matchAll(/^(?:import|export)\b[^;]*?\bfrom\s+'([^']+)'|^import\s+'([^']+)'/gms)];
+      const imports = [
+        ...text.matchAll(/^(?:import|export)\b[^;]*?\bfrom\s+'([^']+)'|^import\s+'([^']+)'|\bimport\('([^']+)'\)/gms),
+      ];
       return {
         path: relative(ROOT, path),
         text,
         lines: text.split('\n').length - 1,
-        imports: imports.map((match) => match[1] ?? match[2] ?? ''),
+        imports: imports.map((match) => match[1] ?? match[2] ?? match[3] ?? ''),
       };
     });
 }

@@ -1,0 +1,61 @@
+import { join } from 'node:path';
+import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { assertQuietKernel, memoryDir, ok } from '../kernel/guest.js';
+import { expectNothingLeft, isSocket, newImage, ROOT, startServer } from '../kernel/programs.js';
+
+const driver = join(ROOT, 'test/fault/drivers/attach-in-process.js');
+const ROUNDS = 100;
+
+interface Leftovers {
+  readonly fds: number;
+  readonly runFiles: readonly string[];
+}
+
+/** The two attaches, each as its request; the server of the first stays up. */
+const requests: Record<string, object> = {};
+beforeAll(async () => {
+  const socket = `${await memoryDir('server')}/sock`;
+  await startServer(`nbdkit -f -U ${socket} memory 16M`, isSocket(socket));
+  requests['a remote export'] = {
+    kind: 'remote',
+    address: { kind: 'unix', path: socket },
+    exportName: '',
+    device: 'nbd0',
+    requestTimeoutSeconds: 0,
+  };
+  const imagePath = await newImage('16M');
+  requests['an image'] = { kind: 'image', imagePath, format: 'raw', readOnly: false, device: 'nbd0' };
+});
+
+afterEach(async () => {
+  await expectNothingLeft();
+  await assertQuietKernel();
+});
+
+async function drive(words: string, request: object | undefined): Promise<unknown> {
+  return JSON.parse(await ok(`node ${driver} ${words} '${JSON.stringify(request)}'`, { cwd: ROOT, limitMs: 250_000 }));
+}
+
+describe.each(['a remote export', 'an image'])('attaching %s', (what) => {
+  test('that fails before any one of its steps leaves nothing behind, and the next attach works', async () => {
+    const { untouched, steps, before, failures } = (await drive('steps', requests[what])) as {
+      untouched: string;
+      steps: string[];
+      before: Leftovers;
+      failures: { failing: string; end: string; after: Leftovers; next: string }[];
+    };
+    expect(untouched).toBe('detached');
+    expect(steps.length).toBeGreaterThan(10);
+    expect(new Set(steps).size).toBe(steps.length);
+    expect(before).toMatchObject({ pid: false, sectors: 0, runFiles: [], children: '' });
+    expect(failures).toEqual(
+      steps.map((failing) => ({ failing, end: `injected before '${failing}'`, after: before, next: 'detached' })),
+    );
+  });
+
+  test(`and detaching it ${ROUNDS} times leaves nothing behind`, async () => {
+    const { ends, before, after } = (await drive(`rounds ${ROUNDS}`, requests[what])) as Record<string, unknown>;
+    expect(ends).toEqual({ detached: ROUNDS });
+    expect(after).toEqual(before);
+  });
+});

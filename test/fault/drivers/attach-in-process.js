@@ -1,0 +1,72 @@
+// Runs in the guest: attaches and detaches in one process by the attach room itself, so that a round costs no start of
+// Node. argv: 'rounds' N | 'steps', then the request as JSON. Prints one JSON object.
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { attachAndHold } from '#tsnbd/attach/hold.js';
+
+const [mode, ...rest] = process.argv.slice(2);
+const request = JSON.parse(rest.at(-1) ?? '');
+const device = request.device;
+
+/** What an attach can leave behind, as the outside sees it. */
+function leftovers() {
+  return {
+    pid: existsSync(`/sys/block/${device}/pid`),
+    sectors: Number(readFileSync(`/sys/block/${device}/size`, 'utf8')),
+    runFiles: existsSync('/run/tsnbd') ? readdirSync('/run/tsnbd') : [],
+    fds: readdirSync('/proc/self/fd').length,
+    threads: readdirSync('/proc/self/task').length,
+    children: readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim(),
+  };
+}
+
+/**
+ * @param {(step: string) => void} [beforeStep]
+ * @returns {Promise<string>} how the attach ended
+ */
+async function attachOnce(beforeStep = () => {}) {
+  try {
+    return await attachAndHold(request, {
+      onEvent: () => {},
+      stop: new AbortController().signal,
+      beforeStep,
+      onAttached: (attachment) => attachment.detach(false),
+    });
+  } catch (error) {
+    return /** @type {Error} */ (error).message;
+  }
+}
+
+/**
+ * Threads and descriptors end a moment after what they were for.
+ * @param {ReturnType<typeof leftovers>} expected
+ */
+async function settled(expected) {
+  for (let i = 0; i < 50 && JSON.stringify(leftovers()) !== JSON.stringify(expected); i += 1) await sleep(20);
+  return leftovers();
+}
+
+if (mode === 'rounds') {
+  // The first round opens what stays open: the library, thread pools.
+  await attachOnce();
+  const before = leftovers();
+  const ends = new Map();
+  for (let i = 0; i < Number(rest[0]); i += 1) {
+    const end = await attachOnce();
+    ends.set(end, (ends.get(end) ?? 0) + 1);
+  }
+  console.log(JSON.stringify({ ends: Object.fromEntries(ends), before, after: await settled(before) }));
+} else {
+  /** @type {string[]} */
+  const steps = [];
+  const untouched = await attachOnce((step) => steps.push(step));
+  const before = leftovers();
+  const failures = [];
+  for (const failing of steps) {
+    const end = await attachOnce((step) => {
+      if (step === failing) throw new Error(`injected before '${step}'`);
+    });
+    failures.push({ failing, end, after: await settled(before), next: await attachOnce() });
+  }
+  console.log(JSON.stringify({ untouched, steps, before, failures }));
+}

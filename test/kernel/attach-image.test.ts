@@ -1,0 +1,203 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { assertQuietKernel, background, memoryDir, ok, run, until, withOwnGuest } from './guest.js';
+import { expectFree, expectNothingLeft, newImage, ROOT, TWO_PARTITIONS, tsnbd } from './programs.js';
+
+afterEach(async () => {
+  await expectNothingLeft();
+  await assertQuietKernel();
+});
+
+describe('an attached image', () => {
+  test('is a disk: partitions, file systems, files that are the same after it was attached again', async () => {
+    const image = await newImage('400M');
+    const dir = await memoryDir('mount');
+    expect(await run(`${tsnbd} -c /dev/nbd0 -f raw ${image}`)).toEqual({ status: 0, stdout: '', stderr: '' });
+    await ok(`${TWO_PARTITIONS} | sfdisk -q /dev/nbd0`);
+    await until('test -b /dev/nbd0p2');
+    await ok('mkfs.ext4 -q /dev/nbd0p1 && mkfs.ext4 -q /dev/nbd0p2');
+    await ok(`mkdir ${dir}/1 ${dir}/2 && mount /dev/nbd0p1 ${dir}/1 && mount /dev/nbd0p2 ${dir}/2`);
+    await ok(`head -c 200000000 /dev/urandom >${dir}/2/random && echo small >${dir}/1/small`, { limitMs: 120_000 });
+    const sums = await ok(`cd ${dir} && sha256sum 2/random 1/small`);
+    await ok(`umount ${dir}/1 ${dir}/2`);
+    expect(await run(`${tsnbd} -d /dev/nbd0`)).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: '' });
+    await expectFree();
+
+    expect(await ok(`${tsnbd} -c nbd0 -f raw ${image} && ls /dev/nbd0p* && cat /sys/block/nbd0/ro`)).toBe(
+      '/dev/nbd0p1\n/dev/nbd0p2\n0',
+    );
+    await ok(`mount -o ro /dev/nbd0p1 ${dir}/1 && mount -o ro /dev/nbd0p2 ${dir}/2`);
+    expect(await ok(`cd ${dir} && sha256sum 2/random 1/small`)).toBe(sums);
+    await ok(
+      `umount ${dir}/1 ${dir}/2 && ${tsnbd} -d nbd0 && e2fsck -fn ${image}?offset=1048576 >/dev/null; rm ${image}`,
+    );
+  });
+
+  test('keeps what was written without a sync: detaching writes it first', async () => {
+    const image = await newImage('64M');
+    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
+    await ok('head -c 33554432 /dev/urandom >random && dd if=random of=/dev/nbd0 bs=1M status=none', { cwd: '/tmp' });
+    await ok(`${tsnbd} -d /dev/nbd0`);
+    await ok(`cmp -n 33554432 /tmp/random ${image}; rm /tmp/random`);
+  });
+
+  test('is not detached while a file system, swap or another device uses it, unless forced', async () => {
+    const image = await newImage('200M');
+    const dir = await memoryDir('mount');
+    await ok(`${TWO_PARTITIONS} | sfdisk -q ${image}`);
+    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && mkfs.ext4 -q /dev/nbd0p1 && mount /dev/nbd0p1 ${dir}`);
+    await ok('mkswap /dev/nbd0p2 >/dev/null && swapon /dev/nbd0p2');
+    const inUse = (how: string) => ({
+      status: 5,
+      stdout: '',
+      stderr: `tsnbd: /dev/nbd0 is in use: ${how} (--force detaches it all the same)\n`,
+    });
+    const mounted = `/dev/nbd0p1 is mounted on ${dir}`;
+    expect(await run(`${tsnbd} -d /dev/nbd0`)).toEqual(inUse(`${mounted}, /dev/nbd0p2 is swap space`));
+    await ok('swapoff /dev/nbd0p2');
+    expect(await run(`${tsnbd} -d /dev/nbd0`)).toEqual(inUse(mounted));
+    await ok(`umount ${dir} && modprobe loop && losetup /dev/loop7 /dev/nbd0p1`);
+    expect((await run(`${tsnbd} -d /dev/nbd0`)).status).toBe(5);
+    await ok('losetup -d /dev/loop7');
+    await ok(`mount /dev/nbd0p1 ${dir}`);
+    expect(await run(`${tsnbd} -d --force /dev/nbd0`)).toEqual({
+      status: 5,
+      stdout: '',
+      stderr: `tsnbd: /dev/nbd0 is cut off, but not free until nothing uses it: ${mounted}\n`,
+    });
+    await ok(`umount ${dir}`);
+  });
+
+  test('reads an odd size rounded up, and a write into the tail grows the file', async () => {
+    const image = await newImage('5000');
+    const { status, stderr } = await run(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
+    expect(status).toBe(0);
+    expect(stderr).toMatch(/^tsnbd: .*5000.*5120.*\n$/);
+    expect(await ok('blockdev --getsize64 /dev/nbd0; tail -c 120 /dev/nbd0 | tr -d "\\0" | wc -c')).toBe('5120\n0');
+    await ok('printf end | dd of=/dev/nbd0 bs=1 seek=5117 conv=notrunc,fsync status=none');
+    await ok(`${tsnbd} -d /dev/nbd0`);
+    expect(await ok(`stat -c %s ${image}; tail -c 3 ${image}`)).toBe('5120\nend');
+  });
+
+  test('that was attached read-only refuses writes', async () => {
+    const image = await newImage('4M');
+    await ok(`${tsnbd} -r -c /dev/nbd0 -f raw ${image}`);
+    expect(await ok('cat /sys/block/nbd0/ro')).toBe('1');
+    expect((await run('dd if=/dev/zero of=/dev/nbd0 bs=4096 count=1 oflag=direct')).status).not.toBe(0);
+    await ok(`${tsnbd} -d /dev/nbd0`);
+  });
+
+  test('on a full disk answers that there is no space, and goes on', async () => {
+    const dir = await memoryDir('full');
+    await ok(`mount -t tmpfs -o size=2m tmpfs ${dir} && truncate -s 16M ${dir}/disk.raw`);
+    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${dir}/disk.raw`);
+    const { status, stderr } = await run('dd if=/dev/urandom of=/dev/nbd0 bs=1M count=8 oflag=direct');
+    expect(status).not.toBe(0);
+    expect(stderr).toMatch(/No space left on device/);
+    await ok('dd if=/dev/nbd0 of=/dev/null bs=64k count=1 iflag=direct');
+    await ok(`${tsnbd} -d --force /dev/nbd0; umount ${dir}`);
+  });
+
+  test('takes a discard of 5 GiB', async () => {
+    const image = await newImage('5G');
+    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
+    await ok('dd if=/dev/urandom of=/dev/nbd0 bs=1M count=8 oflag=direct status=none && blkdiscard /dev/nbd0');
+    expect(Number(await ok(`du -k ${image} | cut -f1`))).toBeLessThan(100);
+    await ok(`${tsnbd} -d /dev/nbd0`);
+  });
+
+  test('stays while its process is asked to end, until it is unmounted', async () => {
+    const image = await newImage('64M');
+    const dir = await memoryDir('mount');
+    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && mkfs.ext4 -q /dev/nbd0 && mount /dev/nbd0 ${dir}`);
+    await ok('pkill -HUP -f attach-process.js; pkill -TERM -f attach-process.js; sleep 1');
+    await ok(`echo kept >${dir}/file && sync`);
+    await ok(`umount ${dir}`);
+    await expectFree();
+    await ok(`modprobe loop && mount -o loop ${image} ${dir} && grep -q kept ${dir}/file && umount ${dir}`);
+  });
+
+  test('whose process is killed is free again, and the next attach removes the dead state file', async () => {
+    const image = await newImage('64M');
+    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && pkill -KILL -f attach-process.js`);
+    await expectFree();
+    expect(await ok('ls /run/tsnbd')).toBe('nbd0.json\nnbd0.sock');
+    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && ${tsnbd} -d /dev/nbd0`);
+  });
+
+  test('in the foreground stays until the device is detached', async () => {
+    const image = await newImage('4M');
+    const command = await background(`exec ${tsnbd} --nofork -v -c /dev/nbd0 -f raw ${image}`);
+    await until('test -e /run/tsnbd/nbd0.json && test -e /sys/block/nbd0/pid');
+    await until(`grep -q connected ${'$'}(ls -t /proc/${command.pid}/fd/2)`).catch(() => {});
+    await ok(`${tsnbd} -d /dev/nbd0`);
+    const { status, stderr } = await command.result;
+    expect(status).toBe(0);
+    expect(stderr).toContain(`NBD device /dev/nbd0 is now connected to ${image}\n`);
+
+    const stopped = await background(`exec ${tsnbd} --nofork -c /dev/nbd0 -f raw ${image}`);
+    await until('test -e /run/tsnbd/nbd0.json && test -e /sys/block/nbd0/pid');
+    expect((await stopped.stop('TERM')).status).toBe(0);
+  });
+});
+
+describe('an image is not attached', () => {
+  const refused = async (command: string, status: number, message: RegExp) => {
+    const result = await run(command);
+    expect(result.stderr).toMatch(message);
+    expect(result.stderr.trimEnd().split('\n')).toHaveLength(1);
+    expect(result.status).toBe(status);
+    expect(result.stdout).toBe('');
+  };
+
+  test('to a device that is busy, missing, or no nbd device', async () => {
+    const image = await newImage('4M');
+    const other = await newImage('4M');
+    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
+    await refused(`${tsnbd} -c /dev/nbd0 -f raw ${other}`, 5, /^tsnbd: \/dev\/nbd0 is not free: /);
+    await refused(`${tsnbd} -c /dev/nbd1 -f raw ${image}`, 5, /^tsnbd: .*in use/);
+    await refused(`${tsnbd} -c /dev/nbd99 -f raw ${other}`, 1, /nbd99 does not exist: this kernel has 8 devices/);
+    await refused(`${tsnbd} -c /dev/sda -f raw ${other}`, 2, /sda/);
+    await ok(`${tsnbd} -d /dev/nbd0`);
+  });
+
+  test('when it is missing, a folder, empty, or of another format', async () => {
+    const dir = await memoryDir('bad');
+    await ok(`: >${dir}/empty; qemu-img create -q -f qcow2 ${dir}/disk.qcow2 4M`);
+    const attach = (file: string) => `${tsnbd} -c /dev/nbd0 ${dir}/${file}`;
+    await refused(attach('absent'), 1, /no such file/i);
+    await refused(`${tsnbd} -c /dev/nbd0 ${dir}`, 1, /folder|directory/);
+    await refused(attach('empty'), 1, /empty/);
+    await refused(attach('disk.qcow2'), 6, /qcow2/);
+  });
+
+  test('when it lies on the device itself', async () => {
+    const image = await newImage('64M');
+    const dir = await memoryDir('mount');
+    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && mkfs.ext4 -q /dev/nbd0 && mount /dev/nbd0 ${dir}`);
+    await ok(`truncate -s 4M ${dir}/inner.raw`);
+    expect((await run(`${tsnbd} -c /dev/nbd0 -f raw ${dir}/inner.raw`)).status).not.toBe(0);
+    await ok(`${tsnbd} -c /dev/nbd1 -f raw ${dir}/inner.raw && ${tsnbd} -d /dev/nbd1`);
+    await ok(`umount ${dir} && ${tsnbd} -d /dev/nbd0`);
+    await expectFree('nbd1');
+    await refused(`${tsnbd} -c /dev/nbd0 -f raw /dev/nbd0`, 1, /nbd0/);
+  });
+
+  test('by a user who is not root', async () => {
+    const image = await newImage('4M');
+    await ok(`chmod 777 ${image} && chmod 755 $(dirname ${image})`);
+    await refused(`setpriv --reuid=65534 --clear-groups ${tsnbd} -c /dev/nbd0 -f raw ${image}`, 3, /only root.*sudo/);
+    await refused(`setpriv --reuid=65534 --clear-groups ${tsnbd} -d /dev/nbd0`, 3, /only root.*sudo/);
+  });
+
+  test('in a kernel without nbd', async () => {
+    const image = await newImage('4M');
+    expect(image).toContain('disk.raw');
+    await withOwnGuest({ nbd: 'none' }, async (guest) => {
+      const result = await guest.run(
+        `truncate -s 4M /tmp/disk.raw; cd ${ROOT}; ${tsnbd} -c /dev/nbd0 -f raw /tmp/disk.raw`,
+      );
+      expect(result.status).toBe(4);
+      expect(result.stderr).toMatch(/^tsnbd: the nbd module is not loaded; load it with: modprobe nbd max_part=8\n$/);
+    });
+  });
+});

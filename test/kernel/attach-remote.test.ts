@@ -1,0 +1,209 @@
+import { join } from 'node:path';
+import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
+import {
+  expectFree,
+  expectNothingLeft,
+  isSocket,
+  listensOn,
+  newImage,
+  ROOT,
+  startServer,
+  TWO_PARTITIONS,
+  tsnbd,
+  tsnbdClient,
+} from './programs.js';
+
+const servers: Background[] = [];
+async function serve(command: string, ready: string): Promise<Background> {
+  const server = await startServer(command, ready);
+  servers.push(server);
+  return server;
+}
+
+afterEach(async () => {
+  await Promise.all(servers.splice(0).map((server) => server.stop('KILL')));
+  await expectNothingLeft();
+  await assertQuietKernel();
+});
+
+/** An image with two partitions; a file system with a file on the second; and a qcow2 of the same content. */
+let folder = '';
+let sum = '';
+beforeAll(async () => {
+  const image = await newImage('96M');
+  folder = image.replace('/disk.raw', '');
+  await ok(`mkdir ${folder}/mnt && ${TWO_PARTITIONS} | sfdisk -q ${image}`);
+  await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && mkfs.ext4 -q /dev/nbd0p2 && mount /dev/nbd0p2 ${folder}/mnt`);
+  await ok(`head -c 20000000 /dev/urandom >${folder}/mnt/random`);
+  sum = await ok(`sha256sum ${folder}/mnt/random`);
+  await ok(`umount ${folder}/mnt && ${tsnbd} -d /dev/nbd0`);
+  await ok(`qemu-img convert -f raw -O qcow2 ${image} ${folder}/disk.qcow2`);
+});
+
+/** What the server has is the image: the partitions are there when the command returns, and so is the file; it can write. */
+async function expectAttached(operands: string): Promise<void> {
+  expect(await run(`${tsnbdClient} ${operands}`)).toEqual({
+    status: 0,
+    stdout: 'Negotiation: ..size = 96MB\n',
+    stderr: 'bs=512, sz=100663296 bytes\n',
+  });
+  await ok(`mount /dev/nbd0p2 ${folder}/mnt`);
+  expect(await ok(`sha256sum ${folder}/mnt/random`)).toBe(sum);
+  await ok(`date >${folder}/mnt/written && sync && umount ${folder}/mnt`);
+  expect(await run(`${tsnbdClient} -d /dev/nbd0`)).toEqual({
+    status: 0,
+    stdout: 'disconnect, sock, done\n',
+    stderr: '',
+  });
+  await expectFree();
+}
+
+describe('an export becomes a disk when it is served by', () => {
+  test('tsnbd, over TCP (IPv4 and IPv6), by address and by name', async () => {
+    await serve(`${tsnbd} -t --bind=127.0.0.1 --port=4000 -f raw ${folder}/disk.raw`, listensOn(4000));
+    await expectAttached('127.0.0.1 4000 /dev/nbd0');
+    await expectAttached('localhost 4000 nbd0 -N ""');
+    await servers.pop()?.stop();
+    await serve(`${tsnbd} -t --bind=::1 --port=4000 -f raw ${folder}/disk.raw`, listensOn(4000));
+    await expectAttached('::1 4000 /dev/nbd0');
+  });
+
+  test('tsnbd, over a unix socket, until its last client leaves', async () => {
+    const server = await serve(`${tsnbd} -k ${folder}/sock -f raw ${folder}/disk.raw`, isSocket(`${folder}/sock`));
+    await expectAttached(`-unix ${folder}/sock /dev/nbd0`);
+    expect(await server.result).toMatchObject({ status: 0, stderr: '' });
+    await ok(`test ! -e ${folder}/sock`);
+  });
+
+  test('nbd-server, by name', async () => {
+    const config = `[generic]\nallowlist = true\nlistenaddr = 127.0.0.1\nport = 4001\n[disk]\nexportname = ${folder}/disk.raw\n`;
+    await ok(`printf '${config.replaceAll('\n', '\\n')}' >${folder}/nbd-server.conf`);
+    await serve(`nbd-server -C ${folder}/nbd-server.conf -n`, listensOn(4001));
+    expect(await ok(`${tsnbdClient} -l 127.0.0.1 4001`)).toBe('Negotiation: ..\ndisk');
+    await expectAttached('127.0.0.1 4001 /dev/nbd0 -name disk');
+    const unknown = await run(`${tsnbdClient} 127.0.0.1 4001 /dev/nbd0 -N nonesuch`);
+    expect(unknown).toMatchObject({ status: 6, stdout: '' });
+    expect(unknown.stderr).toMatch(/^tsnbd-client: .*nonesuch.*\n$/);
+  });
+
+  test('qemu-nbd, from a qcow2, over TCP and a unix socket', async () => {
+    await serve(`qemu-nbd -t -f qcow2 -x disk -b 127.0.0.1 -p 4002 ${folder}/disk.qcow2`, listensOn(4002));
+    await expectAttached('127.0.0.1 4002 /dev/nbd0 -N disk');
+    await servers.pop()?.stop();
+    await serve(`qemu-nbd -f qcow2 -k ${folder}/qemu ${folder}/disk.qcow2`, isSocket(`${folder}/qemu`));
+    await expectAttached(`-u ${folder}/qemu /dev/nbd0`);
+  });
+
+  test('nbdkit, over TCP and a unix socket', async () => {
+    await serve(`nbdkit -f -i 127.0.0.1 -p 4003 -e disk file ${folder}/disk.raw`, listensOn(4003));
+    await expectAttached('127.0.0.1 4003 /dev/nbd0 -N disk');
+    await serve(`nbdkit -f -U ${folder}/kit file ${folder}/disk.raw`, isSocket(`${folder}/kit`));
+    await expectAttached(`-unix ${folder}/kit nbd0`);
+  });
+
+  test('a server that takes only larger blocks and short requests: both are obeyed', async () => {
+    const policy = 'blocksize-policy blocksize-minimum=4096 blocksize-preferred=4096 blocksize-maximum=65536';
+    const command = `nbdkit -f -U ${folder}/kit --filter=${policy.split(' ')[0]} memory 64M ${policy.split(' ').slice(1).join(' ')} blocksize-error-policy=error`;
+    await serve(command, isSocket(`${folder}/kit`));
+    const { stderr } = await run(`${tsnbdClient} -unix ${folder}/kit /dev/nbd0`);
+    expect(stderr).toBe('bs=4096, sz=67108864 bytes\n');
+    expect(await ok('cat /sys/block/nbd0/queue/logical_block_size /sys/block/nbd0/queue/max_sectors_kb')).toBe(
+      '4096\n64',
+    );
+    await ok('dd if=/dev/urandom of=/dev/nbd0 bs=1M count=8 oflag=direct status=none');
+    await ok(`${tsnbdClient} -d nbd0`);
+    await servers.pop()?.stop('KILL');
+
+    await serve(`nbdkit -f -U ${folder}/kit2 memory 64M`, isSocket(`${folder}/kit2`));
+    await ok(`${tsnbdClient} -unix ${folder}/kit2 /dev/nbd0`);
+    expect(await ok('cat /sys/block/nbd0/queue/logical_block_size /sys/block/nbd0/queue/max_sectors_kb')).toBe(
+      '512\n128',
+    );
+    await ok(`${tsnbdClient} -d nbd0`);
+  });
+});
+
+describe('tsnbd-client', () => {
+  test('-c says whether a device is attached, and by which process, as nbd-client does', async () => {
+    await serve(`nbdkit -f -U ${folder}/kit memory 16M`, isSocket(`${folder}/kit`));
+    expect(await run(`${tsnbdClient} -c /dev/nbd0`)).toEqual({ status: 1, stdout: '', stderr: '' });
+    await ok(`${tsnbdClient} -unix ${folder}/kit /dev/nbd0 -timeout 30`);
+    const pid = await ok('pgrep -f attach-process.js');
+    expect(await run(`${tsnbdClient} -check nbd0`)).toEqual({ status: 0, stdout: `${pid}\n\n`, stderr: '' });
+    await ok(`${tsnbdClient} -disconnect nbd0`);
+    expect(await run(`${tsnbdClient} -check nbd0`)).toMatchObject({ status: 1 });
+  });
+
+  test('called as nbd-client knows no status but 1 for a failure', async () => {
+    await ok(`ln -sf ${tsnbdClient} ${folder}/nbd-client`);
+    expect((await run(`${tsnbdClient} -unix ${folder}/nowhere /dev/nbd0 --nonsense`)).status).toBe(2);
+    expect((await run(`${folder}/nbd-client -unix ${folder}/nowhere /dev/nbd0 --nonsense`)).status).toBe(1);
+  });
+
+  test('detaches a device that another program attached, and says when there is nothing to detach', async () => {
+    await serve(`nbdkit -f -U ${folder}/kit memory 16M`, isSocket(`${folder}/kit`));
+    await ok(`nbd-client -L -unix ${folder}/kit /dev/nbd0`);
+    await until('test -e /sys/block/nbd0/pid');
+    await ok(`${tsnbdClient} -d /dev/nbd0`);
+    await expectFree();
+    await ok(`${tsnbdClient} -d /dev/nbd0`);
+  });
+
+  test('in the foreground ends with status 8 when the server is lost; in the background the device goes too', async () => {
+    await serve(`nbdkit -f -U ${folder}/kit memory 16M`, isSocket(`${folder}/kit`));
+    const client = await background(`exec ${tsnbdClient} -n -unix ${folder}/kit /dev/nbd0`);
+    await until('test -e /run/tsnbd/nbd0.json');
+    await servers.pop()?.stop('KILL');
+    const { status, stderr } = await client.result;
+    expect(status).toBe(8);
+    expect(stderr).toMatch(/tsnbd-client: the connection of \/dev\/nbd0 was lost; the device is gone\n$/);
+
+    await serve(`nbdkit -f -U ${folder}/kit2 memory 16M`, isSocket(`${folder}/kit2`));
+    await ok(`${tsnbdClient} -unix ${folder}/kit2 /dev/nbd0`);
+    await servers.pop()?.stop('KILL');
+  });
+});
+
+describe('a server is refused that', () => {
+  const CASES: readonly [behaviour: string, status: number, message: RegExp][] = [
+    ['closes early', 6, /closed/],
+    ['sends garbage', 6, /not.* NBD|NBD server/],
+    ['is of the old style', 6, /old/],
+    ['has a wrong magic', 6, /./],
+    ['says nothing at all', 7, /time limit/],
+    ['closes after an option', 6, /closed/],
+    ['sends a huge length', 6, /4294967295|limit|too/],
+    ['answers another option', 6, /option/],
+    ['sends an unknown reply', 6, /77|unknown/],
+    ['has an export of 0 bytes', 6, /0 bytes/],
+    ['has an export of 2^63 bytes', 6, /9223372036854775808/],
+    ['has blocks of 3 bytes', 6, /3/],
+    ['has blocks of 64 KiB', 6, /65536/],
+    ['wants TLS', 6, /TLS.*TLS, please|TLS, please.*TLS/],
+    ['refuses by policy', 6, /not on a Sunday/],
+    ['does not know the export', 6, /export/],
+    ['is shutting down', 6, /shut/],
+    ['goes on after its last reply', 6, /./],
+    ['never answers a read', 7, /partition table/],
+  ];
+  const hostile = join(ROOT, 'test/kernel/peers/hostile-server.js');
+
+  test.each(CASES)('%s', async (behaviour, status, message) => {
+    const path = `${await memoryDir('hostile')}/sock`;
+    await serve(`node ${hostile} '${behaviour}' ${path}`, isSocket(path));
+    const result = await run(`${tsnbdClient} -unix ${path} /dev/nbd0`);
+    expect(result.stderr).toMatch(message);
+    expect(result.stderr).toMatch(/^(bs=.*\n)?tsnbd-client: [^\n]+\n$/);
+    expect(result.status).toBe(status);
+    await expectNothingLeft();
+  });
+
+  test('is not there', async () => {
+    const refused = await run(`${tsnbdClient} 127.0.0.1 4999 /dev/nbd0`);
+    expect(refused).toMatchObject({ status: 6, stdout: '' });
+    expect(refused.stderr).toMatch(/^tsnbd-client: cannot connect to 127.0.0.1 port 4999: connection refused.*\n$/);
+    const absent = await run(`${tsnbdClient} -unix ${folder}/nowhere /dev/nbd0`);
+    expect(absent).toMatchObject({ status: 1, stdout: '' });
+  });
+});

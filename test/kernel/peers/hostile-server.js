@@ -1,0 +1,79 @@
+// A server that misbehaves in the way its first argument names, on the unix socket of its second; runs in the guest.
+import { createServer } from 'node:net';
+
+const [behaviour = '', path = ''] = process.argv.slice(2);
+
+const u16 = (/** @type {number} */ value) => bytes(2, (view) => view.setUint16(0, value));
+const u32 = (/** @type {number} */ value) => bytes(4, (view) => view.setUint32(0, value));
+const u64 = (/** @type {bigint} */ value) => bytes(8, (view) => view.setBigUint64(0, value));
+
+/**
+ * @param {number} length
+ * @param {(view: DataView) => void} fill
+ */
+function bytes(length, fill) {
+  const made = new Uint8Array(length);
+  fill(new DataView(made.buffer));
+  return made;
+}
+
+const greeting = Buffer.concat([Buffer.from('NBDMAGICIHAVEOPT'), u16(3)]);
+const GO = 7;
+const [ACK, INFO] = [1, 3];
+
+/**
+ * @param {number} type
+ * @param {Uint8Array} data
+ */
+function reply(type, data, { option = GO, length = data.length } = {}) {
+  return Buffer.concat([u64(0x0003e889045565a9n), u32(option), u32(type), u32(length), data]);
+}
+const exportInfo = (/** @type {bigint} */ size, flags = 0x1d) =>
+  reply(INFO, Buffer.concat([u16(0), u64(size), u16(flags)]));
+const blockSize = (/** @type {number} */ minimum) =>
+  reply(INFO, Buffer.concat([u16(3), u32(minimum), u32(4096), u32(1 << 25)]));
+const ack = reply(ACK, new Uint8Array(0));
+
+/** What is sent at once; then, unless it is undefined, to whoever has sent an option. @type {Record<string, Uint8Array[]>} */
+const SCRIPTS = {
+  'closes early': [],
+  'sends garbage': [Buffer.alloc(4096, 0x55)],
+  'is of the old style': [
+    Buffer.concat([Buffer.from('NBDMAGIC'), u64(0x00420281861253n), u64(1n << 20n), Buffer.alloc(128)]),
+  ],
+  'has a wrong magic': [Buffer.from('NBDMAGICIHAVEOPX\0\x03')],
+  'says nothing at all': [],
+  'closes after an option': [greeting],
+  'sends a huge length': [greeting, reply(INFO, new Uint8Array(16), { length: 0xffffffff })],
+  'answers another option': [greeting, reply(ACK, new Uint8Array(0), { option: 3 })],
+  'sends an unknown reply': [greeting, reply(77, new Uint8Array(4))],
+  'has an export of 0 bytes': [greeting, Buffer.concat([exportInfo(0n), ack])],
+  'has an export of 2^63 bytes': [greeting, Buffer.concat([exportInfo(1n << 63n), ack])],
+  'has blocks of 3 bytes': [greeting, Buffer.concat([exportInfo(1n << 20n), blockSize(3), ack])],
+  'has blocks of 64 KiB': [greeting, Buffer.concat([exportInfo(1n << 20n), blockSize(65_536), ack])],
+  'wants TLS': [greeting, reply(0x80000005, Buffer.from('TLS, please'))],
+  'refuses by policy': [greeting, reply(0x80000002, Buffer.from('not on a Sunday'))],
+  'does not know the export': [greeting, reply(0x80000006, new Uint8Array(0))],
+  'is shutting down': [greeting, reply(0x80000007, new Uint8Array(0))],
+  'goes on after its last reply': [greeting, Buffer.concat([exportInfo(1n << 20n), ack, Buffer.from('more')])],
+  'never answers a read': [greeting, Buffer.concat([exportInfo(1n << 20n), ack])],
+};
+
+const script = SCRIPTS[behaviour];
+if (script === undefined) throw new Error(`no such behaviour: ${behaviour}`);
+const stays = ['says nothing at all', 'never answers a read'].includes(behaviour);
+
+createServer((socket) => {
+  const [first, second] = script;
+  socket.on('error', () => {});
+  if (first !== undefined) socket.write(first);
+  if (script.length < 2 && !stays) socket.end();
+  let answered = false;
+  socket.on('data', (received) => {
+    // The client's flags alone are 4 bytes; an option has more.
+    if (answered || received.length < 16) return;
+    answered = true;
+    if (second !== undefined) socket.write(second);
+    else socket.end();
+  });
+}).listen(path);

@@ -1,0 +1,50 @@
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
+import { type Background, background, memoryDir, ok, run, until } from './guest.js';
+
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+/** The shipped programs, as the guest calls them. */
+export const tsnbd = join(ROOT, 'dist/tsnbd.js');
+export const tsnbdClient = join(ROOT, 'dist/tsnbd-client.js');
+
+/** A raw image of `size` (as truncate takes it) in the guest's memory. */
+export async function newImage(size: string): Promise<string> {
+  const image = `${await memoryDir('image')}/disk.raw`;
+  await ok(`truncate -s ${size} ${image}`);
+  return image;
+}
+
+/** Fails unless the device is free and no process, control socket or state file of ours is left; then makes it so. */
+export async function expectNothingLeft(device = 'nbd0'): Promise<void> {
+  try {
+    await until('! pgrep -f attach-process.js && ! pgrep -f disconnect-process.js');
+    await expectFree(device);
+    expect(await ok('ls -A /run/tsnbd 2>/dev/null || true')).toBe('');
+  } catch (error) {
+    // The next test is to tell of its own faults only.
+    await run(
+      `umount -l /dev/${device}*; swapoff -a; losetup -D; ${tsnbd} -d --force ${device}; pkill -KILL -f process.js`,
+    );
+    await run(`sleep 1; nbd-client -L -d /dev/${device}; rm -rf /run/tsnbd/*`);
+    throw error;
+  }
+}
+
+export async function expectFree(device = 'nbd0'): Promise<void> {
+  await until(`! test -e /sys/block/${device}/pid && test "$(cat /sys/block/${device}/size)" = 0`);
+}
+
+/** Two GPT partitions; as many as a test of partitions needs. */
+export const TWO_PARTITIONS = "printf 'label: gpt\\nsize=40M\\ntype=linux\\n'";
+
+/** Starts a server in the guest and waits until `ready` (a command line of sh) holds. */
+export async function startServer(command: string, ready: string): Promise<Background> {
+  const server = await background(`exec ${command}`);
+  await until(ready);
+  return server;
+}
+
+export const listensOn = (port: number) =>
+  `grep -qi ':${port.toString(16).padStart(4, '0')} .* 0A ' /proc/net/tcp /proc/net/tcp6`;
+export const isSocket = (path: string) => `test -S ${path}`;
