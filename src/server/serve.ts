@@ -117,8 +117,9 @@ class ImageServer implements Server {
   }
 
   async #negotiate(socket: Socket): Promise<{ readonly received: Uint8Array }> {
+    const { image, clientsMax } = this.#options;
     const deadline = deadlineAfter(HANDSHAKE_LIMIT_MS, this.#closing.signal);
-    const outcome = await runHandshake(socket, new ServerHandshake(exportsOf(this.#options.image)), deadline);
+    const outcome = await runHandshake(socket, new ServerHandshake(exportsOf(image, clientsMax)), deadline);
     if (outcome.kind === 'closed') throw outcome.reason;
     return outcome;
   }

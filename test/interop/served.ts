@@ -1,0 +1,98 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { connect } from '#tsnbd/transport/connect.js';
+
+const TSNBD = fileURLToPath(new URL('../../dist/tsnbd.js', import.meta.url));
+const READY_LIMIT_MS = 10_000;
+const PROGRAM_LIMIT_MS = 45_000;
+
+/** A `tsnbd` that serves an image. */
+export interface Served {
+  readonly uri: string;
+  /** All that it has said on stderr. */
+  said(): string;
+  /** SIGTERM, and its exit status. */
+  stop(): Promise<number | null>;
+  readonly exit: Promise<number | null>;
+}
+
+/** Serves `image` with the built program over TCP, or over the unix socket `path`, and waits until it listens. */
+export async function serveTcp(image: string, ...options: string[]): Promise<Served> {
+  const port = await freePort();
+  const address = { kind: 'tcp', host: '127.0.0.1', port } as const;
+  const child = start(['--port', String(port), '-f', 'raw', ...options, image]);
+  return ready(child, address, `nbd://127.0.0.1:${port}/`);
+}
+
+export async function serveUnix(path: string, image: string, ...options: string[]): Promise<Served> {
+  const child = start(['--socket', path, '-f', 'raw', ...options, image]);
+  return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
+}
+
+/** How a program of another project ended, and what it said. */
+export interface Ran {
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export function run(program: string, ...args: string[]): Promise<Ran> {
+  return new Promise((resolve, reject) => {
+    execFile(program, args, { timeout: PROGRAM_LIMIT_MS, maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
+      const status = error === null ? 0 : error.code;
+      if (typeof status === 'number') resolve({ status, stdout, stderr });
+      else reject(new Error(`${program} did not end by itself, or is missing: ${error?.message}`, { cause: error }));
+    });
+  });
+}
+
+/** Like `run`, for what must succeed: anything else is an error with the program's own words. */
+export async function succeed(program: string, ...args: string[]): Promise<string> {
+  const { status, stdout, stderr } = await run(program, ...args);
+  if (status !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${status}: ${stdout}${stderr}`);
+  return stdout;
+}
+
+export function sha256(path: string): string {
+  return createHash('sha256').update(readFileSync(path)).digest('hex');
+}
+
+function start(args: readonly string[]): ChildProcess {
+  return spawn(process.execPath, [TSNBD, ...args], { stdio: ['ignore', 'inherit', 'pipe'] });
+}
+
+async function ready(child: ChildProcess, address: Parameters<typeof connect>[0], uri: string): Promise<Served> {
+  let said = '';
+  child.stderr?.on('data', (text) => {
+    said += text;
+  });
+  const exit = once(child, 'close').then(([status]) => status as number | null);
+  const deadline = Date.now() + READY_LIMIT_MS;
+  for (;;) {
+    try {
+      (await connect(address, AbortSignal.timeout(READY_LIMIT_MS))).destroy();
+      break;
+    } catch (error) {
+      if (child.exitCode !== null || Date.now() > deadline)
+        throw new Error(`tsnbd does not serve: ${said}`, { cause: error });
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+  const stop = () => {
+    child.kill('SIGTERM');
+    return exit;
+  };
+  return { uri, said: () => said, stop, exit };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
