@@ -1,0 +1,265 @@
+import { closeSync, fstatSync, openSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { afterEach, describe, expect, it } from 'vitest';
+import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
+import { RawImage } from '#tsnbd/image/raw.js';
+import { newSharedFields } from '#tsnbd/image/shared-layout.js';
+import { PUNCH_HOLE, ZERO_RANGE } from '#tsnbd/kernel/fd-calls.js';
+import { useTemporaryFolder } from './temporary-folder.js';
+
+const { EBADF, EDQUOT, EFBIG, EINTR, EIO, ENOSPC, EOPNOTSUPP } = constants.errno;
+const inFolder = useTemporaryFolder();
+const fds: number[] = [];
+afterEach(() => {
+  for (const fd of fds.splice(0)) closeSync(fd);
+});
+
+const sector = new Uint8Array(512).fill(7);
+
+function makeFile(fileBytes: number): { path: string; fd: number } {
+  const path = inFolder('disk.raw');
+  writeFileSync(path, Buffer.alloc(fileBytes, 0x55));
+  const fd = openSync(path, 'r+');
+  fds.push(fd);
+  return { path, fd };
+}
+
+/** Workers of one opening of a file, each with calls of its own. */
+function workers(fileBytes: number, ...calls: Partial<FileCalls>[]) {
+  const { path, fd } = makeFile(fileBytes);
+  const sizeBytes = Math.ceil(fileBytes / 512) * 512;
+  const shared = newSharedFields();
+  const handle = { format: 'raw', guessed: false, fd, fileBytes, sizeBytes, readOnly: false, shared } as const;
+  const images = calls.map((own) => new RawImage(handle, { ...fileCalls, ...own }));
+  const [image] = images;
+  if (image === undefined) throw new Error('no worker');
+  return { path, fd, image, images, handle };
+}
+
+describe('a last sector that the file has not all of', () => {
+  it('reads as zeroes, and does not grow by that', () => {
+    const { image, fd } = workers(700, {});
+    const target = new Uint8Array(512).fill(1);
+    expect(image.read(512, 512, target, 0)).toBe(0);
+    expect([...target]).toEqual([...new Array(188).fill(0x55), ...new Array(324).fill(0)]);
+    expect(image.read(1000, 24, target, 3)).toBe(0);
+    expect([...target.subarray(3, 27)]).toEqual(new Array(24).fill(0));
+    expect(fstatSync(fd).size).toBe(700);
+  });
+
+  it('grows with a write into it', () => {
+    const { image, path } = workers(700, {});
+    expect(image.write(512, 512, sector, 0, true)).toBe(0);
+    const content = readFileSync(path);
+    expect(content.length).toBe(1024);
+    expect(content.subarray(512).equals(sector)).toBe(true);
+  });
+
+  it('reads as zeroes after it was zeroed, whether the file grew or not', () => {
+    for (const mayPunch of [true, false]) {
+      const { image, fd } = workers(700, {});
+      expect(image.zero(512, 512, mayPunch, true)).toBe(0);
+      const target = new Uint8Array(512).fill(1);
+      expect(image.read(512, 512, target, 0)).toBe(0);
+      expect(target.every((byte) => byte === 0)).toBe(true);
+      expect([700, 1024]).toContain(fstatSync(fd).size);
+    }
+  });
+});
+
+it('a file that somebody cut answers EIO where its data was, not zeroes', () => {
+  const { image, path } = workers(4096, {});
+  truncateSync(path, 1000);
+  const target = new Uint8Array(4096);
+  expect(image.read(0, 1000, target, 0)).toBe(0);
+  expect(image.read(0, 1001, target, 0)).toBe(EIO);
+  expect(image.read(2048, 512, target, 0)).toBe(EIO);
+});
+
+describe('storage', () => {
+  const MiB = 1 << 20;
+
+  it('is given back by trim, and by zero unless it is to stay', () => {
+    const { image, fd } = workers(4 * MiB, {});
+    const blocks = () => fstatSync(fd).blocks;
+    const full = blocks();
+    expect(image.zero(0, MiB, false, false)).toBe(0);
+    expect(image.flush()).toBe(0);
+    expect(blocks()).toBe(full);
+    expect(image.zero(0, MiB, true, false)).toBe(0);
+    expect(blocks()).toBeLessThanOrEqual(full - MiB / 512);
+    expect(image.trim(MiB, 2 * MiB, true)).toBe(0);
+    expect(blocks()).toBeLessThanOrEqual(full - (3 * MiB) / 512);
+    expect(fstatSync(fd).size).toBe(4 * MiB);
+  });
+
+  it('is written with zeroes, in bounded pieces, where the file system knows no other way', () => {
+    const modes: number[] = [];
+    const pieces: number[] = [];
+    const { image, path } = workers(4 * MiB, {
+      fallocate: (_fd, mode) => {
+        modes.push(mode);
+        return -EOPNOTSUPP;
+      },
+      write: (fd, source, at, length, offset) => {
+        pieces.push(length);
+        return fileCalls.write(fd, source, at, length, offset);
+      },
+    });
+    expect(image.zero(100, 3 * MiB + 5, true, false)).toBe(0);
+    expect(modes).toEqual([PUNCH_HOLE, ZERO_RANGE]);
+    expect(Math.max(...pieces)).toBeLessThanOrEqual(MiB);
+    const content = readFileSync(path);
+    expect(content.subarray(100, 3 * MiB + 105).every((byte) => byte === 0)).toBe(true);
+    expect([content[99], content[3 * MiB + 105]]).toEqual([0x55, 0x55]);
+    expect(image.zero(0, 512, false, false)).toBe(0);
+    expect(modes.slice(2)).toEqual([ZERO_RANGE]);
+  });
+
+  it('stays as it is after a trim where it cannot be given back', () => {
+    const { image, path } = workers(4096, { fallocate: () => -EOPNOTSUPP });
+    expect(image.trim(0, 4096, true)).toBe(0);
+    expect(readFileSync(path).every((byte) => byte === 0x55)).toBe(true);
+  });
+
+  it('is zeroed and trimmed in one go for the longest range a client can name', () => {
+    const ranges: number[][] = [];
+    const longest = 2 ** 32 - 512;
+    const { fd, handle } = workers(512, {});
+    const calls: FileCalls = {
+      ...fileCalls,
+      fallocate: (...range) => {
+        ranges.push(range);
+        return 0;
+      },
+    };
+    const image = new RawImage({ ...handle, fileBytes: 2 ** 40, sizeBytes: 2 ** 40 }, calls);
+    expect(image.trim(2 ** 39, longest, false)).toBe(0);
+    expect(image.zero(2 ** 39, longest, true, false)).toBe(0);
+    expect(ranges).toEqual([
+      [fd, PUNCH_HOLE, 2 ** 39, longest],
+      [fd, PUNCH_HOLE, 2 ** 39, longest],
+    ]);
+  });
+});
+
+describe('what the disk below answers', () => {
+  it.each([
+    ['it is full', ENOSPC],
+    ['the quota is used up', EDQUOT],
+    ['the file would be too large', EFBIG],
+    ['it is broken', EIO],
+  ])('reaches the client when %s, and the next write is tried again', (_, errno) => {
+    let full = true;
+    const { image } = workers(4096, {
+      write: (...call) => (full ? -errno : fileCalls.write(...call)),
+      fallocate: (...call) => (full ? -errno : fileCalls.fallocate(...call)),
+    });
+    expect(image.write(0, 512, sector, 0, false)).toBe(errno);
+    expect(image.write(0, 512, sector, 0, true)).toBe(errno);
+    expect(image.zero(0, 512, true, false)).toBe(errno);
+    expect(image.trim(0, 512, false)).toBe(errno);
+    full = false;
+    expect(image.write(0, 512, sector, 0, true)).toBe(0);
+    expect(image.zero(0, 512, true, true)).toBe(0);
+    expect(image.trim(0, 512, true)).toBe(0);
+    expect(image.flush()).toBe(0);
+  });
+
+  it('is an errno, not an exception, also when the fd is no good', () => {
+    const { handle } = workers(4096, {});
+    const image = new RawImage({ ...handle, fd: 99_999 });
+    expect(image.read(0, 512, new Uint8Array(512), 0)).toBe(EBADF);
+    expect(image.write(0, 512, sector, 0, false)).toBe(EBADF);
+    expect(image.zero(0, 512, true, false)).toBe(EBADF);
+    expect(image.trim(0, 512, false)).toBe(EBADF);
+    expect(image.flush()).toBe(EBADF);
+  });
+
+  it('is tried again after a signal, but not for ever', () => {
+    let calls = 0;
+    const interrupt = () => {
+      calls += 1;
+      return -EINTR;
+    };
+    const { image } = workers(4096, { read: interrupt, write: interrupt });
+    expect(image.read(0, 512, new Uint8Array(512), 0)).toBe(EINTR);
+    expect(calls).toBe(100);
+    expect(image.write(0, 512, sector, 0, false)).toBe(EINTR);
+    expect(calls).toBe(200);
+  });
+
+  it('is EIO when a write writes nothing', () => {
+    expect(workers(4096, { write: () => 0 }).image.write(0, 512, sector, 0, false)).toBe(EIO);
+  });
+});
+
+describe('durable', () => {
+  it('means a sync after the data, before the answer', () => {
+    const log: string[] = [];
+    const { image } = workers(4096, {
+      write: (...call) => {
+        log.push('write');
+        return fileCalls.write(...call);
+      },
+      fallocate: (...call) => {
+        log.push('fallocate');
+        return fileCalls.fallocate(...call);
+      },
+      sync: (fd) => {
+        log.push('sync');
+        return fileCalls.sync(fd);
+      },
+    });
+    image.write(0, 512, sector, 0, false);
+    image.write(0, 512, sector, 0, true);
+    image.zero(0, 512, true, true);
+    image.trim(0, 512, true);
+    image.flush();
+    expect(log.join(' ')).toBe('write write sync fallocate sync fallocate sync sync');
+  });
+});
+
+describe('after one failed sync', () => {
+  const failOnce = (): Partial<FileCalls> => {
+    let failed = false;
+    return {
+      // As the kernel does: it tells once, then calls the pages clean.
+      sync: (fd) => {
+        if (failed) return fileCalls.sync(fd);
+        failed = true;
+        return -ENOSPC;
+      },
+    };
+  };
+
+  it.each([
+    ['a flush', (image: RawImage) => image.flush()],
+    ['a write with FUA', (image: RawImage) => image.write(0, 512, sector, 0, true)],
+    ['a zero with FUA', (image: RawImage) => image.zero(0, 512, true, true)],
+    ['a trim with FUA', (image: RawImage) => image.trim(0, 512, true)],
+  ])('(%s) nothing is acknowledged as written on any connection, until the image is opened again', (_, act) => {
+    const { images, handle } = workers(4096, failOnce(), {});
+    const [first, second] = images as [RawImage, RawImage];
+    expect(second.flush()).toBe(0);
+    expect(act(first)).toBe(ENOSPC);
+    for (const image of [first, second, new RawImage(handle)]) {
+      expect(image.flush()).toBe(EIO);
+      expect(image.write(0, 512, sector, 0, false)).toBe(EIO);
+      expect(image.write(0, 512, sector, 0, true)).toBe(EIO);
+      expect(image.zero(0, 512, true, false)).toBe(EIO);
+      expect(image.trim(0, 512, false)).toBe(EIO);
+      expect(image.read(0, 512, new Uint8Array(512), 0)).toBe(0);
+    }
+    const reopened = new RawImage({ ...handle, shared: newSharedFields() });
+    expect(reopened.write(0, 512, sector, 0, true)).toBe(0);
+    expect(reopened.flush()).toBe(0);
+  });
+});
+
+it('closing one worker leaves the file open for the others', () => {
+  const { images } = workers(4096, {}, {});
+  const [first, second] = images as [RawImage, RawImage];
+  first.close();
+  expect(second.read(0, 512, new Uint8Array(512), 0)).toBe(0);
+});

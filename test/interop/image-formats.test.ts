@@ -1,0 +1,42 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { openImage } from '#tsnbd/image/open-image.js';
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'tsnbd-formats-'));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+describe('an image that qemu-img makes is not taken for raw:', () => {
+  it.each<[string, string, ...string[]]>([
+    ['qcow2', 'qcow2'],
+    ['qcow2', 'qcow2', '-o', 'compat=0.10'],
+    ['qcow', 'qcow'],
+    ['qed', 'qed'],
+    ['vmdk', 'vmdk'],
+    ['vmdk', 'vmdk', '-o', 'subformat=monolithicFlat'],
+    ['vdi', 'vdi'],
+    ['vhdx', 'vhdx'],
+    ['vhd', 'vpc'],
+    ['vhd', 'vpc', '-o', 'subformat=fixed'],
+    ['parallels', 'parallels'],
+    ['luks', 'luks', '--object', 'secret,id=s,data=x', '-o', 'key-secret=s,iter-time=10'],
+  ])('%s (%s %s %s %s %s)', (name, format, ...options) => {
+    const path = join(folder, 'disk');
+    execFileSync('qemu-img', ['create', '-q', '-f', format, ...options, path, '4M']);
+    expect(() => openImage(path, { readOnly: false })).toThrow(`${path} is a ${name} image`);
+    openImage(path, { format: 'raw', readOnly: false }).close();
+  });
+});
+
+it('a raw image that qemu-img makes is taken for raw', () => {
+  const path = join(folder, 'disk');
+  execFileSync('qemu-img', ['create', '-q', '-f', 'raw', path, '4M']);
+  const image = openImage(path, { readOnly: true });
+  expect(image).toMatchObject({ formatName: 'raw', sizeBytes: 4 << 20, notices: [] });
+  image.close();
+});
