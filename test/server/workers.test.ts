@@ -13,6 +13,7 @@ import {
   NBD_CMD_WRITE,
   NBD_CMD_WRITE_ZEROES,
 } from '#tsnbd/protocol/constants.js';
+import { INPUT_BYTES } from '#tsnbd/server/request-loop.js';
 import { type ServedConnection, startConnection } from '#tsnbd/server/workers.js';
 import { type AskedRequest, RawClient } from './raw-client.js';
 import { seeded } from './seeded.js';
@@ -38,9 +39,9 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
-function start(handle = image.handle): { client: RawClient; connection: ServedConnection; socketFd: number } {
+function start(received = new Uint8Array(0)): { client: RawClient; connection: ServedConnection; socketFd: number } {
   const [clientFd, socketFd] = socketPair();
-  const connection = startConnection({ socketFd, image: handle, minimumBlockBytes: 1, received: new Uint8Array(0) });
+  const connection = startConnection({ socketFd, image: image.handle, minimumBlockBytes: 1, received });
   const client = RawClient.onFd(clientFd);
   clients.push(client);
   connections.push(connection);
@@ -173,13 +174,13 @@ describe('the end of a connection', () => {
   });
 
   test('by a worker that breaks is seen by the client', async () => {
-    const { client, connection, socketFd } = start({ ...image.handle, fd: 999_999 });
+    const { client, connection, socketFd } = start(new Uint8Array(INPUT_BYTES + 1));
     const copy = duplicateFd(socketFd); // as the kernel or a child might hold one
     await client.end();
     closeSync(copy);
     expect(await connection.ended).toMatchObject({
       kind: 'failed',
-      error: { code: 'died', message: expect.stringContaining('the worker broke: ') },
+      error: { code: 'died', message: expect.stringContaining('the worker broke: invariant broken') },
     });
   });
 });
