@@ -1,6 +1,7 @@
-import { rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { deviceLiesOn, imageLiesOn } from '#tsnbd/image/backing-device.js';
+import { deviceNumberText } from '#tsnbd/kernel/proc-tables.js';
 import { makeTree } from '../kernel-host/tree.js';
 
 let root = '';
@@ -73,6 +74,25 @@ describe('a device lies on', () => {
     });
     expect(deviceLiesOn('253:0', 'nbd0', root)).toBe(true);
   });
+});
+
+it('a file of btrfs, whose number is of no device, lies on all devices of that file system', () => {
+  // /proc stands for the btrfs: its files have made-up numbers too. The mount names one device, which must be there.
+  const disk = readdirSync('/sys/block').find((name) => existsSync(`/dev/${name}`)) ?? 'no disk in /dev';
+  const number = deviceNumberText(statSync(`/dev/${disk}`).rdev);
+  root = makeTree({
+    'proc/self/mountinfo': `1 0 0:1 / / rw - ext4 /dev/x rw\n2 1 0:21 / /proc rw - btrfs /dev/${disk} rw\n3 1 0:22 / /pro rw - ext4 /dev/x rw\n`,
+    [`sys/devices/${disk}/dev`]: `${number}\n`,
+    [`sys/dev/block/${number}`]: `-> ../../devices/${disk}`,
+    'sys/devices/nbd7/dev': '43:224\n',
+    'sys/dev/block/43:224': '-> ../../devices/nbd7',
+    'sys/fs/btrfs/features/raid1': '0\n',
+    [`sys/fs/btrfs/id/devices/${disk}`]: `-> ../../../../devices/${disk}`,
+    'sys/fs/btrfs/id/devices/nbd7': '-> ../../../../devices/nbd7',
+  });
+  expect(imageLiesOn('/proc/version', disk, root)).toBe(true);
+  expect(imageLiesOn('/proc/version', 'nbd7', root)).toBe(true);
+  expect(imageLiesOn('/proc/version', 'nbd8', root)).toBe(false);
 });
 
 it('a path that is not there lies nowhere', () => {
