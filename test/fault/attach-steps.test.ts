@@ -7,7 +7,7 @@ const driver = join(ROOT, 'test/fault/drivers/attach-in-process.js');
 const ROUNDS = 100;
 
 interface Leftovers {
-  readonly fds: number;
+  readonly fds: readonly string[];
   readonly runFiles: readonly string[];
 }
 

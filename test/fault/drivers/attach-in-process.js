@@ -1,6 +1,6 @@
 // Runs in the guest: attaches and detaches in one process by the attach room itself, so that a round costs no start of
 // Node. argv: 'rounds' N | 'steps', then the request as JSON. Prints one JSON object.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { attachAndHold } from '#tsnbd/attach/hold.js';
 
@@ -14,10 +14,26 @@ function leftovers() {
     pid: existsSync(`/sys/block/${device}/pid`),
     sectors: Number(readFileSync(`/sys/block/${device}/size`, 'utf8')),
     runFiles: existsSync('/run/tsnbd') ? readdirSync('/run/tsnbd') : [],
-    fds: readdirSync('/proc/self/fd').length,
+    fds: openFiles(),
     threads: readdirSync('/proc/self/task').length,
     children: readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim(),
   };
+}
+
+/**
+ * Sockets, files and devices, and whatever else is open. The event loop of a thread in NBD_DO_IT has its eventfds twice,
+ * in the thread's own table of descriptors and in ours, and those here stay until the process ends: a process attaches
+ * once, but this one many times.
+ */
+function openFiles() {
+  return readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      const link = readlinkSync(`/proc/self/fd/${fd}`);
+      return link.startsWith('anon_inode:') ? [] : [link.replace(/\[[0-9]+\]$|[0-9]+$/, '')];
+    } catch {
+      return []; // the one that reads this folder
+    }
+  });
 }
 
 /**
