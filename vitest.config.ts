@@ -4,6 +4,8 @@ const long = process.env.TSNBD_TEST_LONG === '1';
 
 export default defineConfig({
   test: {
+    // A guest of the kernel bench for each (test/kernel/bench-setup.ts).
+    maxWorkers: 2,
     reporters: ['default', './test/summary-reporter.ts'],
     projects: [
       {
@@ -26,7 +28,6 @@ export default defineConfig({
           name: 'kernel',
           include: ['test/{kernel,fault}/**/*.test.ts'],
           globalSetup: './test/kernel/bench-setup.ts',
-          fileParallelism: false,
           testTimeout: long ? 3_600_000 : 300_000,
           hookTimeout: 120_000,
         },

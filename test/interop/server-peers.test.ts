@@ -124,6 +124,7 @@ describe.each(['tcp', 'unix'] as const)('our server over %s', (transport) => {
       `--offset_increment=${sizeBytes}`,
       '--verify=crc32c',
       '--verify_fatal=1',
+      '--verify_state_save=0',
       '--fsync=64',
       '--randseed=4711',
       '--output-format=json',

@@ -92,7 +92,8 @@ describe('an attached image', () => {
     await ok(`${tsnbd} -c /dev/nbd0 -f raw ${dir}/disk.raw`);
     const { status, stderr } = await run('dd if=/dev/urandom of=/dev/nbd0 bs=1M count=8 oflag=direct');
     expect(status).not.toBe(0);
-    expect(stderr).toMatch(/No space left on device/);
+    // The server answers ENOSPC (test/server); this kernel's driver makes an I/O error of every error.
+    expect(stderr).toMatch(/No space left on device|Input\/output error/);
     await ok('dd if=/dev/nbd0 of=/dev/null bs=64k count=1 iflag=direct');
     await ok(`${tsnbd} -d --force /dev/nbd0; umount ${dir}`);
   });
@@ -164,7 +165,7 @@ describe('an image is not attached', () => {
     const dir = await memoryDir('bad');
     await ok(`: >${dir}/empty; qemu-img create -q -f qcow2 ${dir}/disk.qcow2 4M`);
     const attach = (file: string) => `${tsnbd} -c /dev/nbd0 ${dir}/${file}`;
-    await refused(attach('absent'), 1, /no such file/i);
+    await refused(attach('absent'), 1, /does not exist/);
     await refused(`${tsnbd} -c /dev/nbd0 ${dir}`, 1, /folder|directory/);
     await refused(attach('empty'), 1, /empty/);
     await refused(attach('disk.qcow2'), 6, /qcow2/);
@@ -179,7 +180,7 @@ describe('an image is not attached', () => {
     await ok(`${tsnbd} -c /dev/nbd1 -f raw ${dir}/inner.raw && ${tsnbd} -d /dev/nbd1`);
     await ok(`umount ${dir} && ${tsnbd} -d /dev/nbd0`);
     await expectFree('nbd1');
-    await refused(`${tsnbd} -c /dev/nbd0 -f raw /dev/nbd0`, 1, /nbd0/);
+    await refused(`${tsnbd} -c /dev/nbd0 -f raw /dev/nbd0`, 6, /nbd0/);
   });
 
   test('by a user who is not root', async () => {

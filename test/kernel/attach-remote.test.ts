@@ -21,6 +21,13 @@ async function serve(command: string, ready: string): Promise<Background> {
   return server;
 }
 
+/** Serves by a unix socket that nobody used before: a dead server leaves its file. */
+async function serveAt(command: (socket: string) => string): Promise<string> {
+  const socket = `${await memoryDir('socket')}/sock`;
+  await serve(command(socket), isSocket(socket));
+  return socket;
+}
+
 afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => server.stop('KILL')));
   await expectNothingLeft();
@@ -79,12 +86,14 @@ describe('an export becomes a disk when it is served by', () => {
   test('nbd-server, by name', async () => {
     const config = `[generic]\nallowlist = true\nlistenaddr = 127.0.0.1\nport = 4001\n[disk]\nexportname = ${folder}/disk.raw\n`;
     await ok(`printf '${config.replaceAll('\n', '\\n')}' >${folder}/nbd-server.conf`);
-    await serve(`nbd-server -C ${folder}/nbd-server.conf -n`, listensOn(4001));
+    await ok(`nbd-server -C ${folder}/nbd-server.conf -p ${folder}/nbd-server.pid`);
+    await until(listensOn(4001));
     expect(await ok(`${tsnbdClient} -l 127.0.0.1 4001`)).toBe('Negotiation: ..\ndisk');
     await expectAttached('127.0.0.1 4001 /dev/nbd0 -name disk');
     const unknown = await run(`${tsnbdClient} 127.0.0.1 4001 /dev/nbd0 -N nonesuch`);
     expect(unknown).toMatchObject({ status: 6, stdout: '' });
     expect(unknown.stderr).toMatch(/^tsnbd-client: .*nonesuch.*\n$/);
+    await ok(`kill $(cat ${folder}/nbd-server.pid)`);
   });
 
   test('qemu-nbd, from a qcow2, over TCP and a unix socket', async () => {
@@ -98,15 +107,14 @@ describe('an export becomes a disk when it is served by', () => {
   test('nbdkit, over TCP and a unix socket', async () => {
     await serve(`nbdkit -f -i 127.0.0.1 -p 4003 -e disk file ${folder}/disk.raw`, listensOn(4003));
     await expectAttached('127.0.0.1 4003 /dev/nbd0 -N disk');
-    await serve(`nbdkit -f -U ${folder}/kit file ${folder}/disk.raw`, isSocket(`${folder}/kit`));
-    await expectAttached(`-unix ${folder}/kit nbd0`);
+    await expectAttached(`-unix ${await serveAt((socket) => `nbdkit -f -U ${socket} file ${folder}/disk.raw`)} nbd0`);
   });
 
   test('a server that takes only larger blocks and short requests: both are obeyed', async () => {
-    const policy = 'blocksize-policy blocksize-minimum=4096 blocksize-preferred=4096 blocksize-maximum=65536';
-    const command = `nbdkit -f -U ${folder}/kit --filter=${policy.split(' ')[0]} memory 64M ${policy.split(' ').slice(1).join(' ')} blocksize-error-policy=error`;
-    await serve(command, isSocket(`${folder}/kit`));
-    const { stderr } = await run(`${tsnbdClient} -unix ${folder}/kit /dev/nbd0`);
+    const sizes =
+      'blocksize-minimum=4096 blocksize-preferred=4096 blocksize-maximum=65536 blocksize-error-policy=error';
+    const strict = await serveAt((socket) => `nbdkit -f -U ${socket} --filter=blocksize-policy memory 64M ${sizes}`);
+    const { stderr } = await run(`${tsnbdClient} -unix ${strict} /dev/nbd0`);
     expect(stderr).toBe('bs=4096, sz=67108864 bytes\n');
     expect(await ok('cat /sys/block/nbd0/queue/logical_block_size /sys/block/nbd0/queue/max_sectors_kb')).toBe(
       '4096\n64',
@@ -115,8 +123,8 @@ describe('an export becomes a disk when it is served by', () => {
     await ok(`${tsnbdClient} -d nbd0`);
     await servers.pop()?.stop('KILL');
 
-    await serve(`nbdkit -f -U ${folder}/kit2 memory 64M`, isSocket(`${folder}/kit2`));
-    await ok(`${tsnbdClient} -unix ${folder}/kit2 /dev/nbd0`);
+    const lenient = await serveAt((socket) => `nbdkit -f -U ${socket} memory 64M`);
+    await ok(`${tsnbdClient} -unix ${lenient} /dev/nbd0`);
     expect(await ok('cat /sys/block/nbd0/queue/logical_block_size /sys/block/nbd0/queue/max_sectors_kb')).toBe(
       '512\n128',
     );
@@ -126,9 +134,9 @@ describe('an export becomes a disk when it is served by', () => {
 
 describe('tsnbd-client', () => {
   test('-c says whether a device is attached, and by which process, as nbd-client does', async () => {
-    await serve(`nbdkit -f -U ${folder}/kit memory 16M`, isSocket(`${folder}/kit`));
+    const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
     expect(await run(`${tsnbdClient} -c /dev/nbd0`)).toEqual({ status: 1, stdout: '', stderr: '' });
-    await ok(`${tsnbdClient} -unix ${folder}/kit /dev/nbd0 -timeout 30`);
+    await ok(`${tsnbdClient} -unix ${socket} /dev/nbd0 -timeout 30`);
     const pid = await ok('pgrep -f attach-process.js');
     expect(await run(`${tsnbdClient} -check nbd0`)).toEqual({ status: 0, stdout: `${pid}\n\n`, stderr: '' });
     await ok(`${tsnbdClient} -disconnect nbd0`);
@@ -142,8 +150,8 @@ describe('tsnbd-client', () => {
   });
 
   test('detaches a device that another program attached, and says when there is nothing to detach', async () => {
-    await serve(`nbdkit -f -U ${folder}/kit memory 16M`, isSocket(`${folder}/kit`));
-    await ok(`nbd-client -L -unix ${folder}/kit /dev/nbd0`);
+    const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
+    await ok(`nbd-client -L -unix ${socket} /dev/nbd0`);
     await until('test -e /sys/block/nbd0/pid');
     await ok(`${tsnbdClient} -d /dev/nbd0`);
     await expectFree();
@@ -151,16 +159,16 @@ describe('tsnbd-client', () => {
   });
 
   test('in the foreground ends with status 8 when the server is lost; in the background the device goes too', async () => {
-    await serve(`nbdkit -f -U ${folder}/kit memory 16M`, isSocket(`${folder}/kit`));
-    const client = await background(`exec ${tsnbdClient} -n -unix ${folder}/kit /dev/nbd0`);
+    const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
+    const client = await background(`exec ${tsnbdClient} -n -unix ${socket} /dev/nbd0`);
     await until('test -e /run/tsnbd/nbd0.json');
     await servers.pop()?.stop('KILL');
     const { status, stderr } = await client.result;
     expect(status).toBe(8);
     expect(stderr).toMatch(/tsnbd-client: the connection of \/dev\/nbd0 was lost; the device is gone\n$/);
 
-    await serve(`nbdkit -f -U ${folder}/kit2 memory 16M`, isSocket(`${folder}/kit2`));
-    await ok(`${tsnbdClient} -unix ${folder}/kit2 /dev/nbd0`);
+    const another = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
+    await ok(`${tsnbdClient} -unix ${another} /dev/nbd0`);
     await servers.pop()?.stop('KILL');
   });
 });

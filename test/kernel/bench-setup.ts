@@ -15,28 +15,47 @@ export type GuestReply =
   | { readonly kind: 'ended'; readonly status: number; readonly stdout: string; readonly stderr: string }
   | { readonly kind: 'died'; readonly message: string };
 
+/** A guest as a test file reaches it. */
+export interface KernelBench {
+  readonly socketPath: string;
+  readonly workDir: string;
+}
+
 declare module 'vitest' {
   interface ProvidedContext {
-    readonly kernelBench: { readonly socketPath: string; readonly workDir: string };
+    readonly kernelBenches: readonly KernelBench[];
   }
 }
 
-let guest: Guest | undefined;
-let server: Server | undefined;
+/** One guest for each worker of vitest, so that test files run side by side and none disturbs another's devices. */
+const GUESTS = 2;
 
-/** Boots the one guest of a run of the project `kernel`. No guest, no tests: what it throws fails the run. */
+const guests: Guest[] = [];
+const servers: Server[] = [];
+
+/** Boots the guests of a run of the project `kernel`. No guest, no tests: what it throws fails the run. */
 export async function setup(project: TestProject): Promise<void> {
-  const booted = await bootGuest();
-  guest = booted;
-  const socketPath = join(booted.folder, 'commands');
-  server = createServer({ allowHalfOpen: true }, (socket) => void serve(socket, booted));
-  await new Promise<void>((resolve) => server?.listen(socketPath, resolve));
-  project.provide('kernelBench', { socketPath, workDir: booted.workDir });
+  const booted = await Promise.allSettled(Array.from({ length: GUESTS }, () => bootGuest()));
+  for (const boot of booted) if (boot.status === 'fulfilled') guests.push(boot.value);
+  const failed = booted.find((boot) => boot.status === 'rejected');
+  if (failed !== undefined) {
+    await teardown();
+    throw failed.reason;
+  }
+  const benches: KernelBench[] = [];
+  for (const guest of guests) {
+    const socketPath = join(guest.folder, 'commands');
+    const server = createServer({ allowHalfOpen: true }, (socket) => void serve(socket, guest));
+    servers.push(server);
+    await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+    benches.push({ socketPath, workDir: guest.workDir });
+  }
+  project.provide('kernelBenches', benches);
 }
 
 export async function teardown(): Promise<void> {
-  server?.close();
-  await guest?.powerOff();
+  for (const server of servers) server.close();
+  await Promise.all(guests.map((guest) => guest.powerOff()));
 }
 
 async function serve(socket: Socket, guest: Guest): Promise<void> {

@@ -1,5 +1,5 @@
-// Runs in the guest: connects a device to servers in memory and does what its argument (JSON) says. Writes a JSON line for
-// each thing that happens. `hold` keeps the device until SIGUSR2 or its end.
+// Runs in the guest: connects a device to servers in memory, once for each task of its argument (a JSON list). Writes a JSON
+// line for each thing that happens. `hold` keeps the device until SIGUSR2 or its end.
 import { closeSync, existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
@@ -11,9 +11,18 @@ import { connectDevice, disconnectForeignDevice } from '#tsnbd/kernel/nbd-device
 import { deviceUsers } from '#tsnbd/kernel/proc.js';
 import { deviceState } from '#tsnbd/kernel/sysfs.js';
 
-/** @type {Record<string, any>} */
-const task = JSON.parse(process.argv[2] ?? '{}');
-const { device = 'nbd0', manner = 'good', connections = 1, sizeBytes = 16 * 2 ** 20 } = task;
+const usual = {
+  device: 'nbd0',
+  manner: 'good',
+  connections: 1,
+  sizeBytes: 16 * 2 ** 20,
+  rounds: 1,
+  patienceMs: 20_000,
+  flushes: 0,
+};
+
+/** @type {Record<string, any>} the one that is being done */
+let task = usual;
 
 /** @param {Record<string, unknown>} event */
 const say = (event) =>
@@ -32,23 +41,27 @@ for (const signal of /** @type {const} */ ([
 }
 
 loadLibc();
-await run();
+for (const given of JSON.parse(process.argv[2] ?? '[]')) {
+  task = { ...usual, ...given };
+  say({ begins: given });
+  await run();
+}
 // Servers that were told to misbehave may still block.
 exitNow(0);
 
 async function run() {
-  if (task.users !== undefined) return say({ users: deviceUsers(device, task.users) });
-  if (task.foreign !== undefined) return attempt(() => disconnectForeignDevice(device, task.foreign));
-  for (let round = 0; round < (task.rounds ?? 1); round += 1) {
+  if (task.users !== undefined) return say({ users: deviceUsers(task.device, task.users) });
+  if (task.foreign !== undefined) return attempt(() => disconnectForeignDevice(task.device, task.foreign));
+  for (let round = 0; round < task.rounds; round += 1) {
     const before = openFds();
     await attempt(oneRound);
-    say({ leftFds: openFds().length - before.length, state: deviceState(device) });
+    say({ leftFds: openFds().length - before.length, state: deviceState(task.device) });
   }
 }
 
 async function oneRound() {
-  const pairs = Array.from({ length: connections }, () => socketPair());
-  const disk = new SharedArrayBuffer(sizeBytes);
+  const pairs = Array.from({ length: task.connections }, () => socketPair());
+  const disk = new SharedArrayBuffer(task.sizeBytes);
   const undo = new UndoStack((step) => {
     say({ step });
     if (step === task.failBefore) throw new Error('failed as asked');
@@ -56,7 +69,7 @@ async function oneRound() {
   const servers = pairs.map(([, fd]) => {
     // The thread closes an fd that the main thread made, which Node would warn of.
     const worker = new Worker(new URL('./memory-server.js', import.meta.url), {
-      workerData: { fd, disk, manner },
+      workerData: { fd, disk, manner: task.manner },
       trackUnmanagedFds: false,
     });
     worker.on('message', (message) => say({ server: message }));
@@ -77,14 +90,14 @@ async function oneRound() {
       tookMs: Math.round(performance.now() - start),
     });
     for (const [ours] of pairs) closeSync(ours);
-    if (manner !== 'mute') await Promise.all(servers);
+    if (task.manner !== 'mute') await Promise.all(servers);
   }
 }
 
 /** @param {readonly number[]} sockets @param {UndoStack} undo */
 async function connect(sockets, undo) {
   const setup = {
-    sizeBytes,
+    sizeBytes: task.sizeBytes,
     blockSizeBytes: 512,
     flags: 0x1 | 0x4 | 0x8 | 0x20,
     requestTimeoutSeconds: 0,
@@ -100,23 +113,23 @@ async function connect(sockets, undo) {
       return tell(name, act, back);
     };
   }
-  return connectDevice(device, setup, undo);
+  return connectDevice(task.device, setup, undo);
 }
 
 /** @param {import('#tsnbd/kernel/nbd-device.js').NbdDevice} nbd */
 async function hold(nbd) {
-  say({ up: deviceState(device) });
+  say({ up: deviceState(task.device) });
   if (task.rescanMs !== undefined) {
-    await attempt(() => rescanPartitions(device, task.rescanMs));
-    say({ partitions: deviceState(device).partitions });
+    await attempt(() => rescanPartitions(task.device, task.rescanMs));
+    say({ partitions: deviceState(task.device).partitions });
   }
   if (task.hold) await Promise.race([nbd.ended, new Promise((resolve) => process.once('SIGUSR2', resolve))]);
-  for (let i = 0; i < (task.flushes ?? 0); i += 1) say({ flush: (await flushDevice(device, 10_000)) ?? 'done' });
+  for (let i = 0; i < task.flushes; i += 1) say({ flush: (await flushDevice(task.device, 10_000)) ?? 'done' });
   const start = performance.now();
   nbd.disconnect();
   nbd.disconnect();
   say({ disconnectMs: Math.round(performance.now() - start) });
-  say({ ended: await Promise.race([nbd.ended, sleep(task.patienceMs ?? 20_000, 'not yet')]) });
+  say({ ended: await Promise.race([nbd.ended, sleep(task.patienceMs, 'not yet')]) });
   nbd.disconnect();
 }
 

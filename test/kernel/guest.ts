@@ -6,10 +6,13 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inject } from 'vitest';
 import { type BootOptions, bootGuest, type CommandResult, type Guest } from '../../scripts/kernel-bench-guest.js';
-import type { GuestReply, GuestRequest } from './bench-setup.js';
+import type { GuestReply, GuestRequest, KernelBench } from './bench-setup.js';
+
+/** The guest of the worker that runs this file: the workers are numbered from 1. */
+const bench = benchOf(Number(process.env.VITEST_POOL_ID));
 
 /** The folder that host and guest share, at the same path on both. Slower than the guest's /tmp, and hostfs has no holes. */
-export const workDir = inject('kernelBench').workDir;
+export const workDir = bench.workDir;
 
 export interface RunOptions {
   /** Then the command gets SIGTERM, 2 s later SIGKILL, and its status is 124. */
@@ -20,7 +23,7 @@ export interface RunOptions {
 /** Runs a command line of sh in the guest. Throws only if the guest is dead, with the end of its console. */
 export async function run(command: string, options: RunOptions = {}): Promise<CommandResult> {
   const { limitMs = 60_000, cwd = workDir } = options;
-  const socket = createConnection({ path: inject('kernelBench').socketPath, allowHalfOpen: true });
+  const socket = createConnection({ path: bench.socketPath, allowHalfOpen: true });
   await once(socket, 'connect');
   socket.end(JSON.stringify({ command, limitMs, cwd } satisfies GuestRequest));
   const reply = JSON.parse(await text(socket)) as GuestReply;
@@ -123,4 +126,10 @@ export async function withOwnGuest<T>(options: BootOptions, use: (guest: Guest) 
   } finally {
     await guest.powerOff();
   }
+}
+
+function benchOf(worker: number): KernelBench {
+  const found = inject('kernelBenches')[worker - 1];
+  if (found === undefined) throw new Error(`there is no guest for worker ${worker}: vitest.config.ts allows too many`);
+  return found;
 }

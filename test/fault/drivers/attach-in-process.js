@@ -21,15 +21,14 @@ function leftovers() {
 }
 
 /**
- * Sockets, files and devices, and whatever else is open. The event loop of a thread in NBD_DO_IT has its eventfds twice,
- * in the thread's own table of descriptors and in ours, and those here stay until the process ends: a process attaches
- * once, but this one many times.
+ * Sockets, files and devices. A thread in NBD_DO_IT has a table of descriptors of its own; what its event loop made before
+ * (eventfds, an epoll, a pipe) stays in ours too until the process ends. A process attaches once, this one many times.
  */
 function openFiles() {
   return readdirSync('/proc/self/fd').flatMap((fd) => {
     try {
       const link = readlinkSync(`/proc/self/fd/${fd}`);
-      return link.startsWith('anon_inode:') ? [] : [link.replace(/\[[0-9]+\]$|[0-9]+$/, '')];
+      return /^(anon_inode|pipe):/.test(link) ? [] : [link.replace(/\[[0-9]+\]$|[0-9]+$/, '')];
     } catch {
       return []; // the one that reads this folder
     }

@@ -1,0 +1,24 @@
+import { afterEach, beforeAll, describe, test } from 'vitest';
+import { assertQuietKernel } from '../kernel/guest.js';
+import { expectNothingLeft, newImage, tsnbd } from '../kernel/programs.js';
+import { calls, expectCleanKills } from './kills.js';
+
+let image = '';
+beforeAll(async () => {
+  image = await newImage('16M');
+});
+
+afterEach(async () => {
+  await expectNothingLeft();
+  await assertQuietKernel();
+});
+
+describe('an image’s attach that is killed', () => {
+  test.each(calls)('at any %s leaves the device free for the next', (call) =>
+    expectCleanKills(call, `${tsnbd} -v --nofork -c /dev/nbd0 -f raw ${image}`),
+  );
+
+  test.each(['socketpair', 'bind', 'rename'])('at any %s, its command or its process, leaves the device free', (call) =>
+    expectCleanKills(call, `${tsnbd} -v -c /dev/nbd0 -f raw ${image}`),
+  );
+});

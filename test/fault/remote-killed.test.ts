@@ -1,0 +1,23 @@
+import { afterAll, afterEach, beforeAll, describe, test } from 'vitest';
+import { assertQuietKernel, type Background, memoryDir } from '../kernel/guest.js';
+import { expectNothingLeft, isSocket, startServer, tsnbdClient } from '../kernel/programs.js';
+import { calls, expectCleanKills } from './kills.js';
+
+let socket = '';
+let server: Background | undefined;
+beforeAll(async () => {
+  socket = `${await memoryDir('server')}/sock`;
+  server = await startServer(`nbdkit -f -U ${socket} memory 16M`, isSocket(socket));
+});
+afterAll(() => server?.stop('KILL'));
+
+afterEach(async () => {
+  await expectNothingLeft();
+  await assertQuietKernel();
+});
+
+describe('a remote attach that is killed', () => {
+  test.each(calls)('at any %s leaves the device free for the next', (call) =>
+    expectCleanKills(call, `${tsnbdClient} -nofork -unix ${socket} /dev/nbd0`),
+  );
+});
