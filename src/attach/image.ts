@@ -1,10 +1,10 @@
 import { closeSync } from 'node:fs';
 import type { UndoStack } from '../base/undo.js';
-import { openImage } from '../image/open-image.js';
+import { type OpenedImage, openImage } from '../image/open-image.js';
 import { socketPair } from '../kernel/fd-calls.js';
 import { SECTOR_BYTES } from '../kernel/nbd-abi.js';
 import { transmissionFlags } from '../protocol/request-rules.js';
-import { startConnection } from '../server/workers.js';
+import { type ServedConnection, startConnection } from '../server/workers.js';
 import type { OnAttachEvent } from './attach-event.js';
 import type { ImageAttachRequest } from './attach-request.js';
 import { type Attachment, bringUp } from './attachment.js';
@@ -27,22 +27,7 @@ export async function attachImage(
   for (const text of image.notices) onEvent({ kind: 'notice', text });
   onEvent({ kind: 'negotiated', sizeBytes: image.sizeBytes });
 
-  const [kernelEnd, workerEnd] = await undo.step('make a socket pair', socketPair, ([ours]) => closeSync(ours));
-  await undo.step(
-    'start the worker',
-    () =>
-      startConnection({
-        socketFd: workerEnd,
-        image: image.handle,
-        minimumBlockBytes: image.blockSizes.minimum,
-        received: new Uint8Array(0),
-      }),
-    async (connection) => {
-      connection.shutdown();
-      const end = await connection.ended;
-      if (end.kind === 'failed') throw end.error;
-    },
-  );
+  const { kernelEnd } = await undo.step('start the worker', () => startServing(image), stopServing);
   const setup = {
     sizeBytes: image.sizeBytes,
     blockSizeBytes: SECTOR_BYTES,
@@ -59,4 +44,25 @@ export async function attachImage(
     sizeBytes: image.sizeBytes,
   };
   return bringUp(device, setup, about, undo, onEvent);
+}
+
+/** A worker at one end of a socket pair; the other is for the kernel. */
+interface Serving {
+  readonly kernelEnd: number;
+  readonly connection: ServedConnection;
+}
+
+function startServing(image: OpenedImage): Serving {
+  const [kernelEnd, socketFd] = socketPair();
+  const { handle, blockSizes } = image;
+  const received = new Uint8Array(0);
+  const connection = startConnection({ socketFd, image: handle, minimumBlockBytes: blockSizes.minimum, received });
+  return { kernelEnd, connection };
+}
+
+async function stopServing({ kernelEnd, connection }: Serving): Promise<void> {
+  connection.shutdown();
+  const end = await connection.ended;
+  closeSync(kernelEnd);
+  if (end.kind === 'failed') throw end.error;
 }

@@ -4,7 +4,8 @@ import { assertQuietKernel, memoryDir, ok } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, newImage, ROOT, startServer } from '../kernel/programs.js';
 
 const driver = join(ROOT, 'test/fault/drivers/attach-in-process.js');
-const ROUNDS = 100;
+/** Of each of the two attaches. */
+const ROUNDS = 50;
 
 interface Leftovers {
   readonly fds: readonly string[];
