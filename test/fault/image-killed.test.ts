@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel } from '../kernel/guest.js';
 import { expectNothingLeft, newImage, tsnbd } from '../kernel/programs.js';
-import { calls, expectCleanKills } from './kills.js';
+import { backgroundCalls, calls, expectCleanKills } from './kills.js';
 
 let image = '';
 beforeAll(async () => {
@@ -18,7 +18,7 @@ describe('an image’s attach that is killed', () => {
     expectCleanKills(call, `${tsnbd} -v --nofork -c /dev/nbd0 -f raw ${image}`),
   );
 
-  test.each(['socketpair', 'bind', 'rename'])('at any %s, its command or its process, leaves the device free', (call) =>
+  test.each(backgroundCalls)('at any %s, its command or its process, leaves the device free', (call) =>
     expectCleanKills(call, `${tsnbd} -v -c /dev/nbd0 -f raw ${image}`),
   );
 });

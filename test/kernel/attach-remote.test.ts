@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import {
   expectFree,
@@ -195,16 +195,23 @@ describe('a server is refused that', () => {
     ['goes on after its last reply', 6, /./],
     ['never answers a read', 7, /partition table/],
   ];
-  const hostile = join(ROOT, 'test/kernel/peers/hostile-server.js');
+  let hostile = '';
+  let server: Background | undefined;
+  beforeAll(async () => {
+    hostile = await memoryDir('hostile');
+    const last = CASES.at(-1)?.[0].replaceAll(' ', '-');
+    server = await startServer(
+      `node ${join(ROOT, 'test/kernel/peers/hostile-server.js')} ${hostile}`,
+      isSocket(`${hostile}/${last}`),
+    );
+  });
+  afterAll(() => server?.stop('KILL'));
 
   test.each(CASES)('%s', async (behaviour, status, message) => {
-    const path = `${await memoryDir('hostile')}/sock`;
-    await serve(`node ${hostile} '${behaviour}' ${path}`, isSocket(path));
-    const result = await run(`${tsnbdClient} -unix ${path} /dev/nbd0`);
+    const result = await run(`${tsnbdClient} -unix ${hostile}/${behaviour.replaceAll(' ', '-')} /dev/nbd0`);
     expect(result.stderr).toMatch(message);
     expect(result.stderr).toMatch(/^(bs=.*\n)?tsnbd-client: [^\n]+\n$/);
     expect(result.status).toBe(status);
-    await expectNothingLeft();
   });
 
   test('is not there', async () => {

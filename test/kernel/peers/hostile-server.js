@@ -1,7 +1,9 @@
-// A server that misbehaves in the way its first argument names, on the unix socket of its second; runs in the guest.
+// Servers that misbehave, each in its way, on a unix socket named for it (blanks as '-') in the folder of the first
+// argument; runs in the guest.
 import { createServer } from 'node:net';
+import { join } from 'node:path';
 
-const [behaviour = '', path = ''] = process.argv.slice(2);
+const folder = process.argv[2] ?? '.';
 
 const u16 = (/** @type {number} */ value) => bytes(2, (view) => view.setUint16(0, value));
 const u32 = (/** @type {number} */ value) => bytes(4, (view) => view.setUint32(0, value));
@@ -59,21 +61,27 @@ const SCRIPTS = {
   'never answers a read': [greeting, Buffer.concat([exportInfo(1n << 20n), ack])],
 };
 
-const script = SCRIPTS[behaviour];
-if (script === undefined) throw new Error(`no such behaviour: ${behaviour}`);
-const stays = ['says nothing at all', 'never answers a read'].includes(behaviour);
+for (const [behaviour, script] of Object.entries(SCRIPTS)) {
+  const stays = ['says nothing at all', 'never answers a read'].includes(behaviour);
+  serve(script, stays).listen(join(folder, behaviour.replaceAll(' ', '-')));
+}
 
-createServer((socket) => {
-  const [first, second] = script;
-  socket.on('error', () => {});
-  if (first !== undefined) socket.write(first);
-  if (script.length < 2 && !stays) socket.end();
-  let answered = false;
-  socket.on('data', (received) => {
-    // The client's flags alone are 4 bytes; an option has more.
-    if (answered || received.length < 16) return;
-    answered = true;
-    if (second !== undefined) socket.write(second);
-    else socket.end();
+/**
+ * @param {Uint8Array[]} script
+ * @param {boolean} stays
+ */
+function serve([first, second], stays) {
+  return createServer((socket) => {
+    socket.on('error', () => {});
+    if (first !== undefined) socket.write(first);
+    if (second === undefined && !stays && first !== greeting) socket.end();
+    let answered = false;
+    socket.on('data', (received) => {
+      // The client's flags alone are 4 bytes; an option has more.
+      if (answered || received.length < 16) return;
+      answered = true;
+      if (second !== undefined) socket.write(second);
+      else if (!stays) socket.end();
+    });
   });
-}).listen(path);
+}
