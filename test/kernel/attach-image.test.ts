@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { assertQuietKernel, background, memoryDir, ok, run, until, withOwnGuest } from './guest.js';
 import { expectFree, expectNothingLeft, newImage, ROOT, TWO_PARTITIONS, tsnbd } from './programs.js';
 
@@ -129,7 +129,7 @@ describe('an attached image', () => {
     const image = await newImage('4M');
     const command = await background(`exec ${tsnbd} --nofork -v -c /dev/nbd0 -f raw ${image}`);
     await until('test -e /run/tsnbd/nbd0.json && test -e /sys/block/nbd0/pid');
-    await until(`grep -q connected ${'$'}(ls -t /proc/${command.pid}/fd/2)`).catch(() => {});
+    await vi.waitFor(() => expect(command.output().stderr).toContain('connected'), 20_000);
     await ok(`${tsnbd} -d /dev/nbd0`);
     const { status, stderr } = await command.result;
     expect(status).toBe(0);

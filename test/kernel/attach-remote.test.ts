@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import {
   expectFree,
@@ -161,7 +161,7 @@ describe('tsnbd-client', () => {
   test('in the foreground ends with status 8 when the server is lost; in the background the device goes too', async () => {
     const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
     const client = await background(`exec ${tsnbdClient} -n -unix ${socket} /dev/nbd0`);
-    await until('test -e /run/tsnbd/nbd0.json');
+    await vi.waitFor(() => expect(client.output().stderr).toContain('sz=16777216 bytes'), 20_000);
     await servers.pop()?.stop('KILL');
     const { status, stderr } = await client.result;
     expect(status).toBe(8);
