@@ -1,15 +1,25 @@
+import { endWithin } from '../daemon/exit.js';
 import { log } from '../daemon/log.js';
 import { openReadyChannel } from '../daemon/ready.js';
 import { stopOnSignals } from '../daemon/signals.js';
+import { exitNow } from '../kernel/fd-calls.js';
 import type { AttachEvent } from './attach-event.js';
 import type { AttachRequest } from './attach-request.js';
 import { attachAndHold } from './hold.js';
+
+/** What is left of the process when all is undone gets so long. */
+const END_LIMIT_MS = 10_000;
 
 // The process behind an attached device. It hears what to attach from the command that launched it, tells it how that
 // goes, and stays until the device ends.
 const channel = openReadyChannel();
 const request = (await channel.task) as AttachRequest;
 let attached = false;
+
+process.on('uncaughtException', (error) => {
+  log('err', `${request.device}: broken: ${error.stack}`);
+  exitNow(1); // process.exit() would wait for threads that wait for us
+});
 
 const onEvent = (event: AttachEvent) => {
   if (!attached) channel.event(event);
@@ -33,3 +43,4 @@ try {
   if (attached) log('err', `${request.device}: ${message}`);
   else await channel.failed({ code, message, ...(stack === undefined ? {} : { stack }) });
 }
+endWithin(END_LIMIT_MS);

@@ -1,11 +1,10 @@
-import type { UndoStack } from '../base/undo.js';
 import { type ControlAnswer, openControl } from '../daemon/control.js';
 import { removeRunFiles, writeState } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
 import { shutdownFd } from '../kernel/fd-calls.js';
 import { connectDevice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
-import type { OnAttachEvent } from './attach-event.js';
+import type { AttachContext } from './attach-context.js';
 import { AttachError } from './errors.js';
 import { waitUntilUsable } from './usable.js';
 import { describeUsers } from './users.js';
@@ -34,8 +33,7 @@ export async function bringUp(
   device: string,
   setup: DeviceSetup,
   about: Readonly<Record<string, unknown>>,
-  undo: UndoStack,
-  onEvent: OnAttachEvent,
+  { undo, onEvent, stop }: AttachContext,
 ): Promise<Attachment> {
   const nbd = await connectDevice(device, setup, undo);
   const attachment = new DeviceAttachment(device, nbd, setup.sockets);
@@ -51,7 +49,7 @@ export async function bringUp(
     () => removeRunFiles(device),
   );
   const partitions = await undo.step('wait until the device is usable', () =>
-    Promise.race([waitUntilUsable(device, setup.sizeBytes), lostMeanwhile(attachment)]),
+    Promise.race([waitUntilUsable(device, setup.sizeBytes), lostMeanwhile(attachment), aborted(stop)]),
   );
   onEvent({
     kind: 'attached',
@@ -71,7 +69,7 @@ class DeviceAttachment implements Attachment {
   readonly #sockets: readonly number[];
   #asked = false;
   /** The kernel tells a lost write once; we go on telling it. */
-  #flushFailure: string | undefined;
+  #lostWrites: string | undefined;
 
   constructor(device: string, nbd: NbdDevice, sockets: readonly number[]) {
     this.device = device;
@@ -81,11 +79,9 @@ class DeviceAttachment implements Attachment {
   }
 
   async detach(force: boolean): Promise<void> {
-    if (!force) {
-      const users = deviceUsers(this.device);
-      if (users.length > 0) throw new AttachError('busy', `/dev/${this.device} is in use: ${describeUsers(users)}`);
-    }
+    if (!force) this.#refuseIfUsed();
     await this.#flush(force);
+    if (!force) this.#refuseIfUsed(); // a flush takes its time
     this.#asked = true;
     this.#nbd.disconnect();
     const cutLater = setTimeout(() => cut(this.#sockets), DISCONNECT_LIMIT_MS);
@@ -93,14 +89,23 @@ class DeviceAttachment implements Attachment {
     clearTimeout(cutLater);
   }
 
+  #refuseIfUsed(): void {
+    const users = deviceUsers(this.device);
+    if (users.length > 0) throw new AttachError('busy', `/dev/${this.device} is in use: ${describeUsers(users)}`);
+  }
+
   async #flush(force: boolean): Promise<void> {
-    const failure = await flushDevice(this.device, FLUSH_LIMIT_MS);
-    this.#flushFailure ??= failure;
-    if (this.#flushFailure === undefined || force) return;
-    throw new AttachError(
-      'lost',
-      `/dev/${this.device} still holds writes that the server did not take: ${this.#flushFailure}; --force detaches and loses them`,
-    );
+    const end = await flushDevice(this.device, FLUSH_LIMIT_MS);
+    if (end.kind === 'lost') this.#lostWrites ??= end.why;
+    if (force) return;
+    if (this.#lostWrites !== undefined) {
+      const lost = `the server did not take all that was written to /dev/${this.device}`;
+      throw new AttachError('lost', `${lost} (${this.#lostWrites}); --force detaches it, and what was lost stays lost`);
+    }
+    if (end.kind === 'unfinished') {
+      const late = `what was written to /dev/${this.device} could not be flushed`;
+      throw new AttachError('time-limit', `${late}: ${end.why}; try again, or --force to lose it`);
+    }
   }
 }
 
@@ -124,6 +129,14 @@ async function answerControl(
 /** Ends every connection at once: what waits for the server fails, and no worker or thread of the kernel stays in it. */
 function cut(sockets: readonly number[]): void {
   for (const socket of sockets) shutdownFd(socket);
+}
+
+/** Never resolves; rejects when `stop` is aborted. */
+function aborted(stop: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (stop.aborted) reject(stop.reason);
+    stop.addEventListener('abort', () => reject(stop.reason), { once: true });
+  });
 }
 
 async function lostMeanwhile(attachment: Attachment): Promise<never> {

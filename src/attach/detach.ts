@@ -50,13 +50,15 @@ function isFree(device: string): boolean {
 async function askOwner(device: string, force: boolean): Promise<void> {
   const answer = await askControl(device, { command: 'detach', force }, OWNER_LIMIT_MS);
   if (answer.ok) return;
-  throw new AttachError(
-    answer.code === 'busy' || answer.code === 'lost' ? answer.code : 'system',
-    String(answer.message),
-  );
+  throw new AttachError(isAttachErrorCode(answer.code) ? answer.code : 'system', String(answer.message));
 }
 
 /** A device that another program set up: a disconnect of it may hang for ever, so a process of its own makes it. */
 function disconnectOther(device: string, force: boolean): Promise<void> {
-  return launch(new URL('./disconnect-process.js', import.meta.url), { device, force }, () => {}, FREE_LIMIT_MS);
+  const limitMs = force ? FREE_LIMIT_MS : OWNER_LIMIT_MS;
+  return launch(new URL('./disconnect-process.js', import.meta.url), { device, force }, () => {}, limitMs);
+}
+
+function isAttachErrorCode(code: unknown): code is 'busy' | 'lost' | 'time-limit' {
+  return code === 'busy' || code === 'lost' || code === 'time-limit';
 }

@@ -1,6 +1,10 @@
+import { endWithin } from '../daemon/exit.js';
 import { openReadyChannel } from '../daemon/ready.js';
 import { loadLibc } from '../kernel/libc.js';
 import { disconnectForeignDevice } from '../kernel/nbd-device.js';
+
+/** What is left of the process when it has done its part gets so long. */
+const END_LIMIT_MS = 10_000;
 
 // Disconnects a device that another program set up. Such a call can wait for a server that no longer reads, for ever and
 // out of any signal's reach; so it is made here, and the command that launched this process goes on without it.
@@ -14,3 +18,4 @@ try {
   const { code = 'system', message, stack } = error as Error & { code?: string };
   await channel.failed({ code, message, ...(stack === undefined ? {} : { stack }) });
 }
+endWithin(END_LIMIT_MS);

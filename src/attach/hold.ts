@@ -1,18 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UndoStack } from '../base/undo.js';
 import { loadLibc } from '../kernel/libc.js';
-import { deviceUsers } from '../kernel/proc.js';
-import { deadlineAfter } from '../transport/deadline.js';
+import type { AttachContext } from './attach-context.js';
 import type { OnAttachEvent } from './attach-event.js';
 import type { AttachRequest } from './attach-request.js';
 import type { Attachment, AttachmentEnd } from './attachment.js';
 import { AttachError } from './errors.js';
 import { attachImage } from './image.js';
 import { attachRemote } from './remote.js';
-import { describeUsers } from './users.js';
 
-/** One deadline over name lookup, connect and negotiation. */
-const CONNECT_LIMIT_MS = 10_000;
 /** How often a process that was asked to stop looks whether its device is still used. */
 const IN_USE_POLL_MS = 500;
 
@@ -39,7 +35,7 @@ export async function attachAndHold(request: AttachRequest, options: HoldOptions
   });
   try {
     loadLibc();
-    const attachment = await attach(request, undo, options);
+    const attachment = await attach(request, { undo, onEvent, stop });
     await options.onAttached?.(attachment);
     const ended = attachment.ended;
     await Promise.race([ended, detachOnceUnused(attachment, stop, onEvent)]);
@@ -51,30 +47,29 @@ export async function attachAndHold(request: AttachRequest, options: HoldOptions
   }
 }
 
-async function attach(request: AttachRequest, undo: UndoStack, options: HoldOptions): Promise<Attachment> {
-  const { onEvent, stop } = options;
+async function attach(request: AttachRequest, context: AttachContext): Promise<Attachment> {
   try {
-    if (request.kind === 'image') return await attachImage(request, undo, onEvent);
-    return await attachRemote(request, undo, onEvent, deadlineAfter(CONNECT_LIMIT_MS, stop));
+    return request.kind === 'image' ? await attachImage(request, context) : await attachRemote(request, context);
   } catch (error) {
-    throw stop.aborted ? interrupted() : error;
+    throw context.stop.aborted ? interrupted() : error;
   }
 }
 
 /** Cutting a device under a mounted file system loses its writes, so a process that is asked to end waits with it. */
 async function detachOnceUnused(attachment: Attachment, stop: AbortSignal, onEvent: OnAttachEvent): Promise<void> {
   if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
-  for (let told = false; ; told = true) {
-    const users = deviceUsers(attachment.device);
-    if (users.length === 0) break;
-    if (!told) onEvent({ kind: 'notice', text: `ends once nothing uses it: ${describeUsers(users)}` });
+  let told = '';
+  for (;;) {
+    try {
+      return await attachment.detach(false);
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      if (text !== told) onEvent({ kind: 'notice', text });
+      told = text;
+      // What is lost is lost: staying would not bring it back. All else may pass.
+      if (error instanceof AttachError && error.code === 'lost') return attachment.detach(true);
+    }
     await sleep(IN_USE_POLL_MS, undefined, { ref: false });
-  }
-  try {
-    await attachment.detach(false);
-  } catch (error) {
-    onEvent({ kind: 'notice', text: error instanceof Error ? error.message : String(error) });
-    await attachment.detach(true);
   }
 }
 

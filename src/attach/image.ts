@@ -1,23 +1,24 @@
 import { closeSync } from 'node:fs';
-import type { UndoStack } from '../base/undo.js';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type OpenedImage, openImage } from '../image/open-image.js';
 import { socketPair } from '../kernel/fd-calls.js';
 import { SECTOR_BYTES } from '../kernel/nbd-abi.js';
 import { transmissionFlags } from '../protocol/request-rules.js';
 import { type ServedConnection, startConnection } from '../server/workers.js';
-import type { OnAttachEvent } from './attach-event.js';
+import type { AttachContext } from './attach-context.js';
 import type { ImageAttachRequest } from './attach-request.js';
 import { type Attachment, bringUp } from './attachment.js';
+import { AttachError } from './errors.js';
+
+/** A worker in a call to a disk that does not answer cannot be ended; the rest of the undo does not wait for it. */
+const WORKER_LIMIT_MS = 30_000;
 
 /**
  * Attaches an image: a worker of ours serves it at one end of a socketpair, the kernel gets the other. Both ends are
  * ours, so nothing is negotiated and no time limit can drop a request.
  */
-export async function attachImage(
-  request: ImageAttachRequest,
-  undo: UndoStack,
-  onEvent: OnAttachEvent,
-): Promise<Attachment> {
+export async function attachImage(request: ImageAttachRequest, context: AttachContext): Promise<Attachment> {
+  const { undo, onEvent } = context;
   const { imagePath, format, readOnly, device } = request;
   const image = await undo.step(
     'open the image',
@@ -43,7 +44,7 @@ export async function attachImage(
     readOnly: image.readOnly,
     sizeBytes: image.sizeBytes,
   };
-  return bringUp(device, setup, about, undo, onEvent);
+  return bringUp(device, setup, about, context);
 }
 
 /** A worker at one end of a socket pair; the other is for the kernel. */
@@ -62,7 +63,11 @@ function startServing(image: OpenedImage): Serving {
 
 async function stopServing({ kernelEnd, connection }: Serving): Promise<void> {
   connection.shutdown();
-  const end = await connection.ended;
+  const late = new AbortController();
+  const limit = sleep(WORKER_LIMIT_MS, undefined, { signal: late.signal }).catch(() => undefined);
+  const end = await Promise.race([connection.ended, limit]);
+  late.abort();
   closeSync(kernelEnd);
+  if (end === undefined) throw new AttachError('time-limit', 'the worker still waits for the disk of the image');
   if (end.kind === 'failed') throw end.error;
 }

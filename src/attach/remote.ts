@@ -1,20 +1,20 @@
 import { closeSync } from 'node:fs';
-import type { UndoStack } from '../base/undo.js';
 import { connect } from '../transport/connect.js';
+import { deadlineAfter } from '../transport/deadline.js';
 import { detachFd } from '../transport/detach-fd.js';
-import type { OnAttachEvent } from './attach-event.js';
+import type { AttachContext } from './attach-context.js';
 import type { RemoteAttachRequest } from './attach-request.js';
 import { type Attachment, bringUp } from './attachment.js';
 import { negotiate } from './query.js';
 import { chooseRemoteSetup } from './remote-setup.js';
 
+/** One deadline over name lookup, connect and negotiation. */
+const CONNECT_LIMIT_MS = 10_000;
+
 /** Attaches a server's export: connect, negotiate, hand the socket to the kernel, wait until the device is usable. */
-export async function attachRemote(
-  request: RemoteAttachRequest,
-  undo: UndoStack,
-  onEvent: OnAttachEvent,
-  deadline: AbortSignal,
-): Promise<Attachment> {
+export async function attachRemote(request: RemoteAttachRequest, context: AttachContext): Promise<Attachment> {
+  const { undo, onEvent, stop } = context;
+  const deadline = deadlineAfter(CONNECT_LIMIT_MS, stop);
   const { address, exportName, device } = request;
   const socket = await undo.step(
     'connect to the server',
@@ -29,5 +29,5 @@ export async function attachRemote(
   for (const text of notices) onEvent({ kind: 'notice', text });
   const socketFd = await undo.step('take the socket from the event loop', () => detachFd(socket), closeSync);
   const about = { kind: 'remote', address, exportName, sizeBytes: setup.sizeBytes };
-  return bringUp(device, { ...setup, sockets: [socketFd] }, about, undo, onEvent);
+  return bringUp(device, { ...setup, sockets: [socketFd] }, about, context);
 }

@@ -9,6 +9,8 @@ const END_LIMIT_MS = 10_000;
 
 /** Runs a program to its end: what `act` throws becomes one line on stderr, with `debug` its stack, and a status. */
 export async function run(program: string, debug: boolean, act: () => Promise<number>): Promise<void> {
+  // A reader of our output that has gone must not end a process that serves a device.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   try {
     process.exitCode = await act();
   } catch (error) {

@@ -34,7 +34,14 @@ export async function openControl(
   });
   server.maxConnections = CONTROL_CLIENTS_MAX;
   await listening(server, path);
-  chmodSync(path, 0o600);
+  // A client that cannot be accepted is that client's trouble, not the device's.
+  server.on('error', () => {});
+  try {
+    chmodSync(path, 0o600);
+  } catch (cause) {
+    server.close();
+    throw new DaemonError('system', `cannot protect the control socket ${path}: ${cause}`, cause);
+  }
   return {
     close: () =>
       new Promise((resolve) => {
@@ -83,10 +90,12 @@ function listening(server: Server, path: string): Promise<void> {
 
 function serveClient(client: Socket, answer: (question: unknown) => Promise<ControlAnswer>): void {
   const lines = new JsonLines((question) => {
-    answer(question).then(
-      (said) => client.write(jsonLine(said)),
-      (error: unknown) => client.write(jsonLine({ ok: false, code: 'system', message: String(error) })),
-    );
+    client.setTimeout(0); // the answer may take longer than a client may be idle
+    const reply = (said: ControlAnswer) => {
+      client.setTimeout(CONTROL_IDLE_MS);
+      client.write(jsonLine(said));
+    };
+    answer(question).then(reply, (error: unknown) => reply({ ok: false, code: 'system', message: String(error) }));
   });
   client.setTimeout(CONTROL_IDLE_MS, () => client.destroy());
   client.on('data', (bytes) => lines.receive(bytes) || client.destroy());

@@ -7,6 +7,9 @@ import { JsonLines, jsonLine } from './json-lines.js';
 /** The descriptor by which a launched process hears its task and tells how it goes. */
 export const CHANNEL_FD = 3;
 
+/** A process that failed and does not end (it ends itself before that: exit.ts) is not waited for longer. */
+const END_LIMIT_MS = 15_000;
+
 /** The task is sent first; then the child speaks, and its last word is 'ready' or 'failed'. */
 export type ChannelMessage =
   | { readonly kind: 'event'; readonly event: unknown }
@@ -73,7 +76,10 @@ function hear(
     const message = value as ChannelMessage;
     if (message.kind === 'event') onEvent(message.event);
     else if (message.kind === 'ready') resolve();
-    else failure = new LaunchedError(message.code, message.message, message.stack);
+    else {
+      failure = new LaunchedError(message.code, message.message, message.stack);
+      setTimeout(reject, END_LIMIT_MS, failure).unref();
+    }
   });
   channel.on('data', (bytes: Buffer) => {
     if (!lines.receive(bytes)) channel.destroy();

@@ -31,6 +31,7 @@ export function openReadyChannel(): ReadyChannel {
   const say = (message: ChannelMessage) => socket.write(jsonLine(message));
   const lastWord = (message: ChannelMessage) => {
     said = true;
+    if (socket.destroyed) return Promise.resolve(); // nobody waits any more
     return new Promise<void>((resolve) => {
       socket.on('close', () => resolve());
       socket.end(jsonLine(message), () => socket.destroy());

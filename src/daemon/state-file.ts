@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { processStartTime } from '../kernel/proc.js';
 import { makeRunFolder, runFile } from './run-folder.js';
 
@@ -19,14 +19,13 @@ export function writeState(name: string, about: Readonly<Record<string, unknown>
   makeRunFolder();
   // One fixed name: what a killed process left is overwritten by the next, who alone owns the device by then.
   const fresh = runFile(name, '.json.new');
-  const fd = openSync(fresh, 'w', 0o644);
   try {
-    writeSync(fd, `${JSON.stringify(state)}\n`);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
+    writeFileSync(fresh, `${JSON.stringify(state)}\n`, { mode: 0o644, flush: true });
+    renameSync(fresh, runFile(name, '.json'));
+  } catch (error) {
+    rmSync(fresh, { force: true });
+    throw error;
   }
-  renameSync(fresh, runFile(name, '.json'));
 }
 
 /** The state of the living process that serves NAME; absent if there is none, whatever a dead one left. */

@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { errnoText } from './errno.js';
 import { KernelError } from './errors.js';
+import { deviceState } from './sysfs.js';
 
 // What has to open a device that is up. The process that serves the device must not: a thread of its own that waits for
 // the device keeps it from being killed, for ever if the answer was to come from it (kernel-facts, "Around it"). So a
@@ -22,14 +24,24 @@ export async function rescanPartitions(name: string, limitMs: number): Promise<v
   if (end.status !== 0) throw new KernelError('system', `cannot open /dev/${name}: ${end.text}`);
 }
 
+/** How a flush ended: 'lost' is the kernel's word that writes did not arrive; 'unfinished' says nothing about them. */
+export type FlushEnd =
+  | { readonly kind: 'done' }
+  | { readonly kind: 'lost'; readonly why: string }
+  | { readonly kind: 'unfinished'; readonly why: string };
+
 /**
- * Writes what the kernel still holds of the device to the server, and has the server flush. Answers why that failed,
- * undefined if it did not. The kernel tells of a lost write once.
+ * Writes what the kernel still holds of the device and its partitions, each of which has pages of its own, to the server,
+ * and has the server flush. The kernel tells of a lost write once.
  */
-export async function flushDevice(name: string, limitMs: number): Promise<string | undefined> {
-  const end = await runChild('sync', ['--', `/dev/${name}`], limitMs);
-  if (end === 'time-limit') return `no answer in ${limitMs / 1000} s`;
-  return end.status === 0 ? undefined : end.text;
+export async function flushDevice(name: string, limitMs: number): Promise<FlushEnd> {
+  const paths = [name, ...deviceState(name).partitions]
+    .map((device) => `/dev/${device}`)
+    .filter((path) => existsSync(path));
+  const end = await runChild('sync', ['--', ...paths], limitMs);
+  if (end === 'time-limit') return { kind: 'unfinished', why: `no answer in ${limitMs / 1000} s` };
+  if (end.status === 0) return { kind: 'done' };
+  return end.status > 0 ? { kind: 'lost', why: end.text } : { kind: 'unfinished', why: end.text || 'sync was ended' };
 }
 
 interface ChildEnd {
@@ -42,15 +54,13 @@ interface ChildEnd {
 const textCharsMax = 500;
 
 function runChild(program: string, words: readonly string[], limitMs: number): Promise<ChildEnd | 'time-limit'> {
-  const child = spawn(program, words, { cwd: '/', stdio: ['ignore', 'ignore', 'pipe'] });
+  // A session of its own: ^C is for the command, and must not end a flush.
+  const child = spawn(program, words, { cwd: '/', detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
   let text = '';
-  child.stderr.setEncoding('utf8').on('data', (piece: string) => {
-    text = (text + piece).slice(0, textCharsMax);
-  });
   return new Promise((resolve) => {
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
-      child.stderr.destroy();
+      child.stderr?.destroy();
       child.unref(); // SIGKILL does not reach a process that waits for a device
       resolve('time-limit');
     }, limitMs);
@@ -61,6 +71,10 @@ function runChild(program: string, words: readonly string[], limitMs: number): P
     child.on('error', (error: NodeJS.ErrnoException) =>
       settle({ status: -1, text: `cannot run ${program}: ${errnoText(-(error.errno ?? 0))}` }),
     );
+    // Without free descriptors there is no pipe, only the error.
+    child.stderr?.setEncoding('utf8').on('data', (piece: string) => {
+      text = (text + piece).slice(0, textCharsMax);
+    });
     child.on('close', (status) => settle({ status: status ?? -1, text: text.split('\n')[0] ?? '' }));
   });
 }

@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, openSync } from 'node:fs';
 import type { UndoStack } from '../base/undo.js';
 import { setupError } from './device-errors.js';
 import { systemError } from './errors.js';
@@ -7,7 +7,7 @@ import { clearDevice, IoctlDevice, openDevice } from './ioctl-device.js';
 import { libc, loadLibc } from './libc.js';
 import { NBD_DISCONNECT, NBD_SET_BLKSIZE, NBD_SET_FLAGS, NBD_SET_SIZE, NBD_SET_TIMEOUT } from './nbd-abi.js';
 import type { DeviceSetup, NbdDevice } from './nbd-device.js';
-import { setLongestRequest } from './sysfs.js';
+import { deviceState, setLongestRequest } from './sysfs.js';
 
 /**
  * The set-up by ioctl, all of it from the calling thread, as drivers/block/nbd.c wants. The first socket comes first: it
@@ -62,11 +62,23 @@ export function disconnectByIoctl(name: string, force: boolean): void {
   }
 }
 
+/** Each partition has pages of its own, which a flush of the whole device leaves out. */
 function flush(name: string, fd: number): void {
   try {
+    for (const partition of deviceState(name).partitions) flushPartition(`/dev/${partition}`);
     fsyncSync(fd);
   } catch (cause) {
     const { errno = 0 } = cause as NodeJS.ErrnoException;
     throw systemError(`write what is left to /dev/${name}`, -errno);
+  }
+}
+
+function flushPartition(path: string): void {
+  if (!existsSync(path)) return;
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }

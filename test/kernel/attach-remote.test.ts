@@ -214,6 +214,19 @@ describe('a server is refused that', () => {
     expect(result.status).toBe(status);
   });
 
+  test('does not answer while its client is killed: nothing stays attached', async () => {
+    const command = `${tsnbdClient} -unix ${hostile}/never-answers-a-read /dev/nbd0`;
+    const client = await background(`exec ${command}`);
+    await until('test -e /run/tsnbd/nbd0.json');
+    expect((await client.stop('KILL')).status).toBe(137);
+    await expectNothingLeft();
+    const foreground = await background(`exec ${command} -nofork`);
+    await until('test -e /run/tsnbd/nbd0.json');
+    const { status, stderr } = await foreground.stop('INT');
+    expect(stderr).toMatch(/tsnbd-client: interrupted; nothing stays attached\n$/);
+    expect(status).toBe(1);
+  });
+
   test('is not there', async () => {
     const refused = await run(`${tsnbdClient} 127.0.0.1 4999 /dev/nbd0`);
     expect(refused).toMatchObject({ status: 6, stdout: '' });

@@ -124,7 +124,7 @@ async function hold(nbd) {
     say({ partitions: deviceState(task.device).partitions });
   }
   if (task.hold) await Promise.race([nbd.ended, new Promise((resolve) => process.once('SIGUSR2', resolve))]);
-  for (let i = 0; i < task.flushes; i += 1) say({ flush: (await flushDevice(task.device, 10_000)) ?? 'done' });
+  for (let i = 0; i < task.flushes; i += 1) say({ flush: await flushDevice(task.device, 10_000) });
   const start = performance.now();
   nbd.disconnect();
   nbd.disconnect();
