@@ -28,7 +28,7 @@ export default defineConfig({
           name: 'kernel',
           include: ['test/{kernel,fault}/**/*.test.ts'],
           globalSetup: './test/kernel/bench-setup.ts',
-          testTimeout: long ? 3_600_000 : 300_000,
+          testTimeout: long ? 3_600_000 : 900_000,
           hookTimeout: 120_000,
         },
       },

@@ -107,7 +107,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
   description: [
     `An export of the network block device (NBD) server at HOST becomes the block device DEV of this machine, "/dev/nbd0" or "nbd0". PORT is a number, ${DEFAULT_PORT} unless given. The command returns when the device and its partitions can be used; a process in the background holds the device until it is detached.`,
     'Options and operands come in any order. A long option may have one dash or two, and may be cut short as long as no other option begins the same.',
-    'A device goes down if its background process is stopped, frozen or suspended. Nothing protects the connection: use it only in a network that you trust.',
+    'The background process detaches on SIGTERM, once no file system, swap or other device uses the device, and reports to syslog. A device goes down if that process is stopped, frozen or suspended. Nothing protects the connection: use it only in a network that you trust.',
   ],
   modes: {
     attach: { title: 'attaching an export' },
@@ -120,7 +120,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
   longWithOneDash: true,
   exitStatusNotes: [
     `With --check: ${CHECK_STATUSES.attached} if the device is attached, ${CHECK_STATUSES.notAttached} if it is not, ${CHECK_STATUSES.failed} if that could not be found out.`,
-    'Called as nbd-client, every failure other than of --check is 1, as it is there.',
+    'Called as nbd-client, every failure is 1, as it is there.',
   ],
   files: [
     { path: '/run/tsnbd/nbd0.json', holds: 'Who holds /dev/nbd0, and what it is.' },

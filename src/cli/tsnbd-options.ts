@@ -123,7 +123,8 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
     'With --connect, IMAGE becomes the block device DEV of this machine, served by a process in the background until it is detached with --disconnect.',
     'With neither, IMAGE is served to clients over the network block device (NBD) protocol, in the foreground. Without --persistent the server ends when its last client leaves. Nothing protects the connection: listen on another address than 127.0.0.1 only in a network that you trust.',
     'IMAGE is a regular file or a block device. It is locked like QEMU locks its images, so that no second program writes to it.',
-    'A device that was attached goes down if its background process is stopped, frozen or suspended.',
+    'What a client trims is given back to the file system that IMAGE lies on.',
+    'The background process of an attached device detaches it on SIGTERM, once no file system, swap or other device uses it, and reports to syslog. The device goes down if that process is stopped, frozen or suspended.',
   ],
   modes: {
     attach: { chosenBy: 'connect', title: 'attaching an image' },

@@ -22,7 +22,7 @@ export interface RunOptions {
 
 /** Runs a command line of sh in the guest. Throws only if the guest is dead, with the end of its console. */
 export async function run(command: string, options: RunOptions = {}): Promise<CommandResult> {
-  const { limitMs = 60_000, cwd = workDir } = options;
+  const { limitMs = 180_000, cwd = workDir } = options;
   const socket = createConnection({ path: bench.socketPath, allowHalfOpen: true });
   await once(socket, 'connect');
   socket.end(JSON.stringify({ command, limitMs, cwd } satisfies GuestRequest));
