@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
+import { listFolder, readText } from '../kernel/kernel-files.js';
 import { deviceNumberText, parseMountinfo } from '../kernel/proc-tables.js';
 
 /** Devices on files on devices …: deeper than any stack that somebody built on purpose. */
@@ -63,24 +64,6 @@ function btrfsMembers(number: string, root: string): readonly string[] {
     return listFolder(folder).flatMap((member) => readText(`${folder}/${member}/dev`)?.trim() ?? []);
   });
   return fileSystems.find((members) => members.includes(number)) ?? [];
-}
-
-// What is asked about may be gone a moment later; then nothing lies on it.
-
-function readText(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
-}
-
-function listFolder(path: string): readonly string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
-  }
 }
 
 function realPath(path: string): string | undefined {

@@ -1,4 +1,5 @@
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
+import { listFolder, readLink, readText } from './kernel-files.js';
 import {
   deviceNumberText,
   type Mount,
@@ -36,12 +37,12 @@ export function deviceUsers(name: string, root = ''): readonly DeviceUser[] {
   const names = namesByNumber(devices, root);
   const mounts = mountUsers(names, root);
 
-  const swaps = parseSwaps(readText(`${root}/proc/swaps`)).flatMap((path): DeviceUser[] => {
+  const swaps = parseSwaps(textOf(`${root}/proc/swaps`)).flatMap((path): DeviceUser[] => {
     const device = names.get(blockDeviceAt(root, path));
     return device === undefined ? [] : [{ kind: 'swap', device }];
   });
   const loops = listFolder(`${root}/sys/block`).flatMap((loop): DeviceUser[] => {
-    const device = names.get(blockDeviceAt(root, readText(`${root}/sys/block/${loop}/loop/backing_file`).trimEnd()));
+    const device = names.get(blockDeviceAt(root, textOf(`${root}/sys/block/${loop}/loop/backing_file`).trimEnd()));
     return device === undefined ? [] : [{ kind: 'holder', device, holder: loop }];
   });
   const holders = devices.flatMap((device) =>
@@ -56,7 +57,7 @@ export function deviceUsers(name: string, root = ''): readonly DeviceUser[] {
 
 /** When a process started, in clock ticks since boot: with the pid it names one process. Absent if there is none. */
 export function processStartTime(pid: number): number | undefined {
-  return parseStartTime(readText(`/proc/${pid}/stat`));
+  return parseStartTime(textOf(`/proc/${pid}/stat`));
 }
 
 /**
@@ -69,8 +70,8 @@ export function processesWithFileOpen(dev: number, ino: number): readonly FileUs
     .flatMap((entry): FileUser[] => {
       const fds = listFolder(`/proc/${entry}/fd`).filter((fd) => isFile(`/proc/${entry}/fd/${fd}`, dev, ino));
       if (fds.length === 0) return [];
-      const holdsLock = fds.some((fd) => readText(`/proc/${entry}/fdinfo/${fd}`).includes('\nlock:'));
-      return [{ pid: Number(entry), command: readText(`/proc/${entry}/comm`).trimEnd(), holdsLock }];
+      const holdsLock = fds.some((fd) => textOf(`/proc/${entry}/fdinfo/${fd}`).includes('\nlock:'));
+      return [{ pid: Number(entry), command: textOf(`/proc/${entry}/comm`).trimEnd(), holdsLock }];
     });
   return users.sort((a, b) => Number(b.holdsLock) - Number(a.holdsLock));
 }
@@ -86,7 +87,7 @@ function namesByNumber(devices: readonly string[], root: string): ReadonlyMap<st
 }
 
 function mountUsers(names: ReadonlyMap<string, string>, root: string): readonly DeviceUser[] {
-  const blockFileSystems = parseBlockFileSystems(readText(`${root}/proc/filesystems`));
+  const blockFileSystems = parseBlockFileSystems(textOf(`${root}/proc/filesystems`));
   const users = new Map<string, DeviceUser>();
   for (const mount of allMounts(root)) {
     const { mountPoint, fileSystem, source } = mount;
@@ -109,7 +110,7 @@ function allMounts(root: string): readonly Mount[] {
     const namespace = readLink(`${root}/proc/${pid}/ns/mnt`);
     if (namespace === undefined || seen.has(namespace)) return [];
     seen.add(namespace);
-    return parseMountinfo(readText(`${root}/proc/${pid}/mountinfo`));
+    return parseMountinfo(textOf(`${root}/proc/${pid}/mountinfo`));
   });
 }
 
@@ -124,7 +125,7 @@ function btrfsMembers(devices: readonly string[], root: string): readonly Device
 
 /** 'dm-0 (vg-root)' where device mapper has a name that says more. */
 function mapperName(holder: string, root: string): string {
-  const name = readText(`${root}/sys/block/${holder}/dm/name`).trimEnd();
+  const name = textOf(`${root}/sys/block/${holder}/dm/name`).trimEnd();
   return name === '' ? holder : `${holder} (${name})`;
 }
 
@@ -149,28 +150,6 @@ function isFile(link: string, dev: number, ino: number): boolean {
   }
 }
 
-// What is asked about may be gone a moment later: a process, a device, a folder of a module. Then it has nothing to tell.
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return '';
-  }
-}
-
-function readLink(path: string): string | undefined {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return undefined;
-  }
-}
-
-function listFolder(path: string): readonly string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
-  }
+function textOf(path: string): string {
+  return readText(path) ?? '';
 }

@@ -1,9 +1,10 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { deviceIndex } from './device-name.js';
 import { errnoText } from './errno.js';
 import { KernelError } from './errors.js';
+import { listFolder, readText } from './kernel-files.js';
 import { SECTOR_BYTES } from './nbd-abi.js';
 
 /** What the kernel tells of a device without the device being opened. */
@@ -144,21 +145,4 @@ function noDevice(name: string, presence: NbdPresence): KernelError {
 function readNumber(path: string): number | undefined {
   const text = readText(path)?.trim();
   return text !== undefined && /^[0-9]+$/.test(text) ? Number(text) : undefined;
-}
-
-/** The content of a small file of the kernel; absent when it is not there (any more). */
-function readText(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
-}
-
-function listFolder(path: string): readonly string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
-  }
 }

