@@ -39,8 +39,7 @@ try {
   if (end === 'detached') log('info', `${request.device}: detached`);
   else log('err', `${request.device}: the connection was lost; the device is gone`);
 } catch (error) {
-  const { code = 'system', message, stack } = error as Error & { code?: string };
-  if (attached) log('err', `${request.device}: ${message}`);
-  else await channel.failed({ code, message, ...(stack === undefined ? {} : { stack }) });
+  if (attached) log('err', `${request.device}: ${error instanceof Error ? error.message : error}`);
+  else await channel.failed(error);
 }
 endWithin(END_LIMIT_MS);

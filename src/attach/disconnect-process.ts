@@ -15,7 +15,6 @@ try {
   await disconnectForeignDevice(device, force);
   await channel.ready();
 } catch (error) {
-  const { code = 'system', message, stack } = error as Error & { code?: string };
-  await channel.failed({ code, message, ...(stack === undefined ? {} : { stack }) });
+  await channel.failed(error);
 }
 endWithin(END_LIMIT_MS);

@@ -1,8 +1,8 @@
 import { basename } from 'node:path';
 import type { OnAttachEvent } from '../attach/attach-event.js';
 import { endWithin } from '../daemon/exit.js';
-import { exitReasonOf, exitStatus } from './exit-status.js';
-import type { Verbosity } from './parse.js';
+import { EXIT_STATUSES, exitReasonOf, exitStatus } from './exit-status.js';
+import type { Answer, Verbosity } from './parse.js';
 
 /** What a process that has nothing left to do gets before it is ended. */
 const END_LIMIT_MS = 10_000;
@@ -21,8 +21,18 @@ export async function run(program: string, debug: boolean, act: () => Promise<nu
   endWithin(END_LIMIT_MS);
 }
 
+/** Says what needs no work: help, version, or what is wrong with the command line. Answers the exit status. */
+export function tellAnswer(program: string, answer: Answer): number {
+  if (answer.kind === 'usage-error') {
+    process.stderr.write(`${program}: ${answer.message}\n`);
+    return exitStatus('usage', calledAs());
+  }
+  process.stdout.write(`${answer.text.trimEnd()}\n`);
+  return EXIT_STATUSES.done.status;
+}
+
 /** The name the user called the program by: scripts made for nbd-client may do so by a link. */
-export function calledAs(): string {
+function calledAs(): string {
   return basename(process.argv[1] ?? '');
 }
 

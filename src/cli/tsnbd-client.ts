@@ -2,8 +2,8 @@
 import type { AttachEvent } from '../attach/attach-event.js';
 import { printableText } from '../protocol/text.js';
 import { attach } from './attach.js';
-import { CHECK_STATUSES, EXIT_STATUSES, exitStatus } from './exit-status.js';
-import { calledAs, run, tellSteps } from './run.js';
+import { CHECK_STATUSES, EXIT_STATUSES } from './exit-status.js';
+import { run, tellAnswer, tellSteps } from './run.js';
 import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options.js';
 
 const PROGRAM = 'tsnbd-client';
@@ -44,13 +44,8 @@ async function act(action: TsnbdClientAction): Promise<number> {
       }
       return EXIT_STATUSES.done.status;
     }
-    case 'help':
-    case 'version':
-      process.stdout.write(`${action.text.trimEnd()}\n`);
-      return EXIT_STATUSES.done.status;
-    case 'usage-error':
-      process.stderr.write(`${PROGRAM}: ${action.message}\n`);
-      return exitStatus('usage', calledAs());
+    default:
+      return tellAnswer(PROGRAM, action);
   }
 }
 

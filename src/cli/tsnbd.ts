@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { attach } from './attach.js';
-import { EXIT_STATUSES, exitStatus } from './exit-status.js';
-import { calledAs, run, tellSteps } from './run.js';
+import { EXIT_STATUSES } from './exit-status.js';
+import { run, tellAnswer, tellSteps } from './run.js';
 import { parseTsnbd, type TsnbdAction } from './tsnbd-options.js';
 
 const PROGRAM = 'tsnbd';
@@ -31,12 +31,7 @@ async function act(action: TsnbdAction): Promise<number> {
       const { serveImage } = await import('./serve.js');
       return serveImage(PROGRAM, action);
     }
-    case 'help':
-    case 'version':
-      process.stdout.write(`${action.text.trimEnd()}\n`);
-      return EXIT_STATUSES.done.status;
-    case 'usage-error':
-      process.stderr.write(`${PROGRAM}: ${action.message}\n`);
-      return exitStatus('usage', calledAs());
+    default:
+      return tellAnswer(PROGRAM, action);
   }
 }

@@ -10,7 +10,8 @@ export interface ReadyChannel {
   event(event: unknown): void;
   /** The command may return; nothing can be said afterwards. */
   ready(): Promise<void>;
-  failed(error: { readonly code: string; readonly message: string; readonly stack?: string }): Promise<void>;
+  /** The command throws this error, under the code it has here. */
+  failed(error: unknown): Promise<void>;
 }
 
 export function openReadyChannel(): ReadyChannel {
@@ -42,6 +43,11 @@ export function openReadyChannel(): ReadyChannel {
     abandoned: abandoned.signal,
     event: (event) => void say({ kind: 'event', event }),
     ready: () => lastWord({ kind: 'ready' }),
-    failed: (error) => lastWord({ kind: 'failed', ...error }),
+    failed: (error) => lastWord(failure(error)),
   };
+}
+
+function failure(error: unknown): ChannelMessage {
+  const { code = 'system', message, stack } = error as Error & { code?: string };
+  return { kind: 'failed', code, message, ...(stack === undefined ? {} : { stack }) };
 }
