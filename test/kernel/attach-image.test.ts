@@ -25,7 +25,7 @@ describe('an attached image', () => {
     await until('test -b /dev/nbd0p2');
     await ok('mkfs.ext4 -q /dev/nbd0p1 && mkfs.ext4 -q /dev/nbd0p2');
     await ok(`mkdir ${dir}/1 ${dir}/2 && mount /dev/nbd0p1 ${dir}/1 && mount /dev/nbd0p2 ${dir}/2`);
-    await ok(`head -c 200000000 /dev/urandom >${dir}/2/random && echo small >${dir}/1/small`, { limitMs: 120_000 });
+    await ok(`head -c 200000000 /dev/urandom >${dir}/2/random && echo small >${dir}/1/small`, { limitMs: 400_000 });
     const sums = await ok(`cd ${dir} && sha256sum 2/random 1/small`);
     await ok(`umount ${dir}/1 ${dir}/2`);
     expect(await run(`${tsnbd} -d /dev/nbd0`)).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: '' });

@@ -53,7 +53,7 @@ async function say(task: Said): Promise<readonly Said[]> {
 
 /** Runs one program for many tasks, each in its turn: starting Node is what takes the time in the guest. */
 async function sayAll(tasks: readonly Said[]): Promise<readonly (readonly Said[])[]> {
-  const { status, stdout, stderr } = await run(command(...tasks), { limitMs: 60_000 });
+  const { status, stdout, stderr } = await run(command(...tasks), { limitMs: 400_000 });
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
   const parts = stdout.split(/^\{"begins":.*$/m).slice(1);
   expect(parts).toHaveLength(tasks.length);
@@ -76,7 +76,7 @@ async function heard(holder: Background, key: string): Promise<unknown> {
         found = read(holder.output().stdout.replace(/[^\n]*$/, '')).find((said) => key in said);
         return found ?? holder.output().stderr;
       },
-      { timeout: 20_000 },
+      { timeout: 60_000 },
     )
     .toHaveProperty(key);
   return found?.[key];
@@ -401,7 +401,7 @@ describe('users of a device', () => {
     await ok('mkfs.ext4 -q /dev/nbd0 && mkdir -p /tmp/hidden');
     const other = await background("exec unshare -m sh -c 'mount /dev/nbd0 /tmp/hidden && echo up && exec sleep 100'");
     holders.unshift(other);
-    await expect.poll(() => other.output().stdout, { timeout: 10_000 }).toBe('up\n');
+    await expect.poll(() => other.output().stdout, { timeout: 60_000 }).toBe('up\n');
     await ok('! grep -q /tmp/hidden /proc/mounts');
     expect(find(await say({ users: '' }), 'users')).toEqual([
       { kind: 'mount', device: 'nbd0', mountPoint: '/tmp/hidden', fileSystem: 'ext4' },
