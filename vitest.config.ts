@@ -30,7 +30,7 @@ export default defineConfig({
           globalSetup: './test/kernel/bench-setup.ts',
           // A guest on a busy machine can be late for a wait that is bounded; a fault shows twice. The run tells of it.
           retry: 1,
-          testTimeout: long ? 3_600_000 : 900_000,
+          testTimeout: long ? 7_200_000 : 1_800_000,
           hookTimeout: 120_000,
         },
       },

@@ -11,7 +11,7 @@ test(`${ROUNDS} rounds of whole commands, both programs in turn, leave no proces
   const processes = await ok('ps -e --no-headers | grep -cv "kworker\\|\\[" ');
   const ofImage = `${tsnbd} -c /dev/nbd0 -f raw ${image} && ${tsnbd} -d /dev/nbd0`;
   const ofRemote = `${tsnbdClient} -unix ${socket} /dev/nbd0 && ${tsnbdClient} -d /dev/nbd0`;
-  await ok(`for i in $(seq ${ROUNDS / 2}); do { ${ofImage} && ${ofRemote}; } || exit 1; done`, { limitMs: 850_000 });
+  await ok(`for i in $(seq ${ROUNDS / 2}); do { ${ofImage} && ${ofRemote}; } || exit 1; done`, { limitMs: 1_700_000 });
   await expectNothingLeft();
   expect(await ok('ps -e --no-headers | grep -cv "kworker\\|\\[" ')).toBe(processes);
   await server.stop('KILL');

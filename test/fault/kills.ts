@@ -4,7 +4,7 @@ import { ok } from '../kernel/guest.js';
 import { ROOT, tsnbd } from '../kernel/programs.js';
 
 const driver = join(ROOT, 'test/fault/drivers/kill-at-each-call.sh');
-const LIMIT_MS = 850_000;
+const LIMIT_MS = 1_700_000;
 
 /** The calls that reach outside of the process; with --long those too that an attach makes for itself. */
 const OUTSIDE = ['ioctl', 'connect', 'socketpair', 'bind', 'sendmsg', 'write-open', 'rename', 'unlink'];
