@@ -29,10 +29,11 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
   onEvent({ kind: 'negotiated', sizeBytes: image.sizeBytes });
 
   const { kernelEnd } = await undo.step('start the worker', () => startServing(image), stopServing);
+  const traits = { readOnly: image.readOnly, multiConn: true, rotational: false, fastZero: false, trim: true };
   const setup = {
     sizeBytes: image.sizeBytes,
     blockSizeBytes: SECTOR_BYTES,
-    flags: transmissionFlags(image.readOnly),
+    flags: transmissionFlags(traits),
     requestTimeoutSeconds: 0,
     requestBytesMax: undefined,
     sockets: [kernelEnd],

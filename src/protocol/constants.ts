@@ -17,6 +17,8 @@ export const NBD_OPTION_REPLY_MAGIC = 0x0003e889045565a9n;
 export const NBD_REQUEST_MAGIC = 0x25609513;
 export const NBD_SIMPLE_REPLY_MAGIC = 0x67446698;
 export const NBD_STRUCTURED_REPLY_MAGIC = 0x668e33ef;
+export const NBD_EXTENDED_REQUEST_MAGIC = 0x21e41c71;
+export const NBD_EXTENDED_REPLY_MAGIC = 0x6e8a278c;
 
 // Sizes of the fixed parts of messages, in bytes.
 /** Init magic, option magic, handshake flags. */
@@ -31,7 +33,12 @@ export const NBD_EXPORT_NAME_REPLY_BYTES = 10;
 /** Reserved zeroes behind that answer unless both sides said NO_ZEROES. */
 export const NBD_EXPORT_NAME_ZEROES_BYTES = 124;
 export const NBD_REQUEST_BYTES = 28;
+export const NBD_EXTENDED_REQUEST_BYTES = 32;
 export const NBD_SIMPLE_REPLY_BYTES = 16;
+/** The header of a chunk of a structured reply, before its payload. */
+export const NBD_STRUCTURED_REPLY_BYTES = 20;
+/** The same under extended headers. */
+export const NBD_EXTENDED_REPLY_BYTES = 32;
 
 // Handshake flags, 16 bits, from the server.
 export const NBD_FLAG_FIXED_NEWSTYLE = 1 << 0;
@@ -114,6 +121,25 @@ export const NBD_CMD_FLAG_DF = 1 << 2;
 export const NBD_CMD_FLAG_REQ_ONE = 1 << 3;
 export const NBD_CMD_FLAG_FAST_ZERO = 1 << 4;
 export const NBD_CMD_FLAG_PAYLOAD_LEN = 1 << 5;
+
+// Reply flags, 16 bits, of a chunk.
+export const NBD_REPLY_FLAG_DONE = 1 << 0;
+
+// Types of chunks; an error has bit 15 set.
+export const NBD_REPLY_TYPE_NONE = 0;
+export const NBD_REPLY_TYPE_OFFSET_DATA = 1;
+export const NBD_REPLY_TYPE_OFFSET_HOLE = 2;
+export const NBD_REPLY_TYPE_BLOCK_STATUS = 5;
+export const NBD_REPLY_TYPE_BLOCK_STATUS_EXT = 6;
+export const NBD_REPLY_TYPE_ERROR = 32_769;
+export const NBD_REPLY_TYPE_ERROR_OFFSET = 32_770;
+
+/** Descriptors that a server should send in one status chunk at most. */
+export const NBD_STATUS_DESCRIPTORS_MAX = 1_048_576;
+
+// Status flags of a descriptor in the metadata context base:allocation.
+export const NBD_STATE_HOLE = 1 << 0;
+export const NBD_STATE_ZERO = 1 << 1;
 
 // Error values of a reply.
 export const NBD_EPERM = 1;

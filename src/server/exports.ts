@@ -1,5 +1,4 @@
 import type { OpenedImage } from '../image/open-image.js';
-import { NBD_FLAG_CAN_MULTI_CONN } from '../protocol/constants.js';
 import { transmissionFlags } from '../protocol/request-rules.js';
 import type { ExportDirectory } from '../protocol/server-handshake.js';
 
@@ -11,11 +10,12 @@ const DEFAULT_EXPORT = '';
  * none is told that it may connect more than once: nbdcopy would, and fail.
  */
 export function exportsOf(image: OpenedImage, clientsMax: number | undefined): ExportDirectory {
-  const hidden = clientsMax === 1 ? NBD_FLAG_CAN_MULTI_CONN : 0;
+  const { readOnly } = image;
+  const traits = { readOnly, multiConn: clientsMax !== 1, rotational: false, fastZero: false, trim: true };
   const info = {
     name: DEFAULT_EXPORT,
     sizeBytes: image.sizeBytes,
-    flags: transmissionFlags(image.readOnly) & ~hidden,
+    flags: transmissionFlags(traits),
     blockSizes: image.blockSizes,
   };
   return { find: (exportName) => (exportName === DEFAULT_EXPORT ? info : undefined), list: () => [info] };

@@ -2,6 +2,7 @@ import { invariant } from '../base/invariant.js';
 import type { Image } from '../image/image.js';
 import { errnoText } from '../kernel/errno.js';
 import {
+  NBD_CMD_CACHE,
   NBD_CMD_DISC,
   NBD_CMD_FLAG_FUA,
   NBD_CMD_FLAG_NO_HOLE,
@@ -107,9 +108,9 @@ class RequestLoop {
     while (this.#end - this.#start >= NBD_REQUEST_BYTES && this.#sendErrno === 0) {
       if (!decodeRequest(this.#inputView, this.#start, request)) return GARBAGE;
       if (request.type === NBD_CMD_DISC) return DISCONNECTED;
-      const dataBytes = payloadBytes(request);
+      const dataBytes = payloadBytes(request, this.#rules.replyStyle);
       const error = checkRequest(request, this.#rules);
-      if (endsConnection(request)) {
+      if (endsConnection(request, this.#rules.replyStyle)) {
         this.#replyWithoutData(error);
         return failed('violation', `the client announced ${dataBytes} bytes of data with a request`);
       }
@@ -121,7 +122,7 @@ class RequestLoop {
         const end = this.#writeInPieces(error);
         if (end !== undefined) return end;
       } else {
-        this.#replyWithoutData(error === 0 ? replyError(this.#change()) : error);
+        this.#replyWithoutData(error === 0 ? replyError(this.#change(), request) : error);
         this.#start += dataBytes;
       }
     }
@@ -134,7 +135,7 @@ class RequestLoop {
     if (!this.#makeRoom(NBD_SIMPLE_REPLY_BYTES + lengthBytes)) return;
     const dataAt = this.#outputBytes + NBD_SIMPLE_REPLY_BYTES;
     const errno = lengthBytes === 0 ? 0 : this.#image.read(offsetBytes, lengthBytes, this.#output, dataAt);
-    writeSimpleReply(this.#outputView, this.#outputBytes, replyError(errno), cookieHigh, cookieLow);
+    writeSimpleReply(this.#outputView, this.#outputBytes, replyError(errno, this.#request), cookieHigh, cookieLow);
     this.#outputBytes = errno === 0 ? dataAt + lengthBytes : dataAt;
   }
 
@@ -145,7 +146,7 @@ class RequestLoop {
     // Stable storage takes long: what is answered already need not wait for it.
     if (durable || type === NBD_CMD_FLUSH) this.#sendReplies();
     if (type === NBD_CMD_FLUSH) return this.#image.flush();
-    if (lengthBytes === 0) return 0;
+    if (lengthBytes === 0 || type === NBD_CMD_CACHE) return 0;
     this.#hasWritten = true;
     if (type === NBD_CMD_WRITE) return this.#image.write(offsetBytes, lengthBytes, this.#input, this.#start, durable);
     if (type === NBD_CMD_TRIM) return this.#image.trim(offsetBytes, lengthBytes, durable);
@@ -172,7 +173,7 @@ class RequestLoop {
       done += pieceBytes;
     }
     if ((flags & NBD_CMD_FLAG_FUA) !== 0 && error === 0 && errno === 0) errno = this.#image.flush();
-    this.#replyWithoutData(error === 0 ? replyError(errno) : error);
+    this.#replyWithoutData(error === 0 ? replyError(errno, this.#request) : error);
     return undefined;
   }
 

@@ -1,7 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { replyError, writeSimpleReply } from '#tsnbd/protocol/reply.js';
-import { decodeRequest, emptyRequest, encodeRequest, payloadBytes } from '#tsnbd/protocol/request.js';
+import {
+  decodeExtendedRequest,
+  decodeRequest,
+  emptyRequest,
+  encodeExtendedRequest,
+  encodeRequest,
+  payloadBytes,
+} from '#tsnbd/protocol/request.js';
 import { hex, wire } from './wire.js';
 
 const vector = wire(`
@@ -18,8 +24,19 @@ const decoded = {
   cookieHigh: 0xf1f2f3f4,
   cookieLow: 0x01020304,
   offsetBytes: 6 * 2 ** 30 + 512,
+  offsetHigh: 1,
+  offsetLow: 0x80000200,
   lengthBytes: 2 ** 31,
 };
+const extendedVector = wire(`
+  21e41c71         # extended request magic
+  0001             # FUA
+  0006             # WRITE_ZEROES
+  f1f2f3f401020304 # cookie
+  0000000180000200 # offset: 6 GiB + 512
+  0000020000000400 # length: 2 TiB + 1 KiB
+`);
+const extendedDecoded = { ...decoded, type: 6, lengthBytes: 2 ** 41 + 1024 };
 
 describe('a request', () => {
   it('is decoded wherever it stands in a buffer', () => {
@@ -69,36 +86,90 @@ describe('a request', () => {
         encodeRequest(view, 0, request);
         const again = emptyRequest();
         expect(decodeRequest(view, 0, again)).toBe(true);
-        expect(again).toEqual(request);
+        expect(again).toMatchObject(request);
       }),
       { seed: 9 },
     );
   });
 
   it('has data behind it only if it is a WRITE', () => {
-    expect(payloadBytes(decoded)).toBe(2 ** 31);
-    expect(payloadBytes({ ...decoded, type: 0 })).toBe(0);
-    expect(payloadBytes({ ...decoded, type: 6 })).toBe(0);
+    for (const style of ['simple', 'structured'] as const) {
+      expect(payloadBytes(decoded, style)).toBe(2 ** 31);
+      expect(payloadBytes({ ...decoded, type: 0 }, style)).toBe(0);
+      expect(payloadBytes({ ...decoded, type: 6, flags: 32 }, style)).toBe(0);
+    }
   });
 });
 
-describe('a simple reply', () => {
-  it('carries the error and the cookie of its request', () => {
-    const buffer = new Uint8Array(20);
-    expect(writeSimpleReply(new DataView(buffer.buffer), 4, 28, 0xf1f2f3f4, 0x01020304)).toBe(20);
-    const expected = wire(`
-      67446698         # simple reply magic
-      0000001c         # ENOSPC
-      f1f2f3f401020304 # cookie
-    `);
-    expect(hex(buffer.subarray(4))).toBe(hex(expected));
+describe('an extended request', () => {
+  it('is decoded wherever it stands in a buffer', () => {
+    const buffer = new Uint8Array(100);
+    buffer.set(extendedVector, 37);
+    const request = emptyRequest();
+    expect(decodeExtendedRequest(new DataView(buffer.buffer), 37, request)).toBe(true);
+    expect(request).toEqual(extendedDecoded);
   });
 
-  it('names each errno of the image by one of the specification’s values', () => {
-    const cases = { 0: 0, 1: 1, 5: 5, 12: 12, 13: 1, 22: 22, 27: 28, 28: 28, 30: 1, 75: 22, 95: 22, 108: 108, 122: 28 };
-    for (const [errno, value] of Object.entries(cases)) expect(replyError(Number(errno)), errno).toBe(value);
-    const allowed = [0, 1, 5, 12, 22, 28, 108];
-    for (let errno = 0; errno < 4096; errno += 1) expect(allowed).toContain(replyError(errno));
-    expect(replyError(6)).toBe(5);
+  it('without its magic is refused, and so is each kind in the place of the other', () => {
+    for (const bit of Array(32).keys()) {
+      const bytes = extendedVector.slice();
+      bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+      expect(decodeExtendedRequest(new DataView(bytes.buffer), 0, emptyRequest())).toBe(false);
+    }
+    const compact = new Uint8Array(32);
+    compact.set(vector);
+    expect(decodeExtendedRequest(new DataView(compact.buffer), 0, emptyRequest())).toBe(false);
+    expect(decodeRequest(new DataView(extendedVector.slice().buffer), 0, emptyRequest())).toBe(false);
+  });
+
+  it('with a length or an offset of 2^53 or more stays above every export, the offset to be sent back as it was', () => {
+    for (const [number, high, low] of [
+      ['0020000000000000', 0x00200000, 0],
+      ['0020000000000001', 0x00200000, 1],
+      ['8000000000000000', 0x80000000, 0],
+      ['ffffffffffffffff', 0xffffffff, 0xffffffff],
+    ] as const) {
+      const bytes = wire(`21e41c71 0000 0000 0000000000000000 ${number} ${number}`);
+      const request = emptyRequest();
+      decodeExtendedRequest(new DataView(bytes.buffer), 0, request);
+      expect(request.offsetBytes).toBeGreaterThan(Number.MAX_SAFE_INTEGER);
+      expect(request.lengthBytes).toBeGreaterThan(Number.MAX_SAFE_INTEGER);
+      expect([request.offsetHigh, request.offsetLow]).toEqual([high, low]);
+    }
+  });
+
+  it('is encoded to the bytes it was decoded from', () => {
+    const buffer = new Uint8Array(34);
+    expect(encodeExtendedRequest(new DataView(buffer.buffer), 2, extendedDecoded)).toBe(34);
+    expect(hex(buffer.subarray(2))).toBe(hex(extendedVector));
+  });
+
+  it('comes back as it was, whatever its fields', () => {
+    const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 });
+    const fields = {
+      flags: fc.integer({ min: 0, max: 65_535 }),
+      type: fc.integer({ min: 0, max: 65_535 }),
+      cookieHigh: u32,
+      cookieLow: u32,
+      offsetBytes: fc.maxSafeNat(),
+      lengthBytes: fc.maxSafeNat(),
+    };
+    fc.assert(
+      fc.property(fc.record(fields), (request) => {
+        const view = new DataView(new ArrayBuffer(32));
+        encodeExtendedRequest(view, 0, request);
+        const again = emptyRequest();
+        expect(decodeExtendedRequest(view, 0, again)).toBe(true);
+        expect(again).toMatchObject(request);
+      }),
+      { seed: 9 },
+    );
+  });
+
+  it('has data behind it if and only if a flag says so, whatever its type', () => {
+    for (const type of [0, 1, 6, 7, 99]) {
+      expect(payloadBytes({ ...extendedDecoded, type, flags: 32, lengthBytes: 512 }, 'extended')).toBe(512);
+      expect(payloadBytes({ ...extendedDecoded, type, flags: 1, lengthBytes: 512 }, 'extended')).toBe(0);
+    }
   });
 });

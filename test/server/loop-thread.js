@@ -1,5 +1,6 @@
 // A thread that runs the request loop over an image in memory, whose faults and counts the test shares.
 import { parentPort, workerData } from 'node:worker_threads';
+import { transmissionFlags } from '#tsnbd/protocol/request-rules.js';
 import { serveRequests } from '#tsnbd/server/request-loop.js';
 
 /** @type {import('./loop-harness.js').LoopThreadData} */
@@ -47,5 +48,7 @@ const image = {
   flush: () => enter(FLUSH),
   close() {},
 };
-const rules = { sizeBytes, readOnly, minimumBlockBytes };
+const flags = transmissionFlags({ readOnly, multiConn: true, rotational: false, fastZero: false, trim: true });
+/** @type {import('#tsnbd/protocol/request-rules.js').ExportRules} */
+const rules = { sizeBytes, readOnly, minimumBlockBytes, replyStyle: 'simple', statusContexts: 0, flags };
 parentPort?.postMessage(serveRequests({ socketFd, image, rules, received, stop }));

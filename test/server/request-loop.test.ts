@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import {
+  NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
   NBD_CMD_DISC,
   NBD_CMD_FLAG_FUA,
@@ -71,6 +72,12 @@ describe('requests that are in order', () => {
     expect(await client.ask({ type: NBD_CMD_TRIM, lengthBytes: 512 })).toMatchObject({ error: 0 });
     expect(await client.ask({ type: NBD_CMD_FLUSH })).toMatchObject({ error: 0 });
     expect([count(CALLS.ZERO), count(CALLS.TRIM), count(CALLS.FLUSH)]).toEqual([1, 1, 1]);
+  });
+
+  test('cache succeeds and changes nothing', async () => {
+    const { client, count } = start();
+    expect(await client.ask({ type: NBD_CMD_CACHE, offsetBytes: 512, lengthBytes: 512 })).toMatchObject({ error: 0 });
+    expect([CALLS.WRITE, CALLS.ZERO, CALLS.TRIM, CALLS.FLUSH].map(count)).toEqual([0, 0, 0, 0]);
   });
 
   test('of length 0 succeed and never reach the image', async () => {
@@ -160,7 +167,7 @@ describe('requests that are refused', () => {
   const READ_WHOLE = { type: NBD_CMD_READ, lengthBytes: 512 };
   const refusals: readonly [string, AskedRequest, number][] = [
     ['an unknown command', { type: 99 }, NBD_EINVAL],
-    ['a command that was not announced', { type: NBD_CMD_CACHE, lengthBytes: 512 }, NBD_EINVAL],
+    ['a command without what it needs', { type: NBD_CMD_BLOCK_STATUS, lengthBytes: 512 }, NBD_EINVAL],
     ['an unknown flag', { ...READ_WHOLE, flags: 1 << 9 }, NBD_EINVAL],
     ['a read beyond the end', { type: NBD_CMD_READ, offsetBytes: MIB - 511, lengthBytes: 512 }, NBD_EINVAL],
     ['a write beyond the end', { type: NBD_CMD_WRITE, offsetBytes: MIB - 511, data: pattern(512) }, NBD_ENOSPC],
