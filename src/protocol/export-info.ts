@@ -13,6 +13,8 @@ export interface ExportInfo {
   readonly flags: number;
   /** Absent: the server named none, and the specification's defaults hold. */
   readonly blockSizes?: BlockSizes;
+  /** Names of the metadata contexts that a client may select for it; known to a server only. */
+  readonly contexts?: readonly string[];
 }
 
 /** proto.md, 'Size constraints'; bytes. */
@@ -21,6 +23,9 @@ export interface BlockSizes {
   readonly preferred: number;
   readonly maximumPayload: number;
 }
+
+/** What holds where no block sizes are told (proto.md, 'Size constraints'). */
+export const DEFAULT_BLOCK_SIZES: BlockSizes = { minimum: 1, preferred: 4096, maximumPayload: 33_554_432 };
 
 /** The size of an export that the server says has `sizeBytes`, if a number can hold it. */
 export function checkExportSize(sizeBytes: bigint): number {

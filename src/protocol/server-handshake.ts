@@ -10,43 +10,63 @@ import {
   NBD_INIT_MAGIC,
   NBD_OPT_ABORT,
   NBD_OPT_EXPORT_NAME,
+  NBD_OPT_EXTENDED_HEADERS,
   NBD_OPT_GO,
   NBD_OPT_INFO,
   NBD_OPT_LIST,
+  NBD_OPT_LIST_META_CONTEXT,
+  NBD_OPT_SET_META_CONTEXT,
+  NBD_OPT_STARTTLS,
+  NBD_OPT_STRUCTURED_REPLY,
   NBD_OPTION_HEADER_BYTES,
   NBD_OPTION_MAGIC,
   NBD_REP_ACK,
-  NBD_REP_ERR_INVALID,
+  NBD_REP_ERR_SHUTDOWN,
   NBD_REP_ERR_TOO_BIG,
-  NBD_REP_ERR_UNKNOWN,
-  NBD_REP_ERR_UNSUP,
 } from './constants.js';
 import { ProtocolError } from './errors.js';
-import type { ExportInfo } from './export-info.js';
 import { HandshakeInput } from './handshake-input.js';
 import { OPTION_DATA_BYTES_MAX, OPTIONS_MAX } from './limits.js';
-import {
-  decodeExportName,
-  decodeExportQuestion,
-  decodeOptionHeader,
-  type ExportQuestion,
-  type OptionHeader,
-} from './option.js';
+import type { MetaContext } from './meta-context.js';
+import { decodeExportName, decodeOptionHeader, type OptionHeader } from './option.js';
 import { exportInWords } from './option-error.js';
 import { encodeOptionReply } from './option-reply.js';
-import { encodeInformationReplies, encodeListReplies } from './server-replies.js';
+import type { ReplyStyle } from './reply.js';
+import { announcedFlags } from './request-rules.js';
+import {
+  answerExportQuestion,
+  answerOption,
+  type ExportDirectory,
+  type Negotiated,
+  refusal,
+  unsupported,
+} from './server-answers.js';
 
-/** What a server has to offer; `list()` is what NBD_OPT_LIST shows, and each entry there has its `name`. */
-export interface ExportDirectory {
-  find(exportName: string): ExportInfo | undefined;
-  list(): readonly ExportInfo[];
-}
+export type { ExportDirectory } from './server-answers.js';
 
 export type ServerOutcome =
-  /** `received` are bytes behind the handshake that came with it: the first requests. */
-  | { readonly kind: 'transmission'; readonly exportName: string; readonly received: Uint8Array }
+  | {
+      readonly kind: 'transmission';
+      readonly exportName: string;
+      /** The transmission flags that the client was told. */
+      readonly flags: number;
+      readonly replyStyle: ReplyStyle;
+      /** The metadata contexts that the client selected for this export. */
+      readonly contexts: readonly MetaContext[];
+      /** Bytes behind the handshake that came with it: the first requests. */
+      readonly received: Uint8Array;
+    }
   /** The connection is to be closed once everything is sent; the code is 'aborted' for a client that took its leave. */
   | { readonly kind: 'closed'; readonly reason: ProtocolError };
+
+export interface ServerHandshakeOptions {
+  /** True once the server is about to end: then every option but ABORT is refused. */
+  readonly isClosing?: () => boolean;
+  /** The richest way of replying that a client may negotiate; absent: 'extended'. */
+  readonly replyStyleMax?: ReplyStyle;
+  /** Told each state that is entered after the first. */
+  readonly onState?: (state: ServerStateName) => void;
+}
 
 /** Bytes to send now (maybe none), and the outcome once there is one; both count when both are there. */
 export interface ServerStep {
@@ -61,8 +81,13 @@ export type ServerStateName =
   | 'OPT_EXPORT_NAME'
   | 'OPT_ABORT'
   | 'OPT_LIST'
+  | 'OPT_STARTTLS'
   | 'OPT_INFO'
   | 'OPT_GO'
+  | 'OPT_STRUCTURED_REPLY'
+  | 'OPT_LIST_META_CONTEXT'
+  | 'OPT_SET_META_CONTEXT'
+  | 'OPT_EXTENDED_HEADERS'
   | 'OPT_UNKNOWN'
   | 'ENDED';
 
@@ -79,6 +104,8 @@ interface State {
  */
 export class ServerHandshake {
   readonly #exports: ExportDirectory;
+  readonly #isClosing: () => boolean;
+  readonly #replyStyleMax: ReplyStyle;
   readonly #onState: (state: ServerStateName) => void;
   readonly #input = new HandshakeInput();
   #output = new WriteCursor();
@@ -86,11 +113,13 @@ export class ServerHandshake {
   #outcome: ServerOutcome | undefined;
   #noZeroes = false;
   #options = 0;
+  #negotiated: Negotiated = { replyStyle: 'simple', selection: undefined };
 
-  /** `onState` is told each state that is entered after the first. */
-  constructor(exports: ExportDirectory, onState: (state: ServerStateName) => void = () => {}) {
+  constructor(exports: ExportDirectory, options: ServerHandshakeOptions = {}) {
     this.#exports = exports;
-    this.#onState = onState;
+    this.#isClosing = options.isClosing ?? (() => false);
+    this.#replyStyleMax = options.replyStyleMax ?? 'extended';
+    this.#onState = options.onState ?? (() => {});
   }
 
   get stateName(): ServerStateName {
@@ -163,103 +192,107 @@ export class ServerHandshake {
   /** Reading so much only to throw it away would be a service to an attacker: the client is told, and left. */
   #tooBig(header: OptionHeader): ProtocolError {
     const text = `${header.dataBytes} bytes of data with an option; at most ${OPTION_DATA_BYTES_MAX} are taken`;
-    if (header.option !== NBD_OPT_EXPORT_NAME) this.#reply(header.option, NBD_REP_ERR_TOO_BIG, text);
+    if (header.option !== NBD_OPT_EXPORT_NAME) this.#refuse(header.option, NBD_REP_ERR_TOO_BIG, text);
     return new ProtocolError('too-big', `the client announced ${text}`);
   }
 
+  /** The state that takes the option's data, all of it even where the option is refused. */
   #optionData(option: number, needBytes: number): State {
-    switch (option) {
-      case NBD_OPT_EXPORT_NAME:
-        return { name: 'OPT_EXPORT_NAME', needBytes, act: (data) => this.#exportName(data) };
-      case NBD_OPT_ABORT:
-        return { name: 'OPT_ABORT', needBytes, act: () => this.#abort() };
-      case NBD_OPT_LIST:
-        return { name: 'OPT_LIST', needBytes, act: (data) => this.#list(data) };
-      case NBD_OPT_INFO:
-        return { name: 'OPT_INFO', needBytes, act: (data) => this.#info(data) };
-      case NBD_OPT_GO:
-        return { name: 'OPT_GO', needBytes, act: (data) => this.#go(data) };
-      default:
-        return { name: 'OPT_UNKNOWN', needBytes, act: () => this.#unknown(option) };
-    }
+    return { name: OPTION_STATES[option] ?? 'OPT_UNKNOWN', needBytes, act: (data) => this.#option(option, data) };
+  }
+
+  #option(option: number, data: Uint8Array): State {
+    if (option === NBD_OPT_ABORT) return this.#abort();
+    if (this.#isClosing()) return this.#shuttingDown(option);
+    if (option === NBD_OPT_EXPORT_NAME) return this.#exportName(data);
+    if (option === NBD_OPT_GO) return this.#go(data);
+    return this.#anyOther(option, data);
+  }
+
+  #abort(): State {
+    this.#output.bytes(encodeOptionReply(NBD_OPT_ABORT, NBD_REP_ACK, new Uint8Array(0)));
+    this.#outcome = { kind: 'closed', reason: new ProtocolError('aborted', 'the client took its leave') };
+    return ENDED;
+  }
+
+  #shuttingDown(option: number): State {
+    if (option === NBD_OPT_EXPORT_NAME) throw new ProtocolError('shutdown', ABOUT_TO_END);
+    if (option === NBD_OPT_SET_META_CONTEXT) this.#negotiated = { ...this.#negotiated, selection: undefined };
+    this.#refuse(option, NBD_REP_ERR_SHUTDOWN, ABOUT_TO_END);
+    return this.#optionHeader();
   }
 
   /** This option has no error reply: a client that asks for what is not there is left alone. */
   #exportName(data: Uint8Array): State {
+    const { replyStyle } = this.#negotiated;
+    if (replyStyle === 'extended') {
+      throw new ProtocolError('violation', 'the client negotiated extended headers and then used NBD_OPT_EXPORT_NAME');
+    }
     const exportName = decodeExportName(data);
     const found = this.#exports.find(exportName);
     if (found === undefined) {
       throw new ProtocolError('unknown-export', `the client asked for ${exportInWords(exportName)}, which is not here`);
     }
-    this.#output.u64be(BigInt(found.sizeBytes)).u16be(found.flags);
+    const flags = announcedFlags(found.flags, replyStyle);
+    this.#output.u64be(BigInt(found.sizeBytes)).u16be(flags);
     if (!this.#noZeroes) this.#output.bytes(new Uint8Array(NBD_EXPORT_NAME_ZEROES_BYTES));
-    return this.#transmission(exportName);
-  }
-
-  #abort(): State {
-    this.#reply(NBD_OPT_ABORT, NBD_REP_ACK, '');
-    this.#outcome = { kind: 'closed', reason: new ProtocolError('aborted', 'the client took its leave') };
-    return ENDED;
-  }
-
-  #list(data: Uint8Array): State {
-    if (data.length > 0) return this.#refuse(NBD_OPT_LIST, NBD_REP_ERR_INVALID, 'NBD_OPT_LIST takes no data');
-    this.#output.bytes(encodeListReplies(this.#exports.list()));
-    this.#reply(NBD_OPT_LIST, NBD_REP_ACK, '');
-    return this.#optionHeader();
-  }
-
-  #info(data: Uint8Array): State {
-    this.#answerQuestion(NBD_OPT_INFO, data);
-    return this.#optionHeader();
+    return this.#transmission(exportName, flags);
   }
 
   #go(data: Uint8Array): State {
-    const exportName = this.#answerQuestion(NBD_OPT_GO, data);
-    return exportName === undefined ? this.#optionHeader() : this.#transmission(exportName);
+    const { replyStyle } = this.#negotiated;
+    const { replies, accepted } = answerExportQuestion(NBD_OPT_GO, data, this.#exports, replyStyle);
+    this.#output.bytes(replies);
+    return accepted === undefined ? this.#optionHeader() : this.#transmission(accepted.exportName, accepted.flags);
   }
 
-  #unknown(option: number): State {
-    return this.#refuse(option, NBD_REP_ERR_UNSUP, 'this server does not know the option');
-  }
-
-  /** Replies to a GO or INFO; answers the name of the export if it was accepted. */
-  #answerQuestion(option: number, data: Uint8Array): string | undefined {
-    const question = this.#readQuestion(option, data);
-    if (question === undefined) return undefined;
-    const found = this.#exports.find(question.exportName);
-    if (found === undefined) {
-      this.#reply(option, NBD_REP_ERR_UNKNOWN, 'there is no such export');
-      return undefined;
-    }
-    this.#output.bytes(encodeInformationReplies(option, question, found));
-    this.#reply(option, NBD_REP_ACK, '');
-    return question.exportName;
-  }
-
-  #readQuestion(option: number, data: Uint8Array): ExportQuestion | undefined {
-    try {
-      return decodeExportQuestion(data);
-    } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error;
-      this.#reply(option, error.code === 'too-big' ? NBD_REP_ERR_TOO_BIG : NBD_REP_ERR_INVALID, error.message);
-      return undefined;
-    }
-  }
-
-  #refuse(option: number, type: number, text: string): State {
-    this.#reply(option, type, text);
+  #anyOther(option: number, data: Uint8Array): State {
+    const { replies, negotiated } = this.#hides(option)
+      ? { ...unsupported(option), negotiated: this.#negotiated }
+      : answerOption(option, data, this.#exports, this.#negotiated);
+    this.#output.bytes(replies);
+    this.#negotiated = negotiated;
     return this.#optionHeader();
   }
 
-  #reply(option: number, type: number, text: string): void {
-    this.#output.bytes(encodeOptionReply(option, type, new TextEncoder().encode(text)));
+  /** Whether the option leads further than this server goes, so that a client may take it for unknown. */
+  #hides(option: number): boolean {
+    if (this.#replyStyleMax === 'extended') return false;
+    return option === NBD_OPT_EXTENDED_HEADERS || (this.#replyStyleMax === 'simple' && CHUNK_OPTIONS.includes(option));
   }
 
-  #transmission(exportName: string): State {
-    this.#outcome = { kind: 'transmission', exportName, received: this.#input.rest() };
+  #refuse(option: number, type: number, text: string): void {
+    this.#output.bytes(refusal(option, type, text).replies);
+  }
+
+  #transmission(exportName: string, flags: number): State {
+    const { replyStyle, selection } = this.#negotiated;
+    const contexts = selection?.exportName === exportName ? selection.contexts : [];
+    this.#outcome = { kind: 'transmission', exportName, flags, replyStyle, contexts, received: this.#input.rest() };
     return ENDED;
   }
 }
+
+const OPTION_STATES: Readonly<Record<number, ServerStateName>> = {
+  [NBD_OPT_EXPORT_NAME]: 'OPT_EXPORT_NAME',
+  [NBD_OPT_ABORT]: 'OPT_ABORT',
+  [NBD_OPT_LIST]: 'OPT_LIST',
+  [NBD_OPT_STARTTLS]: 'OPT_STARTTLS',
+  [NBD_OPT_INFO]: 'OPT_INFO',
+  [NBD_OPT_GO]: 'OPT_GO',
+  [NBD_OPT_STRUCTURED_REPLY]: 'OPT_STRUCTURED_REPLY',
+  [NBD_OPT_LIST_META_CONTEXT]: 'OPT_LIST_META_CONTEXT',
+  [NBD_OPT_SET_META_CONTEXT]: 'OPT_SET_META_CONTEXT',
+  [NBD_OPT_EXTENDED_HEADERS]: 'OPT_EXTENDED_HEADERS',
+};
+
+/** What a client asks for to be answered in chunks, and what can only be answered so. */
+const CHUNK_OPTIONS: readonly number[] = [
+  NBD_OPT_STRUCTURED_REPLY,
+  NBD_OPT_LIST_META_CONTEXT,
+  NBD_OPT_SET_META_CONTEXT,
+];
+
+const ABOUT_TO_END = 'the server is about to end';
 
 const ENDED: State = { name: 'ENDED', needBytes: 0, act: () => ENDED };

@@ -119,7 +119,8 @@ class ImageServer implements Server {
   async #negotiate(socket: Socket): Promise<{ readonly received: Uint8Array }> {
     const { image, clientsMax } = this.#options;
     const deadline = deadlineAfter(HANDSHAKE_LIMIT_MS, this.#closing.signal);
-    const outcome = await runHandshake(socket, new ServerHandshake(exportsOf(image, clientsMax)), deadline);
+    const handshake = new ServerHandshake(exportsOf(image, clientsMax), { replyStyleMax: 'simple' });
+    const outcome = await runHandshake(socket, handshake, deadline);
     if (outcome.kind === 'closed') throw outcome.reason;
     return outcome;
   }

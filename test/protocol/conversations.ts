@@ -195,6 +195,20 @@ export const unknownQuestion = wire(`
   0000     # no information requests
 `);
 
+/** What LIST_META_CONTEXT and SET_META_CONTEXT ask for 'disk'. */
+export const contextQuestion = wire(`
+  00000004 # length of the name
+  "disk"
+  00000001 # one query
+  0000000f # its length
+  "base:allocation"
+`);
+const allContexts = wire(`
+  00000004 # length of the name
+  "disk"
+  00000000 # no query
+`);
+
 /** What clients say to a server that has 'disk'. */
 export const clientSides = {
   go: join([clientFlags, option(GO, goQuestion)]),
@@ -208,20 +222,24 @@ export const clientSides = {
   exportNameZeroes: join([clientFlagsZeroes, option(1, wire('"disk"'))]),
   exportNameUnknown: join([clientFlags, option(1, wire('"nowhere"'))]),
   /** libnbd's order: everything it might use, then GO. */
-  libnbd: join([
+  libnbd: join([clientFlags, option(11), option(8), option(10, contextQuestion), option(GO, goQuestion)]),
+  /** nbdinfo's and qemu-img's order, without extended headers. */
+  structured: join([
     clientFlags,
-    option(11),
+    option(5),
     option(8),
-    option(
-      10,
-      wire(`
-        00000004 # length of the name
-        "disk"
-        00000001 # one query
-        0000000f # its length
-        "base:allocation"
-      `),
-    ),
+    option(9, allContexts),
+    option(10, contextQuestion),
+    option(INFO, goQuestion),
+    option(GO, goQuestion),
+  ]),
+  extended: join([clientFlags, option(8), option(11), option(10, contextQuestion), option(GO, goQuestion)]),
+  listContexts: join([clientFlags, option(8), option(9, contextQuestion), option(9, allContexts), option(2)]),
+  dataWhereNoneBelong: join([
+    clientFlags,
+    option(5, wire('zeroes(40)')),
+    option(8, wire('zeroes(40)')),
+    option(11, wire('zeroes(40)')),
     option(GO, goQuestion),
   ]),
   startTls: join([clientFlags, option(5), option(2)]),

@@ -25,7 +25,7 @@ interface Fate {
 }
 
 const exports = directory(
-  { name: 'disk', description: 'a disk', sizeBytes: 1_048_576, flags: 0x016d },
+  { name: 'disk', description: 'a disk', sizeBytes: 1_048_576, flags: 0x016d, contexts: ['base:allocation'] },
   {
     name: 'größe',
     sizeBytes: 2 ** 40,
@@ -67,7 +67,7 @@ function clientFate(goal: ClientGoal, said: readonly Uint8Array[]): Fate {
 
 function serverFate(said: readonly Uint8Array[]): Fate {
   const states: ServerStateName[] = ['CLIENT_FLAGS'];
-  const machine = new ServerHandshake(exports, (state) => states.push(state));
+  const machine = new ServerHandshake(exports, { onState: (state) => states.push(state) });
   const sent: Uint8Array[] = [];
   for (const piece of said) {
     const step = machine.receive(piece);
@@ -160,8 +160,13 @@ const serverStates: Record<ServerStateName, true> = {
   OPT_EXPORT_NAME: true,
   OPT_ABORT: true,
   OPT_LIST: true,
+  OPT_STARTTLS: true,
   OPT_INFO: true,
   OPT_GO: true,
+  OPT_STRUCTURED_REPLY: true,
+  OPT_LIST_META_CONTEXT: true,
+  OPT_SET_META_CONTEXT: true,
+  OPT_EXTENDED_HEADERS: true,
   OPT_UNKNOWN: true,
   ENDED: true,
 };
