@@ -99,8 +99,9 @@ export class RawClient {
         this.#wake = resolve;
       });
     }
-    const received = Buffer.concat(this.#pieces);
-    this.#pieces = [received.subarray(length)];
+    if ((this.#pieces[0]?.length ?? 0) < length) this.#pieces = [Buffer.concat(this.#pieces)];
+    const received = this.#pieces[0] ?? Buffer.alloc(0);
+    this.#pieces[0] = received.subarray(length);
     this.#receivedBytes -= length;
     return received.subarray(0, length);
   }
