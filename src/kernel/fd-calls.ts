@@ -16,6 +16,10 @@ import {
   FALLOC_FL_PUNCH_HOLE,
   FALLOC_FL_ZERO_RANGE,
   O_NONBLOCK,
+  POSIX_FADV_WILLNEED,
+  SEEK_DATA,
+  SEEK_END,
+  SEEK_HOLE,
   SEEK_SET,
   SHUT_RD,
   SHUT_RDWR,
@@ -69,6 +73,25 @@ export function fallocate(fd: number, mode: number, offsetBytes: number, lengthB
     result = libc.fallocate(fd, mode, offsetBytes, lengthBytes);
   }
   return result;
+}
+
+/** What `seek` looks for. */
+export const NEXT_DATA = SEEK_DATA;
+export const NEXT_HOLE = SEEK_HOLE;
+export const END_OF_FILE = SEEK_END;
+
+/**
+ * lseek(2): answers where from `offsetBytes` on the next data or hole begins (there is a hole at the end of every file),
+ * or where the file ends, or −errno: ENXIO when nothing of the kind follows, EINVAL where it cannot be told. It moves the
+ * offset of the open file, which means nothing to reads and writes that name theirs.
+ */
+export function seek(fd: number, offsetBytes: number, what: number): number {
+  return libc.lseek(fd, offsetBytes, what);
+}
+
+/** Has the kernel begin to read a range into the page cache; it takes as much as its readahead does. Answers 0 or −errno. */
+export function adviseWillNeed(fd: number, offsetBytes: number, lengthBytes: number): number {
+  return libc.posixFadvise(fd, offsetBytes, lengthBytes, POSIX_FADV_WILLNEED);
 }
 
 /**

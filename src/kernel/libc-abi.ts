@@ -11,12 +11,23 @@ export const F_RDLCK = 0;
 export const F_WRLCK = 1;
 export const F_UNLCK = 2;
 export const O_NONBLOCK = 0o4000;
+export const AT_EMPTY_PATH = 0x1000;
+export const POSIX_FADV_WILLNEED = 3;
 
 /** `l_type` and `l_whence` are 16 bits, `l_start` and `l_len` 64, `l_pid` 32, which OFD locks want to be 0. */
 export const STRUCT_FLOCK = { sizeof: 32, l_type: 0, l_whence: 2, l_start: 8, l_len: 16, l_pid: 24 } as const;
 
 // <stdio.h>
 export const SEEK_SET = 0;
+export const SEEK_END = 2;
+export const SEEK_DATA = 3;
+export const SEEK_HOLE = 4;
+
+// <sys/stat.h>
+export const STATX_DIOALIGN = 0x2000;
+
+/** All three fields are 32 bits. */
+export const STRUCT_STATX = { sizeof: 256, stx_mask: 0, stx_dio_mem_align: 152, stx_dio_offset_align: 156 } as const;
 
 // <linux/falloc.h>
 export const FALLOC_FL_KEEP_SIZE = 0x01;

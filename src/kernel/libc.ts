@@ -25,6 +25,15 @@ export const libc = {
   shutdown: (fd: number, how: number): number => call('shutdown', [fd, how]),
   /** pthread_sigmask(3) of the calling thread; `set` is a sigset_t. */
   pthreadSigmask: (how: number, set: Uint8Array): number => 0 - call('pthreadSigmask', [how, set, 0]),
+  /** lseek(2); answers the new position, up to 2^53 − 1. */
+  lseek: (fd: number, offsetBytes: number, whence: number): number => call('lseek', [fd, offsetBytes, whence]),
+  posixFadvise: (fd: number, offsetBytes: number, lengthBytes: number, advice: number): number =>
+    0 - call('posixFadvise', [fd, offsetBytes, lengthBytes, advice]),
+  /** statx(2); `path` ends with a zero, `result` is a struct statx. */
+  statx: (folderFd: number, path: Uint8Array, flags: number, mask: number, result: Uint8Array): number =>
+    call('statx', [folderFd, path, flags, mask, result]),
+  /** Where in memory `bytes` lie: memset(3) of none of them answers it. */
+  addressOf: (bytes: Uint8Array): number => call('memset', [bytes, 0, 0]),
   /** unshare(2), for the calling thread. */
   unshare: (flags: number): number => call('unshare', [flags]),
   /** close(2), for fds that Node knows nothing of. */
@@ -34,8 +43,16 @@ export const libc = {
 };
 
 // A type that does not fit the value aborts the process, so types stand here and nowhere else. I64 and U64 take numbers;
-// I64 is also the null pointer's type. ioctl and fcntl are variadic in C: on x86-64 and arm64 integers go the same way.
+// I64 is also the null pointer's type, and a pointer's as a result. ioctl and fcntl are variadic in C: on x86-64 and
+// arm64 integers go the same way. What names no other result answers an int.
 const { I32, I64, U64, U8Array } = DataType;
+
+interface CFunction {
+  readonly symbol: string;
+  readonly types: readonly DataType[];
+  readonly result?: DataType.I64;
+}
+
 const functions = {
   ioctl: { symbol: 'ioctl', types: [I32, U64, U64] },
   fcntl: { symbol: 'fcntl', types: [I32, I32, I64] },
@@ -44,10 +61,14 @@ const functions = {
   socketpair: { symbol: 'socketpair', types: [I32, I32, I32, U8Array] },
   shutdown: { symbol: 'shutdown', types: [I32, I32] },
   pthreadSigmask: { symbol: 'pthread_sigmask', types: [I32, U8Array, I64] },
+  lseek: { symbol: 'lseek', types: [I32, I64, I32], result: I64 },
+  posixFadvise: { symbol: 'posix_fadvise', types: [I32, I64, I64, I32] },
+  statx: { symbol: 'statx', types: [I32, U8Array, I32, U64, U8Array] },
+  memset: { symbol: 'memset', types: [U8Array, I32, U64], result: I64 },
   unshare: { symbol: 'unshare', types: [I32] },
   close: { symbol: 'close', types: [I32] },
   exit: { symbol: '_exit', types: [I32] },
-} as const;
+} as const satisfies Readonly<Record<string, CFunction>>;
 
 /**
  * Opens the C library and resolves every function, once, on the main thread: ffi-rs keeps what it found in one table
@@ -78,12 +99,12 @@ function resolve(symbol: string): void {
 
 function call(name: keyof typeof functions, values: (number | Uint8Array)[]): number {
   loadLibc();
-  const { symbol, types } = functions[name];
-  const { value, errnoCode } = load<DataType.I32, true, false>({
+  const called: CFunction = functions[name];
+  const { value, errnoCode } = load<DataType.I32 | DataType.I64, true, false>({
     library,
-    funcName: symbol,
-    retType: I32,
-    paramsType: [...types],
+    funcName: called.symbol,
+    retType: called.result ?? I32,
+    paramsType: [...called.types],
     paramsValue: values,
     errno: true,
   });

@@ -97,6 +97,15 @@ export function setLongestRequest(name: string, requestBytesMax: number | undefi
   }
 }
 
+/**
+ * A setting of the queue of the disk with the number 'MAJOR:MINOR', or of the disk that such a partition is of; absent
+ * where there is none.
+ */
+export function queueAttribute(number: string, attribute: string, root = ''): number | undefined {
+  const folder = `${root}/sys/dev/block/${number}`;
+  return readNumber(`${folder}/queue/${attribute}`) ?? readNumber(`${folder}/../queue/${attribute}`);
+}
+
 const pollMsMin = 2;
 const pollMsMax = 50;
 

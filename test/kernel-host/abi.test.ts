@@ -53,6 +53,7 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <stddef.h>
       #include <stdio.h>
       #include <sys/socket.h>
+      #include <sys/stat.h>
       int main(void) {
         ${ours.map(([name, , expression]) => `printf("${name} %lld\\n", (long long)(${expression}));`).join('\n')}
         return 0;

@@ -7,11 +7,16 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
+  adviseWillNeed,
   duplicateFd,
+  END_OF_FILE,
   fallocate,
   lockByteRead,
+  NEXT_DATA,
+  NEXT_HOLE,
   PUNCH_HOLE,
   probeByteLock,
+  seek,
   setBlocking,
   shutdownFd,
   socketPair,
@@ -150,6 +155,45 @@ describe('fallocate', () => {
     expect(fallocate(99_999, PUNCH_HOLE, 0, 1)).toBe(-9);
     expect(fallocate(fd, PUNCH_HOLE, 0, 0)).toBe(-22);
   });
+});
+
+describe('seek', () => {
+  it('finds data, holes and the end, beyond 4 GiB too', () => {
+    const fd = own(openSync(join(folder, 'image'), 'w+'));
+    const far = 2 ** 42;
+    writeSync(fd, Buffer.alloc(65_536, 1), 0, 65_536, far);
+    expect(seek(fd, 0, NEXT_DATA)).toBe(far);
+    expect(seek(fd, far + 1, NEXT_DATA)).toBe(far + 1);
+    expect(seek(fd, far, NEXT_HOLE)).toBe(far + 65_536);
+    expect(seek(fd, 5, NEXT_HOLE)).toBe(5);
+    expect(seek(fd, 0, END_OF_FILE)).toBe(far + 65_536);
+  });
+
+  it('answers ENXIO where nothing follows, and an errno for what is no file', () => {
+    const fd = own(openSync(join(folder, 'image'), 'w+'));
+    writeSync(fd, 'x');
+    expect(seek(fd, 1, NEXT_DATA)).toBe(-6);
+    expect(seek(fd, 1, NEXT_HOLE)).toBe(-6);
+    expect(seek(99_999, 0, NEXT_DATA)).toBe(-9);
+    expect(seek(pair()[0], 0, NEXT_DATA)).toBe(-29);
+  });
+
+  it('leaves reads and writes that name their offset alone', () => {
+    const fd = own(openSync(join(folder, 'image'), 'w+'));
+    writeSync(fd, 'abcdef', 0);
+    seek(fd, 0, END_OF_FILE);
+    const got = Buffer.alloc(2);
+    expect(readSync(fd, got, 0, 2, 1)).toBe(2);
+    expect(got.toString()).toBe('bc');
+  });
+});
+
+it('the kernel takes a hint that a range will be read, and says what is no file', () => {
+  const fd = own(openSync(join(folder, 'image'), 'w+'));
+  writeSync(fd, Buffer.alloc(65_536));
+  expect(adviseWillNeed(fd, 4096, 8192)).toBe(0);
+  expect(adviseWillNeed(fd, 2 ** 42, 8192)).toBe(0);
+  expect(adviseWillNeed(99_999, 0, 8192)).toBe(-9);
 });
 
 describe('locks', () => {

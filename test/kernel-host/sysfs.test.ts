@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import { release } from 'node:os';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { KernelError } from '#tsnbd/kernel/errors.js';
-import { deviceNumber, deviceState, nbdPresence, requireDevice, waitFor } from '#tsnbd/kernel/sysfs.js';
+import { deviceNumber, deviceState, nbdPresence, queueAttribute, requireDevice, waitFor } from '#tsnbd/kernel/sysfs.js';
 import { makeTree, twoDevices } from './tree.js';
 
 let root = '';
@@ -53,6 +53,20 @@ describe('the state of a device', () => {
     expect(deviceNumber('nbd0p10', root)).toBe('43:10');
     expect(deviceNumber('nbd0p3', root)).toBe(undefined);
   });
+});
+
+it('a setting of a queue is that of the disk, also for a partition', () => {
+  tree({
+    'sys/devices/sda/queue/rotational': '1\n',
+    'sys/devices/sda/sda1/partition': '1\n',
+    'sys/devices/queue/rotational': '7\n',
+    'sys/dev/block/8:0': '-> ../../devices/sda',
+    'sys/dev/block/8:1': '-> ../../devices/sda/sda1',
+  });
+  expect(queueAttribute('8:0', 'rotational', root)).toBe(1);
+  expect(queueAttribute('8:1', 'rotational', root)).toBe(1);
+  expect(queueAttribute('8:1', 'no_such_thing', root)).toBe(undefined);
+  expect(queueAttribute('8:2', 'rotational', root)).toBe(undefined);
 });
 
 describe('the driver', () => {
