@@ -35,14 +35,21 @@ export function deviceLiesOn(number: string, device: string, root = '', depth = 
 }
 
 function fileLiesOn(path: string, device: string, root: string, depth: number): boolean {
+  return devicesBelow(path, root).some((lower) => deviceLiesOn(lower, device, root, depth));
+}
+
+/**
+ * The numbers ('MAJOR:MINOR') of the block devices that the file at `path` lies on, or of the one that it is; none for a
+ * file in memory, on a network, in an overlay, or that is not there.
+ */
+export function devicesBelow(path: string, root = ''): readonly string[] {
   try {
     const stat = statSync(path);
-    if (stat.isBlockDevice()) return deviceLiesOn(deviceNumberText(stat.rdev), device, root, depth);
+    if (stat.isBlockDevice()) return [deviceNumberText(stat.rdev)];
     const number = deviceNumberText(stat.dev);
-    if (!number.startsWith('0:')) return deviceLiesOn(number, device, root, depth);
-    return mountedDevices(realpathSync(path), root).some((lower) => deviceLiesOn(lower, device, root, depth));
+    return number.startsWith('0:') ? mountedDevices(realpathSync(path), root) : [number];
   } catch {
-    return false;
+    return [];
   }
 }
 

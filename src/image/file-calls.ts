@@ -1,5 +1,5 @@
-import { fdatasyncSync, readSync, writeSync } from 'node:fs';
-import { fallocate } from '../kernel/fd-calls.js';
+import { closeSync, fdatasyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { adviseWillNeed, fallocate, seek } from '../kernel/fd-calls.js';
 
 /**
  * The calls on an image's file: each blocks and answers a number ≥ 0 or −errno, and throws nothing. A signal
@@ -12,17 +12,32 @@ export interface FileCalls {
   write(fd: number, source: Uint8Array, at: number, length: number, offsetBytes: number): number;
   /** `mode` is PUNCH_HOLE or ZERO_RANGE of kernel/fd-calls. */
   fallocate(fd: number, mode: number, offsetBytes: number, length: number): number;
+  /** Answers an offset; `what` is NEXT_DATA, NEXT_HOLE or END_OF_FILE of kernel/fd-calls. */
+  seek(fd: number, offsetBytes: number, what: number): number;
+  /** Has the kernel begin to read a range. */
+  willNeed(fd: number, offsetBytes: number, length: number): number;
   /** fdatasync(2). */
   sync(fd: number): number;
+  /** Answers a second, independent fd of the same file, whatever its name has become; `flags` are those of open(2). */
+  reopen(fd: number, flags: number): number;
+  close(fd: number): number;
 }
 
 export const fileCalls: FileCalls = {
   read: (fd, target, at, length, offsetBytes) => answer(() => readSync(fd, target, at, length, offsetBytes)),
   write: (fd, source, at, length, offsetBytes) => answer(() => writeSync(fd, source, at, length, offsetBytes)),
   fallocate,
+  seek,
+  willNeed: adviseWillNeed,
   sync: (fd) =>
     answer(() => {
       fdatasyncSync(fd);
+      return 0;
+    }),
+  reopen: (fd, flags) => answer(() => openSync(`/proc/self/fd/${fd}`, flags)),
+  close: (fd) =>
+    answer(() => {
+      closeSync(fd);
       return 0;
     }),
 };

@@ -1,3 +1,22 @@
+/** Ways in which `zero` may go about it: bits. Its storage may be given back; without it (NO_HOLE) it stays allocated. */
+export const ZERO_MAY_PUNCH = 1;
+/** Only if it takes no longer than a write of a few bytes: no zeroes are written. */
+export const ZERO_FAST = 2;
+
+/** What `status` tells of the bytes from the asked offset on. */
+export interface Extent {
+  /** At least 1, at most what was asked for; what follows may be of the same kind. */
+  lengthBytes: number;
+  /** No storage is allocated for them. */
+  hole: boolean;
+  /** They read as zeroes. */
+  zero: boolean;
+}
+
+export function emptyExtent(): Extent {
+  return { lengthBytes: 0, hole: false, zero: false };
+}
+
 /**
  * What every image format offers a worker. All calls block; offsets and lengths are bytes, checked by the caller
  * (protocol/request-rules) against `sizeBytes`; buffers stay the caller's. A call answers 0 or a positive Linux errno and
@@ -12,10 +31,19 @@ export interface Image {
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number;
   /** With `durable` (FUA) the bytes are on stable storage before the answer. */
   write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number;
-  /** Makes the range read as zeroes; without `mayPunch` (NO_HOLE) its storage stays allocated. */
-  zero(offsetBytes: number, length: number, mayPunch: boolean, durable: boolean): number;
+  /**
+   * Makes the range read as zeroes. `ways`: ZERO_MAY_PUNCH and ZERO_FAST, or 0; with ZERO_FAST it answers EOPNOTSUPP, and
+   * the image is as it was, where zeroes would have to be written.
+   */
+  zero(offsetBytes: number, length: number, ways: number, durable: boolean): number;
   /** Gives the range's storage back where that is possible; afterwards its content is zeroes or what it was. */
   trim(offsetBytes: number, length: number, durable: boolean): number;
+  /**
+   * Fills `extent` with what begins at `offsetBytes`. `length` is not 0. What cannot be told is neither hole nor zeroes.
+   */
+  status(offsetBytes: number, length: number, extent: Extent): number;
+  /** A hint that the range will be read soon; waits for no read. */
+  cache(offsetBytes: number, length: number): number;
   /** Answers after every write that was answered before, on any connection, is on stable storage. */
   flush(): number;
   /** Lets go of what this worker holds of the image; the opener's handle stays. */

@@ -3,20 +3,42 @@ import { processesWithFileOpen } from '../kernel/proc.js';
 import type { BlockSizes } from '../protocol/export-info.js';
 import { PAYLOAD_BYTES_MAX } from '../protocol/limits.js';
 import { imageLiesOn } from './backing-device.js';
+import { CACHE_MODES, type CacheMode, type DetectZeroes, type DiscardMode } from './cache-modes.js';
+import { DetectZeroesImage } from './detect-zeroes.js';
+import { DirectCalls } from './direct-io.js';
+import { DiscardIgnoredImage } from './discard-ignored.js';
 import { ImageError, reasonOf } from './errors.js';
+import { type FileCalls, fileCalls } from './file-calls.js';
 import { foreignFormat, MAGIC_BYTES } from './format-magic.js';
 import { GuessedRawImage } from './guessed-raw.js';
-import type { Image } from './image.js';
+import { type Image, ZERO_MAY_PUNCH } from './image.js';
 import { isWrittenByAnother, type LockConflict, rawLockPlan, takeLocks } from './lock.js';
+import { openDirect } from './open-direct.js';
 import { type OpenFile, openFile } from './open-file.js';
 import { type RawHandle, RawImage } from './raw.js';
 import { newSharedFields } from './shared-layout.js';
+import { type ImageTraits, isRotational, type ZeroingAbility, zeroingAbility } from './traits.js';
+import { UnsafeImage } from './unsafe.js';
+import { WritethroughImage } from './writethrough.js';
 
 const sectorBytes = 512;
 const holdersNamedMax = 3;
+/** What disks and file systems work in. */
+const preferredBytes = 4096;
+const NO_ZEROING: ZeroingAbility = { punches: false, slowZeroRange: false };
+
+/** How an image is worked with. */
+interface ImageModes {
+  readonly cache: CacheMode;
+  readonly discard: DiscardMode;
+  readonly detectZeroes: DetectZeroes;
+}
 
 /** What a worker makes its Image of; it crosses threads. */
-export type ImageHandle = RawHandle;
+export interface ImageHandle extends RawHandle, ImageModes {
+  /** Nobody said that it is raw. */
+  readonly guessed: boolean;
+}
 
 /** An image that is open and locked, until `close`. */
 export interface OpenedImage {
@@ -25,6 +47,7 @@ export interface OpenedImage {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   readonly blockSizes: BlockSizes;
+  readonly traits: ImageTraits;
   /** What the user should know about it, a sentence each. */
   readonly notices: readonly string[];
   /** Once no worker is left. */
@@ -37,6 +60,12 @@ export interface OpenOptions {
   readonly readOnly: boolean;
   /** The device that the image is to become ('nbd0'); it must not lie on it. */
   readonly becomes?: string;
+  /** Absent: 'writeback'. */
+  readonly cache?: CacheMode | undefined;
+  /** Absent: 'unmap'. */
+  readonly discard?: DiscardMode | undefined;
+  /** Absent: 'off'. With 'unmap', storage is given back only if `discard` lets it be. */
+  readonly detectZeroes?: DetectZeroes | undefined;
 }
 
 /**
@@ -44,7 +73,8 @@ export interface OpenOptions {
  *
  * @throws ImageError, or KernelError 'system' on a file system without locks
  */
-export function openImage(path: string, { format, readOnly, becomes }: OpenOptions): OpenedImage {
+export function openImage(path: string, options: OpenOptions): OpenedImage {
+  const { format, readOnly, becomes } = options;
   if (becomes !== undefined && imageLiesOn(path, becomes)) {
     throw new ImageError('own-device', `${path} lies on /dev/${becomes}, the device that it was to become`);
   }
@@ -52,7 +82,7 @@ export function openImage(path: string, { format, readOnly, becomes }: OpenOptio
   let opened: OpenedImage | LockConflict;
   try {
     if (format === undefined) refuseForeign(path, file);
-    opened = openRaw(path, file, readOnly, format === undefined);
+    opened = openRaw(path, file, options);
   } catch (error) {
     closeSync(file.fd);
     throw error;
@@ -63,13 +93,21 @@ export function openImage(path: string, { format, readOnly, becomes }: OpenOptio
 }
 
 /** The image in a worker, of the handle that the main thread opened. */
-export function imageFrom(handle: ImageHandle): Image {
-  const raw = new RawImage(handle);
-  return handle.guessed ? new GuessedRawImage(raw) : raw;
+export function imageFrom(handle: ImageHandle, calls: FileCalls = fileCalls): Image {
+  const { direct, cache, discard, detectZeroes, guessed } = handle;
+  let image: Image = new RawImage(handle, direct === undefined ? calls : new DirectCalls({ ...handle, direct }, calls));
+  const { durable } = CACHE_MODES[cache];
+  if (durable === 'always') image = new WritethroughImage(image);
+  if (durable === 'never') image = new UnsafeImage(image);
+  if (discard === 'ignore') image = new DiscardIgnoredImage(image);
+  if (detectZeroes !== 'off') image = new DetectZeroesImage(image, detectZeroes === 'unmap' ? ZERO_MAY_PUNCH : 0);
+  return guessed ? new GuessedRawImage(image) : image;
 }
 
-function openRaw(path: string, file: OpenFile, readOnly: boolean, guessed: boolean): OpenedImage | LockConflict {
+function openRaw(path: string, file: OpenFile, options: OpenOptions): OpenedImage | LockConflict {
   const { fd, fileBytes } = file;
+  const { readOnly, format, cache = 'writeback', discard = 'unmap', detectZeroes = 'off' } = options;
+  const guessed = format === undefined;
   const sizeBytes = Math.ceil(fileBytes / sectorBytes) * sectorBytes;
   if (!Number.isSafeInteger(sizeBytes)) {
     throw new ImageError('not-an-image', `${path} is larger than ${Number.MAX_SAFE_INTEGER} bytes`);
@@ -87,14 +125,28 @@ function openRaw(path: string, file: OpenFile, readOnly: boolean, guessed: boole
       `${path} is taken for raw, and writes that would make it look like another format are refused; say -f raw if it is`,
     );
   }
+  if (CACHE_MODES[cache].durable === 'never' && !readOnly) {
+    notices.push(`${path} is opened as unsafe: a flush is answered at once, and a crash of this machine may ruin it`);
+  }
+  const direct = CACHE_MODES[cache].direct ? openDirect(path, file, sizeBytes, readOnly) : undefined;
+  const { punches, slowZeroRange } = readOnly ? NO_ZEROING : zeroingAbility(file);
+  const raw = { format: 'raw', fd, direct, fileBytes, sizeBytes, readOnly, slowZeroRange } as const;
   return {
-    handle: { format: 'raw', guessed, fd, fileBytes, sizeBytes, readOnly, shared: newSharedFields() },
+    handle: { ...raw, guessed, cache, discard, detectZeroes, shared: newSharedFields() },
     formatName: 'raw',
     sizeBytes,
     readOnly,
-    blockSizes: { minimum: 1, preferred: 4096, maximumPayload: PAYLOAD_BYTES_MAX },
+    blockSizes: {
+      minimum: 1,
+      preferred: Math.max(preferredBytes, direct?.blockBytes ?? 0),
+      maximumPayload: PAYLOAD_BYTES_MAX,
+    },
+    traits: { rotational: isRotational(path), fastZero: punches, trim: punches && discard === 'unmap' },
     notices,
-    close: () => closeSync(fd),
+    close: () => {
+      if (direct !== undefined) closeSync(direct.fd);
+      closeSync(fd);
+    },
   };
 }
 

@@ -1,7 +1,11 @@
+import { constants as fsConstants } from 'node:fs';
 import { constants } from 'node:os';
 import { PUNCH_HOLE, ZERO_RANGE } from '../kernel/fd-calls.js';
+import { allocationStatus } from './allocation.js';
+import type { DirectFile } from './direct-io.js';
+import { DurableFd } from './durable-fd.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
-import type { Image } from './image.js';
+import { type Extent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from './image.js';
 import type { SharedFields } from './shared-layout.js';
 import { StableStorage } from './stable-storage.js';
 
@@ -10,15 +14,17 @@ const { EINTR, EINVAL, EIO, ENOSYS, EOPNOTSUPP } = constants.errno;
 /** A raw image that the main thread opened; can be sent to workers. */
 export interface RawHandle {
   readonly format: 'raw';
-  /** Nobody said that it is raw. */
-  readonly guessed: boolean;
   /** The opener's; it stays open until every worker is gone. */
   readonly fd: number;
+  /** The opener's too: by which reads and writes go past the page cache. */
+  readonly direct?: DirectFile | undefined;
   /** The size of the file or block device when it was opened. */
   readonly fileBytes: number;
   /** `fileBytes`, rounded up to sectors of 512 bytes. */
   readonly sizeBytes: number;
   readonly readOnly: boolean;
+  /** ZERO_RANGE writes zeroes: of a block device that has no command for it. */
+  readonly slowZeroRange?: boolean | undefined;
   readonly shared: SharedFields;
 }
 
@@ -28,6 +34,11 @@ const zeroes = new Uint8Array(1024 * 1024);
 /** A signal can interrupt a call on a network file system; one that never gets through is an error. */
 const interruptionsMax = 100;
 
+/** The kernel reads ahead as much as its own readahead would, 128 KiB at least by default, however much it is told. */
+const cachePieceBytes = 131_072;
+/** More would fill the disk's queue and be waited for. */
+const cacheBytesMax = 4_194_304;
+
 /**
  * A file or block device whose bytes are the disk's. Every worker uses the opener's fd: reads and writes name their
  * offset. A last sector that the file has not all of reads as zeroes there, and grows with the first write into it.
@@ -36,23 +47,33 @@ export class RawImage implements Image {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   readonly #fd: number;
+  /** For reads and writes. */
+  readonly #dataFd: number;
+  /** Absent when the image is read-only: to open it again would not be. */
+  readonly #durable: DurableFd | undefined;
   readonly #fileBytes: number;
+  readonly #slowZeroRange: boolean;
   readonly #calls: FileCalls;
   readonly #storage: StableStorage;
 
   constructor(handle: RawHandle, calls: FileCalls = fileCalls) {
+    const { fd, direct, readOnly } = handle;
     this.sizeBytes = handle.sizeBytes;
-    this.readOnly = handle.readOnly;
-    this.#fd = handle.fd;
+    this.readOnly = readOnly;
+    this.#fd = fd;
+    this.#dataFd = direct?.fd ?? fd;
+    const durableFlags = fsConstants.O_RDWR | fsConstants.O_DSYNC | (direct === undefined ? 0 : fsConstants.O_DIRECT);
+    this.#durable = readOnly ? undefined : new DurableFd(fd, durableFlags, calls);
     this.#fileBytes = handle.fileBytes;
+    this.#slowZeroRange = handle.slowZeroRange ?? false;
     this.#calls = calls;
-    this.#storage = new StableStorage(handle.shared, () => 0 - calls.sync(handle.fd));
+    this.#storage = new StableStorage(handle.shared, () => 0 - calls.sync(fd));
   }
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
     let interruptions = 0;
     for (let done = 0; done < length; ) {
-      const result = this.#calls.read(this.#fd, target, at + done, length - done, offsetBytes + done);
+      const result = this.#calls.read(this.#dataFd, target, at + done, length - done, offsetBytes + done);
       if (result === -EINTR && ++interruptions < interruptionsMax) continue;
       if (result < 0) return -result;
       if (result === 0) {
@@ -68,14 +89,18 @@ export class RawImage implements Image {
 
   write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
-    return this.#finish(this.#writeAll(offsetBytes, length, source, at), durable);
+    if (durable) return this.#writeDurably(offsetBytes, length, source, at);
+    return this.#writeAll(this.#dataFd, offsetBytes, length, source, at);
   }
 
-  zero(offsetBytes: number, length: number, mayPunch: boolean, durable: boolean): number {
+  zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
-    let errno = mayPunch ? this.#fallocate(PUNCH_HOLE, offsetBytes, length) : EOPNOTSUPP;
-    if (isUnsupported(errno)) errno = this.#fallocate(ZERO_RANGE, offsetBytes, length);
-    if (isUnsupported(errno)) errno = this.#writeZeroes(offsetBytes, length);
+    const fast = (ways & ZERO_FAST) !== 0;
+    let errno = (ways & ZERO_MAY_PUNCH) !== 0 ? this.#fallocate(PUNCH_HOLE, offsetBytes, length) : EOPNOTSUPP;
+    if (isUnsupported(errno) && !(fast && this.#slowZeroRange)) {
+      errno = this.#fallocate(ZERO_RANGE, offsetBytes, length);
+    }
+    if (isUnsupported(errno)) errno = fast ? EOPNOTSUPP : this.#writeZeroes(offsetBytes, length);
     return this.#finish(errno, durable);
   }
 
@@ -85,21 +110,42 @@ export class RawImage implements Image {
     return this.#finish(isUnsupported(errno) ? 0 : errno, durable);
   }
 
+  status(offsetBytes: number, length: number, extent: Extent): number {
+    return allocationStatus(this.#calls, this.#fd, this.#fileBytes, offsetBytes, length, extent);
+  }
+
+  cache(offsetBytes: number, length: number): number {
+    const end = offsetBytes + Math.min(length, cacheBytesMax);
+    for (let at = offsetBytes; at < end; at += cachePieceBytes) {
+      const errno = 0 - this.#calls.willNeed(this.#fd, at, Math.min(cachePieceBytes, end - at));
+      if (errno !== 0) return isUnsupported(errno) ? 0 : errno;
+    }
+    return 0;
+  }
+
   flush(): number {
     return this.readOnly ? 0 : this.#storage.flush();
   }
 
-  /** The fd is the opener's. */
-  close(): void {}
+  /** The handle's fds are the opener's. */
+  close(): void {
+    this.#durable?.close();
+  }
 
   #finish(errno: number, durable: boolean): number {
     return errno === 0 && durable ? this.flush() : errno;
   }
 
-  #writeAll(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
+  #writeDurably(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
+    const fd = this.#durable?.fd ?? -1;
+    if (fd < 0) return this.#finish(this.#writeAll(this.#dataFd, offsetBytes, length, source, at), true);
+    return this.#storage.afterDurableWrite(this.#writeAll(fd, offsetBytes, length, source, at));
+  }
+
+  #writeAll(fd: number, offsetBytes: number, length: number, source: Uint8Array, at: number): number {
     let interruptions = 0;
     for (let done = 0; done < length; ) {
-      const result = this.#calls.write(this.#fd, source, at + done, length - done, offsetBytes + done);
+      const result = this.#calls.write(fd, source, at + done, length - done, offsetBytes + done);
       if (result === -EINTR && ++interruptions < interruptionsMax) continue;
       if (result < 0) return -result;
       if (result === 0) return EIO; // write(2) does not do this; going on could take for ever
@@ -110,7 +156,8 @@ export class RawImage implements Image {
 
   #writeZeroes(offsetBytes: number, length: number): number {
     for (let done = 0; done < length; done += zeroes.length) {
-      const errno = this.#writeAll(offsetBytes + done, Math.min(zeroes.length, length - done), zeroes, 0);
+      const pieceBytes = Math.min(zeroes.length, length - done);
+      const errno = this.#writeAll(this.#dataFd, offsetBytes + done, pieceBytes, zeroes, 0);
       if (errno !== 0) return errno;
     }
     return 0;

@@ -1,6 +1,8 @@
 import { constants } from 'node:os';
 import { type SharedFields, SYNC_FAILED, SYNC_LOCK, SYNCS_DONE, SYNCS_STARTED } from './shared-layout.js';
 
+const { EDQUOT, EFBIG, EINTR, EIO, ENOSPC } = constants.errno;
+
 /**
  * Brings what was written to stable storage, for all workers of one opening of an image.
  *
@@ -28,7 +30,7 @@ export class StableStorage {
     const startedBefore = Atomics.load(this.#fields, SYNCS_STARTED);
     this.#lock();
     try {
-      if (this.failed) return constants.errno.EIO;
+      if (this.failed) return EIO;
       const done = Atomics.load(this.#fields, SYNCS_DONE);
       if (((done - startedBefore) | 0) > 0) return 0;
       return this.#syncLocked();
@@ -37,12 +39,29 @@ export class StableStorage {
     }
   }
 
+  /**
+   * The answer for a write that was durable by itself (O_DSYNC) and answered `errno`. The write may not have begun, as
+   * when the disk is full, or its sync may have failed: that it was no such failure only a sync of everything can tell.
+   */
+  afterDurableWrite(errno: number): number {
+    if (errno === 0) return this.failed ? EIO : 0;
+    if (mayNotHaveBegun(errno)) this.flush();
+    else this.#markFailed();
+    return errno;
+  }
+
+  /** Another sync that failed meanwhile, a durable write's, may have lost what this one believes to be safe. */
   #syncLocked(): number {
     const number = Atomics.add(this.#fields, SYNCS_STARTED, 1) + 1;
     const errno = this.#sync();
-    if (errno === 0) Atomics.store(this.#fields, SYNCS_DONE, number);
-    else Atomics.store(this.#fields, SYNC_FAILED, 1);
-    return errno;
+    if (errno !== 0) this.#markFailed();
+    if (this.failed) return errno === 0 ? EIO : errno;
+    Atomics.store(this.#fields, SYNCS_DONE, number);
+    return 0;
+  }
+
+  #markFailed(): void {
+    Atomics.store(this.#fields, SYNC_FAILED, 1);
   }
 
   /** Who has waited leaves a 2 behind, for there may be others; the worst of it is a notify for nobody. */
@@ -54,4 +73,8 @@ export class StableStorage {
   #unlock(): void {
     if (Atomics.exchange(this.#fields, SYNC_LOCK, 0) === 2) Atomics.notify(this.#fields, SYNC_LOCK, 1);
   }
+}
+
+function mayNotHaveBegun(errno: number): boolean {
+  return errno === ENOSPC || errno === EDQUOT || errno === EFBIG || errno === EINTR;
 }

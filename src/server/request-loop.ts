@@ -1,5 +1,5 @@
 import { invariant } from '../base/invariant.js';
-import type { Image } from '../image/image.js';
+import { type Image, ZERO_MAY_PUNCH } from '../image/image.js';
 import { errnoText } from '../kernel/errno.js';
 import {
   NBD_CMD_CACHE,
@@ -150,7 +150,12 @@ class RequestLoop {
     this.#hasWritten = true;
     if (type === NBD_CMD_WRITE) return this.#image.write(offsetBytes, lengthBytes, this.#input, this.#start, durable);
     if (type === NBD_CMD_TRIM) return this.#image.trim(offsetBytes, lengthBytes, durable);
-    return this.#image.zero(offsetBytes, lengthBytes, (flags & NBD_CMD_FLAG_NO_HOLE) === 0, durable);
+    return this.#image.zero(
+      offsetBytes,
+      lengthBytes,
+      (flags & NBD_CMD_FLAG_NO_HOLE) === 0 ? ZERO_MAY_PUNCH : 0,
+      durable,
+    );
   }
 
   /** A WRITE longer than the input buffer, or, with an `error`, the throwing away of its data. */

@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { afterEach, expect, it } from 'vitest';
+import { ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
@@ -33,13 +34,22 @@ it('nor into a vdi, whose magic stands further on', () => {
   expect(image.write(64, 4, Buffer.from([0x7f, 0x10, 0xda, 0xbe]), 0, false)).toBe(EPERM);
 });
 
+it('nor by zeroes, which some formats have in their first bytes', () => {
+  const { path, image } = open();
+  expect(image.write(0, 4, Buffer.from('QEDx'), 0, false)).toBe(0);
+  for (const ways of [ZERO_MAY_PUNCH, 0]) expect(image.zero(3, 1, ways, false)).toBe(EPERM);
+  expect(image.trim(3, 509, true)).toBe(EPERM);
+  expect(readFileSync(path).subarray(0, 4).toString()).toBe('QEDx');
+  expect(image.zero(0, 4096, ZERO_MAY_PUNCH, false)).toBe(0);
+});
+
 it('everything else is written as it is', () => {
   const { path, image } = open();
   expect(image.write(512, 512, qcow2, 0, false)).toBe(0);
   expect(image.write(1, 511, qcow2, 0, false)).toBe(0);
   expect(image.write(0, 4096, Buffer.alloc(4106, 9), 10, true)).toBe(0);
   expect(readFileSync(path).equals(Buffer.alloc(4096, 9))).toBe(true);
-  expect(image.zero(0, 100, true, false)).toBe(0);
+  expect(image.zero(0, 100, ZERO_MAY_PUNCH, false)).toBe(0);
   expect(image.trim(2048, 2048, false)).toBe(0);
   expect(image.flush()).toBe(0);
   const target = Buffer.alloc(200);

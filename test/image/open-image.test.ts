@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ImageError, type ImageErrorCode } from '#tsnbd/image/errors.js';
+import { ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, type OpenedImage, type OpenOptions, openImage } from '#tsnbd/image/open-image.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
@@ -286,12 +287,71 @@ describe('an opened image', () => {
   it('that is read only takes no write', () => {
     const image = imageFrom(open(makeImage('x'), readOnly).handle);
     expect(image.write(0, 1, Buffer.from('y'), 0, false)).toBeGreaterThan(0);
-    expect(image.zero(0, 1, true, false)).toBeGreaterThan(0);
+    expect(image.write(0, 1, Buffer.from('y'), 0, true)).toBeGreaterThan(0);
+    expect(image.zero(0, 1, ZERO_MAY_PUNCH, false)).toBeGreaterThan(0);
     expect(image.flush()).toBe(0);
   });
 
   it('tells the block sizes that clients get to know', () => {
     expect(open(makeImage('x')).blockSizes).toEqual({ minimum: 1, preferred: 4096, maximumPayload: 33_554_432 });
+  });
+});
+
+describe('the cache modes', () => {
+  it.each(['writeback', 'none', 'writethrough', 'directsync', 'unsafe'] as const)(
+    '%s: the same disk in a worker',
+    (cache) => {
+      const path = makeImage(Buffer.alloc(8192, 1));
+      const { handle, notices } = open(path, { ...writable, cache });
+      expect(notices.join()).toBe(
+        cache === 'unsafe'
+          ? `${path} is opened as unsafe: a flush is answered at once, and a crash of this machine may ruin it`
+          : '',
+      );
+      const image = imageFrom(structuredClone(handle));
+      expect(image.write(100, 5, Buffer.from('hello'), 0, false)).toBe(0);
+      expect(image.flush()).toBe(0);
+      expect(image.trim(4096, 4096, true)).toBe(0);
+      const got = Buffer.alloc(7);
+      expect(image.read(99, 7, got, 0)).toBe(0);
+      expect(got.toString('latin1')).toBe('\x01hello\x01');
+      expect(readFileSync(path).subarray(99, 106).equals(got)).toBe(true);
+      image.close();
+    },
+  );
+
+  it('can be had read-only, where unsafe has nothing to say', () => {
+    const path = makeImage(Buffer.alloc(8192, 1));
+    for (const cache of ['none', 'unsafe'] as const) {
+      const { handle, notices } = open(path, { ...readOnly, cache });
+      expect(notices).toEqual([]);
+      const image = imageFrom(handle);
+      const got = Buffer.alloc(3);
+      expect(image.read(8189, 3, got, 0)).toBe(0);
+      expect([...got]).toEqual([1, 1, 1]);
+      for (const durable of [true, false]) expect(image.write(0, 1, got, 0, durable)).toBeGreaterThan(0);
+      expect(image.flush()).toBe(0);
+      image.close();
+    }
+  });
+
+  it('and discard and zero detection reach the disk below', () => {
+    const path = makeImage(Buffer.alloc(1 << 20, 1));
+    const blocks = () => statSync(path).blocks;
+    const full = blocks();
+    const zeroes = Buffer.alloc(1 << 19);
+    const write = (options: Partial<OpenOptions>) => {
+      const image = imageFrom(open(path, { ...writable, ...options }).handle);
+      expect(image.write(0, zeroes.length, zeroes, 0, true)).toBe(0);
+      expect(image.trim(1 << 19, 1 << 19, true)).toBe(0);
+      image.close();
+      opened.pop()?.close();
+      return blocks();
+    };
+    expect(write({ discard: 'ignore', detectZeroes: 'unmap' })).toBe(full);
+    expect(readFileSync(path).indexOf(1)).toBe(1 << 19);
+    expect(write({ discard: 'unmap', detectZeroes: 'off' })).toBeLessThanOrEqual(full - 1024);
+    expect(write({ detectZeroes: 'unmap' })).toBe(0);
   });
 });
 

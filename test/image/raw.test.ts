@@ -1,40 +1,15 @@
-import { closeSync, fstatSync, openSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { fstatSync, readFileSync, truncateSync } from 'node:fs';
 import { constants } from 'node:os';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
+import { ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { RawImage } from '#tsnbd/image/raw.js';
-import { newSharedFields } from '#tsnbd/image/shared-layout.js';
 import { PUNCH_HOLE, ZERO_RANGE } from '#tsnbd/kernel/fd-calls.js';
-import { useTemporaryFolder } from './temporary-folder.js';
+import { useRawWorkers } from './raw-workers.js';
 
 const { EBADF, EDQUOT, EFBIG, EINTR, EIO, ENOSPC, EOPNOTSUPP } = constants.errno;
-const inFolder = useTemporaryFolder();
-const fds: number[] = [];
-afterEach(() => {
-  for (const fd of fds.splice(0)) closeSync(fd);
-});
-
+const workers = useRawWorkers();
 const sector = new Uint8Array(512).fill(7);
-
-function makeFile(fileBytes: number): { path: string; fd: number } {
-  const path = inFolder('disk.raw');
-  writeFileSync(path, Buffer.alloc(fileBytes, 0x55));
-  const fd = openSync(path, 'r+');
-  fds.push(fd);
-  return { path, fd };
-}
-
-/** Workers of one opening of a file, each with calls of its own. */
-function workers(fileBytes: number, ...calls: Partial<FileCalls>[]) {
-  const { path, fd } = makeFile(fileBytes);
-  const sizeBytes = Math.ceil(fileBytes / 512) * 512;
-  const shared = newSharedFields();
-  const handle = { format: 'raw', guessed: false, fd, fileBytes, sizeBytes, readOnly: false, shared } as const;
-  const images = calls.map((own) => new RawImage(handle, { ...fileCalls, ...own }));
-  const [image] = images;
-  if (image === undefined) throw new Error('no worker');
-  return { path, fd, image, images, handle };
-}
 
 describe('a last sector that the file has not all of', () => {
   it('reads as zeroes, and does not grow by that', () => {
@@ -56,9 +31,9 @@ describe('a last sector that the file has not all of', () => {
   });
 
   it('reads as zeroes after it was zeroed, whether the file grew or not', () => {
-    for (const mayPunch of [true, false]) {
+    for (const ways of [ZERO_MAY_PUNCH, 0]) {
       const { image, fd } = workers(700, {});
-      expect(image.zero(512, 512, mayPunch, true)).toBe(0);
+      expect(image.zero(512, 512, ways, true)).toBe(0);
       const target = new Uint8Array(512).fill(1);
       expect(image.read(512, 512, target, 0)).toBe(0);
       expect(target.every((byte) => byte === 0)).toBe(true);
@@ -83,10 +58,10 @@ describe('storage', () => {
     const { image, fd } = workers(4 * MiB, {});
     const blocks = () => fstatSync(fd).blocks;
     const full = blocks();
-    expect(image.zero(0, MiB, false, false)).toBe(0);
+    expect(image.zero(0, MiB, 0, false)).toBe(0);
     expect(image.flush()).toBe(0);
     expect(blocks()).toBe(full);
-    expect(image.zero(0, MiB, true, false)).toBe(0);
+    expect(image.zero(0, MiB, ZERO_MAY_PUNCH, false)).toBe(0);
     expect(blocks()).toBeLessThanOrEqual(full - MiB / 512);
     expect(image.trim(MiB, 2 * MiB, true)).toBe(0);
     expect(blocks()).toBeLessThanOrEqual(full - (3 * MiB) / 512);
@@ -106,14 +81,48 @@ describe('storage', () => {
         return fileCalls.write(fd, source, at, length, offset);
       },
     });
-    expect(image.zero(100, 3 * MiB + 5, true, false)).toBe(0);
+    expect(image.zero(100, 3 * MiB + 5, ZERO_MAY_PUNCH, false)).toBe(0);
     expect(modes).toEqual([PUNCH_HOLE, ZERO_RANGE]);
     expect(Math.max(...pieces)).toBeLessThanOrEqual(MiB);
     const content = readFileSync(path);
     expect(content.subarray(100, 3 * MiB + 105).every((byte) => byte === 0)).toBe(true);
     expect([content[99], content[3 * MiB + 105]]).toEqual([0x55, 0x55]);
-    expect(image.zero(0, 512, false, false)).toBe(0);
+    expect(image.zero(0, 512, 0, false)).toBe(0);
     expect(modes.slice(2)).toEqual([ZERO_RANGE]);
+  });
+
+  it('is zeroed fast or not at all, if that is asked for', () => {
+    const modes: number[] = [];
+    const known = new Set<number>();
+    const { image, path } = workers(4096, {
+      fallocate: (fd, mode, offset, length) => {
+        modes.push(mode);
+        return known.has(mode) ? fileCalls.fallocate(fd, mode, offset, length) : -EOPNOTSUPP;
+      },
+    });
+    expect(image.zero(0, 4096, ZERO_FAST | ZERO_MAY_PUNCH, true)).toBe(EOPNOTSUPP);
+    expect(image.zero(0, 4096, ZERO_FAST, false)).toBe(EOPNOTSUPP);
+    expect(modes).toEqual([PUNCH_HOLE, ZERO_RANGE, ZERO_RANGE]);
+    expect(readFileSync(path).every((byte) => byte === 0x55)).toBe(true);
+    known.add(PUNCH_HOLE);
+    expect(image.zero(0, 512, ZERO_FAST | ZERO_MAY_PUNCH, false)).toBe(0);
+    expect(image.zero(512, 512, ZERO_FAST, false)).toBe(EOPNOTSUPP);
+    expect(readFileSync(path).indexOf(0x55)).toBe(512);
+  });
+
+  it('that would be written with zeroes by the kernel is not zeroed fast, but else', () => {
+    const modes: number[] = [];
+    const { handle } = workers(4096, {});
+    const fallocate = (_fd: number, mode: number) => {
+      modes.push(mode);
+      return mode === PUNCH_HOLE ? -EOPNOTSUPP : 0;
+    };
+    const image = new RawImage({ ...handle, slowZeroRange: true }, { ...fileCalls, fallocate });
+    expect(image.zero(0, 512, ZERO_FAST | ZERO_MAY_PUNCH, false)).toBe(EOPNOTSUPP);
+    expect(image.zero(0, 512, ZERO_FAST, false)).toBe(EOPNOTSUPP);
+    expect(modes).toEqual([PUNCH_HOLE]);
+    expect(image.zero(0, 512, 0, false)).toBe(0);
+    expect(modes).toEqual([PUNCH_HOLE, ZERO_RANGE]);
   });
 
   it('stays as it is after a trim where it cannot be given back', () => {
@@ -135,7 +144,7 @@ describe('storage', () => {
     };
     const image = new RawImage({ ...handle, fileBytes: 2 ** 40, sizeBytes: 2 ** 40 }, calls);
     expect(image.trim(2 ** 39, longest, false)).toBe(0);
-    expect(image.zero(2 ** 39, longest, true, false)).toBe(0);
+    expect(image.zero(2 ** 39, longest, ZERO_MAY_PUNCH, false)).toBe(0);
     expect(ranges).toEqual([
       [fd, PUNCH_HOLE, 2 ** 39, longest],
       [fd, PUNCH_HOLE, 2 ** 39, longest],
@@ -148,7 +157,6 @@ describe('what the disk below answers', () => {
     ['it is full', ENOSPC],
     ['the quota is used up', EDQUOT],
     ['the file would be too large', EFBIG],
-    ['it is broken', EIO],
   ])('reaches the client when %s, and the next write is tried again', (_, errno) => {
     let full = true;
     const { image } = workers(4096, {
@@ -157,13 +165,26 @@ describe('what the disk below answers', () => {
     });
     expect(image.write(0, 512, sector, 0, false)).toBe(errno);
     expect(image.write(0, 512, sector, 0, true)).toBe(errno);
-    expect(image.zero(0, 512, true, false)).toBe(errno);
+    expect(image.zero(0, 512, ZERO_MAY_PUNCH, false)).toBe(errno);
     expect(image.trim(0, 512, false)).toBe(errno);
     full = false;
     expect(image.write(0, 512, sector, 0, true)).toBe(0);
-    expect(image.zero(0, 512, true, true)).toBe(0);
+    expect(image.zero(0, 512, ZERO_MAY_PUNCH, true)).toBe(0);
     expect(image.trim(0, 512, true)).toBe(0);
     expect(image.flush()).toBe(0);
+  });
+
+  it('reaches the client when it is broken, and the next write is tried again unless one was to be durable', () => {
+    let broken = true;
+    const { image } = workers(4096, { write: (...call) => (broken ? -EIO : fileCalls.write(...call)) });
+    expect(image.write(0, 512, sector, 0, false)).toBe(EIO);
+    broken = false;
+    expect(image.write(0, 512, sector, 0, false)).toBe(0);
+    expect(image.flush()).toBe(0);
+    broken = true;
+    expect(image.write(0, 512, sector, 0, true)).toBe(EIO);
+    broken = false;
+    expect(image.write(0, 512, sector, 0, false)).toBe(EIO);
   });
 
   it('is an errno, not an exception, also when the fd is no good', () => {
@@ -171,7 +192,7 @@ describe('what the disk below answers', () => {
     const image = new RawImage({ ...handle, fd: 99_999 });
     expect(image.read(0, 512, new Uint8Array(512), 0)).toBe(EBADF);
     expect(image.write(0, 512, sector, 0, false)).toBe(EBADF);
-    expect(image.zero(0, 512, true, false)).toBe(EBADF);
+    expect(image.zero(0, 512, ZERO_MAY_PUNCH, false)).toBe(EBADF);
     expect(image.trim(0, 512, false)).toBe(EBADF);
     expect(image.flush()).toBe(EBADF);
   });
@@ -194,72 +215,31 @@ describe('what the disk below answers', () => {
   });
 });
 
-describe('durable', () => {
-  it('means a sync after the data, before the answer', () => {
-    const log: string[] = [];
-    const { image } = workers(4096, {
-      write: (...call) => {
-        log.push('write');
-        return fileCalls.write(...call);
-      },
-      fallocate: (...call) => {
-        log.push('fallocate');
-        return fileCalls.fallocate(...call);
-      },
-      sync: (fd) => {
-        log.push('sync');
-        return fileCalls.sync(fd);
-      },
-    });
-    image.write(0, 512, sector, 0, false);
-    image.write(0, 512, sector, 0, true);
-    image.zero(0, 512, true, true);
-    image.trim(0, 512, true);
-    image.flush();
-    expect(log.join(' ')).toBe('write write sync fallocate sync fallocate sync sync');
+it('a hint that a range will be read reaches the kernel in pieces that it takes, and not for ever', () => {
+  const ranges: number[][] = [];
+  let result = 0;
+  const { image, fd } = workers(4096, {
+    willNeed: (...range) => {
+      ranges.push(range);
+      return result;
+    },
   });
-});
-
-describe('after one failed sync', () => {
-  const failOnce = (): Partial<FileCalls> => {
-    let failed = false;
-    return {
-      // As the kernel does: it tells once, then calls the pages clean.
-      sync: (fd) => {
-        if (failed) return fileCalls.sync(fd);
-        failed = true;
-        return -ENOSPC;
-      },
-    };
-  };
-
-  it.each([
-    ['a flush', (image: RawImage) => image.flush()],
-    ['a write with FUA', (image: RawImage) => image.write(0, 512, sector, 0, true)],
-    ['a zero with FUA', (image: RawImage) => image.zero(0, 512, true, true)],
-    ['a trim with FUA', (image: RawImage) => image.trim(0, 512, true)],
-  ])('(%s) nothing is acknowledged as written on any connection, until the image is opened again', (_, act) => {
-    const { images, handle } = workers(4096, failOnce(), {});
-    const [first, second] = images as [RawImage, RawImage];
-    expect(second.flush()).toBe(0);
-    expect(act(first)).toBe(ENOSPC);
-    for (const image of [first, second, new RawImage(handle)]) {
-      expect(image.flush()).toBe(EIO);
-      expect(image.write(0, 512, sector, 0, false)).toBe(EIO);
-      expect(image.write(0, 512, sector, 0, true)).toBe(EIO);
-      expect(image.zero(0, 512, true, false)).toBe(EIO);
-      expect(image.trim(0, 512, false)).toBe(EIO);
-      expect(image.read(0, 512, new Uint8Array(512), 0)).toBe(0);
-    }
-    const reopened = new RawImage({ ...handle, shared: newSharedFields() });
-    expect(reopened.write(0, 512, sector, 0, true)).toBe(0);
-    expect(reopened.flush()).toBe(0);
-  });
+  expect(image.cache(512, 200_000)).toBe(0);
+  expect(ranges.splice(0)).toEqual([
+    [fd, 512, 131_072],
+    [fd, 131_584, 68_928],
+  ]);
+  expect(image.cache(0, 2 ** 40)).toBe(0);
+  expect(ranges.splice(0)).toHaveLength(32);
+  result = -EOPNOTSUPP;
+  expect(image.cache(0, 2 ** 40)).toBe(0);
+  result = -EIO;
+  expect(image.cache(0, 2 ** 40)).toBe(EIO);
+  expect(ranges).toHaveLength(2);
 });
 
 it('closing one worker leaves the file open for the others', () => {
-  const { images } = workers(4096, {}, {});
-  const [first, second] = images as [RawImage, RawImage];
-  first.close();
+  const { image, second } = workers(4096, {}, {});
+  image.close();
   expect(second.read(0, 512, new Uint8Array(512), 0)).toBe(0);
 });

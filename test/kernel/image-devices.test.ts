@@ -45,9 +45,9 @@ describe('a block device', () => {
       const errnos = [
         image.write(0, data.length, data, 0, true),
         image.write(7 << 20, data.length, data, 0, false),
-        image.zero(4096, 4096, true, false),
-        image.zero(512, 1024, false, false),
-        image.zero(100, 3, true, true),
+        image.zero(4096, 4096, 1, false),
+        image.zero(512, 1024, 0, false),
+        image.zero(100, 3, 1, true),
         image.trim(16384, 65536, true),
         image.flush(),
         image.read(0, 16384, data, 0),
@@ -67,7 +67,7 @@ describe('a block device', () => {
       const data = Buffer.alloc(8192, 0x55);
       const errnos = [
         image.write(0, 8192, data, 0, false),
-        image.zero(512, 512, true, true),
+        image.zero(512, 512, 1, true),
         image.trim(4608, 512, true),
         image.read(0, 8192, data, 0),
       ];
@@ -150,7 +150,7 @@ test('a full file system is told as that, and takes writes again when there is r
       image.write(8 << 20, 512, data, 0, true),
       image.trim(0, 16 << 20, false),
       image.write(8 << 20, 512, data, 0, true),
-      image.zero(0, 8 << 20, true, true),
+      image.zero(0, 8 << 20, 1, true),
     ]);
     opened.close();`);
   expect(got).toEqual([28, 28, 0, 0, 0]);

@@ -35,7 +35,7 @@ const image = {
     if (errno === 0) memory.set(source.subarray(at, at + length), offset);
     return errno;
   },
-  zero(offset, length, _mayPunch, durable) {
+  zero(offset, length, _ways, durable) {
     if (durable) enter(DURABLE);
     const errno = enter(ZERO);
     if (errno === 0) memory.fill(0, offset, offset + length);
@@ -45,6 +45,11 @@ const image = {
     if (durable) enter(DURABLE);
     return enter(TRIM);
   },
+  status(_offset, length, extent) {
+    Object.assign(extent, { lengthBytes: length, hole: false, zero: false });
+    return 0;
+  },
+  cache: () => 0,
   flush: () => enter(FLUSH),
   close() {},
 };

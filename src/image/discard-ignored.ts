@@ -1,0 +1,13 @@
+import { ZERO_MAY_PUNCH } from './image.js';
+import { ImageFilter } from './image-filter.js';
+
+/** No storage is given back: a trim changes nothing, and what is zeroed stays allocated. */
+export class DiscardIgnoredImage extends ImageFilter {
+  override zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
+    return this.lower.zero(offsetBytes, length, ways & ~ZERO_MAY_PUNCH, durable);
+  }
+
+  override trim(): number {
+    return 0;
+  }
+}

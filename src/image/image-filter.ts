@@ -1,0 +1,46 @@
+import type { Extent, Image } from './image.js';
+
+/** An image in front of another, which does all that a filter does not do in its own way. */
+export abstract class ImageFilter implements Image {
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  protected readonly lower: Image;
+
+  constructor(lower: Image) {
+    this.sizeBytes = lower.sizeBytes;
+    this.readOnly = lower.readOnly;
+    this.lower = lower;
+  }
+
+  read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
+    return this.lower.read(offsetBytes, length, target, at);
+  }
+
+  write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {
+    return this.lower.write(offsetBytes, length, source, at, durable);
+  }
+
+  zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
+    return this.lower.zero(offsetBytes, length, ways, durable);
+  }
+
+  trim(offsetBytes: number, length: number, durable: boolean): number {
+    return this.lower.trim(offsetBytes, length, durable);
+  }
+
+  status(offsetBytes: number, length: number, extent: Extent): number {
+    return this.lower.status(offsetBytes, length, extent);
+  }
+
+  cache(offsetBytes: number, length: number): number {
+    return this.lower.cache(offsetBytes, length);
+  }
+
+  flush(): number {
+    return this.lower.flush();
+  }
+
+  close(): void {
+    this.lower.close();
+  }
+}

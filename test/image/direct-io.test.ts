@@ -1,0 +1,178 @@
+import { constants as fsConstants, fstatSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import { afterEach, describe, expect, it } from 'vitest';
+import { DirectCalls } from '#tsnbd/image/direct-io.js';
+import { fileCalls } from '#tsnbd/image/file-calls.js';
+import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
+import { RawImage } from '#tsnbd/image/raw.js';
+import { newSharedFields } from '#tsnbd/image/shared-layout.js';
+import { useTemporaryFolder } from './temporary-folder.js';
+
+const { EINVAL, EIO } = constants.errno;
+const inFolder = useTemporaryFolder();
+const opened: OpenedImage[] = [];
+afterEach(() => {
+  for (const image of opened.splice(0)) image.close();
+});
+
+function open(content: Uint8Array, cache: 'none' | 'directsync' = 'none') {
+  const path = inFolder('disk.raw');
+  writeFileSync(path, content);
+  const image = openImage(path, { format: 'raw', readOnly: false, cache });
+  opened.push(image);
+  return { path, ...image };
+}
+
+const block = Buffer.alloc(4096, 7);
+
+describe('direct I/O', () => {
+  it('goes past the page cache: the fd is O_DIRECT, and the kernel refuses what is not aligned', () => {
+    const { handle } = open(Buffer.alloc(8192, 0x55));
+    const fd = handle.direct?.fd ?? -1;
+    const flags = /flags:\t([0-7]+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '';
+    expect(Number.parseInt(flags, 8) & fsConstants.O_DIRECT).not.toBe(0);
+    expect(fileCalls.read(fd, Buffer.alloc(600), 1, 511, 1)).toBe(-EINVAL);
+    expect(imageFrom(handle).read(1, 511, Buffer.alloc(600), 1)).toBe(0);
+  });
+
+  it('changes a part of a block, and nothing around it', () => {
+    const { handle, path } = open(Buffer.alloc(16_384, 0x55));
+    const image = imageFrom(handle);
+    expect(image.write(5000, 7, block, 0, false)).toBe(0);
+    expect(image.write(8191, 4098, Buffer.alloc(4098, 9), 0, true)).toBe(0);
+    const expected = Buffer.alloc(16_384, 0x55);
+    expected.fill(7, 5000, 5007).fill(9, 8191, 12_289);
+    expect(readFileSync(path).equals(expected)).toBe(true);
+    image.close();
+  });
+
+  it('takes requests that are longer than its buffer', () => {
+    const { handle, path } = open(Buffer.alloc(4 << 20, 0x55));
+    const image = imageFrom(handle);
+    const data = Buffer.alloc(3 << 20).map((_, i) => i % 251);
+    expect(image.write(100, data.length, data, 0, true)).toBe(0);
+    const target = Buffer.alloc(data.length);
+    expect(image.read(100, data.length, target, 0)).toBe(0);
+    expect(target.equals(data)).toBe(true);
+    expect(
+      readFileSync(path)
+        .subarray(100, 100 + data.length)
+        .equals(data),
+    ).toBe(true);
+    image.close();
+  });
+
+  it('answers EIO where somebody cut the file, also to the change of a part', () => {
+    const { handle, path } = open(Buffer.alloc(16_384, 0x55));
+    truncateSync(path, 5000);
+    const image = imageFrom(handle);
+    expect(image.read(4096, 4096, Buffer.alloc(4096), 0)).toBe(EIO);
+    expect(image.write(8192, 100, block, 0, false)).toBe(EIO);
+    expect(fstatSync(handle.fd).size).toBe(5000);
+    expect(image.write(8192, 4096, block, 0, false)).toBe(0);
+  });
+
+  it('has no use for a hint that a range will be read', () => {
+    const { handle } = open(block);
+    expect(new DirectCalls({ ...handle, direct: { fd: 99_999, blockBytes: 512 } }).willNeed()).toBe(0);
+    expect(imageFrom(handle).cache(0, 4096)).toBe(0);
+  });
+
+  it('closes its fd with the image', () => {
+    const before = readdirSync('/proc/self/fd').length;
+    open(block, 'directsync');
+    expect(readdirSync('/proc/self/fd').length).toBe(before + 2);
+    opened.pop()?.close();
+    expect(readdirSync('/proc/self/fd').length).toBe(before);
+  });
+});
+
+describe('connections that write parts of the same blocks at once', () => {
+  const rounds = 400;
+  const parts = 4;
+
+  // Each adds 1 to a byte of its own in each of two blocks, and looks whether the others left it as it was.
+  const program = `
+    import { workerData, parentPort } from 'node:worker_threads';
+    const { imageFrom } = await import(workerData.module);
+    const { handle, number, rounds } = workerData;
+    const image = imageFrom(handle);
+    const byte = new Uint8Array(1);
+    let wrong = 0;
+    for (let i = 0; i < rounds; i += 1) {
+      const at = (i % 2) * 512 + number * 128;
+      if (image.read(at, 1, byte, 0) !== 0 || byte[0] !== Math.floor(i / 2) % 256) wrong += 1;
+      byte[0] += 1;
+      if (image.write(at, 1, byte, 0, false) !== 0) wrong += 1;
+    }
+    image.close();
+    parentPort.postMessage(wrong);
+  `;
+
+  it('lose nothing of each other', async () => {
+    const { handle } = open(Buffer.alloc(4096));
+    const results = await Promise.all(
+      Array.from({ length: parts }, (_, number) => {
+        const workerData = { module: import.meta.resolve('#tsnbd/image/open-image.js'), handle, number, rounds };
+        const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`), { workerData });
+        return new Promise((resolve, reject) => {
+          worker.on('message', resolve);
+          worker.on('error', reject);
+        });
+      }),
+    );
+    expect(results).toEqual(new Array(parts).fill(0));
+  });
+
+  it('nor does a hole get filled again that is punched meanwhile', () => {
+    const { handle, path } = open(Buffer.alloc(4096, 0x55));
+    const { direct } = handle;
+    if (direct === undefined) throw new Error('not direct');
+    // Another worker would have to wait, so we only look at the lock.
+    const shared = newSharedFields();
+    const holders: number[] = [];
+    const calls = new DirectCalls(
+      { direct, fileBytes: 4096, shared },
+      {
+        ...fileCalls,
+        write: (...call) => {
+          holders.push(shared[4] ?? 0);
+          return fileCalls.write(...call);
+        },
+        fallocate: (...call) => {
+          holders.push(shared[4] ?? 0);
+          return fileCalls.fallocate(...call);
+        },
+      },
+    );
+    const image = new RawImage({ ...handle, shared }, calls);
+    expect(image.write(1, 1, block, 0, false)).toBe(0);
+    expect(image.write(0, 4096, block, 0, false)).toBe(0);
+    expect(image.trim(0, 4096, false)).toBe(0);
+    expect(holders).toEqual([-1, 1, 1]);
+    expect(shared[4]).toBe(0);
+    expect(readFileSync(path).every((byte) => byte === 0)).toBe(true);
+  });
+});
+
+describe('direct I/O is refused', () => {
+  const refused = (path: string) => {
+    try {
+      openImage(path, { readOnly: true, cache: 'none' }).close();
+    } catch (error) {
+      return error as Error & { code: string };
+    }
+    throw new Error('it was opened');
+  };
+
+  it('with the way out, where the file system has none', () => {
+    const path = '/sys/devices/system/cpu/online';
+    const before = readdirSync('/proc/self/fd').length;
+    const { code, message } = refused(path);
+    expect(code).toBe('system');
+    expect(message).toContain(`${path} cannot be opened for direct I/O (O_DIRECT)`);
+    expect(message).toContain('choose a cache mode that uses the page cache');
+    expect(readdirSync('/proc/self/fd').length).toBe(before);
+  });
+});
