@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type OpenedImage, openImage } from '../image/open-image.js';
 import { socketPair } from '../kernel/fd-calls.js';
 import { SECTOR_BYTES } from '../kernel/nbd-abi.js';
-import { transmissionFlags } from '../protocol/request-rules.js';
+import { imageFlags, rulesOf } from '../server/exports.js';
 import { type ServedConnection, startConnection } from '../server/workers.js';
 import type { AttachContext } from './attach-context.js';
 import type { ImageAttachRequest } from './attach-request.js';
@@ -29,11 +29,10 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
   onEvent({ kind: 'negotiated', sizeBytes: image.sizeBytes });
 
   const { kernelEnd } = await undo.step('start the worker', () => startServing(image), stopServing);
-  const traits = { readOnly: image.readOnly, multiConn: true, rotational: false, fastZero: false, trim: true };
   const setup = {
     sizeBytes: image.sizeBytes,
     blockSizeBytes: SECTOR_BYTES,
-    flags: transmissionFlags(traits),
+    flags: imageFlags(image, true),
     requestTimeoutSeconds: 0,
     requestBytesMax: undefined,
     sockets: [kernelEnd],
@@ -56,9 +55,9 @@ interface Serving {
 
 function startServing(image: OpenedImage): Serving {
   const [kernelEnd, socketFd] = socketPair();
-  const { handle, blockSizes } = image;
+  const rules = rulesOf(image, { flags: imageFlags(image, true), replyStyle: 'simple', statusContexts: 0 });
   const received = new Uint8Array(0);
-  const connection = startConnection({ socketFd, image: handle, minimumBlockBytes: blockSizes.minimum, received });
+  const connection = startConnection({ socketFd, image: image.handle, rules, contexts: [], received });
   return { kernelEnd, connection };
 }
 

@@ -92,6 +92,11 @@ export class DirectCalls implements FileCalls {
     return 0;
   }
 
+  /** What a pipe would hold is the page cache. */
+  intoPipe(): number {
+    return 0;
+  }
+
   sync(fd: number): number {
     return this.#calls.sync(fd);
   }

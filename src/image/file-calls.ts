@@ -1,5 +1,6 @@
 import { closeSync, fdatasyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { adviseWillNeed, fallocate, seek } from '../kernel/fd-calls.js';
+import { fileIntoPipe } from '../kernel/pipe-calls.js';
 
 /**
  * The calls on an image's file: each blocks and answers a number ≥ 0 or −errno, and throws nothing. A signal
@@ -16,6 +17,8 @@ export interface FileCalls {
   seek(fd: number, offsetBytes: number, what: number): number;
   /** Has the kernel begin to read a range. */
   willNeed(fd: number, offsetBytes: number, length: number): number;
+  /** Moves bytes into a pipe by reference; answers how many, 0 where that cannot be done or the file ends. */
+  intoPipe(fd: number, offsetBytes: number, length: number, pipeFd: number): number;
   /** fdatasync(2). */
   sync(fd: number): number;
   /** Answers a second, independent fd of the same file, whatever its name has become; `flags` are those of open(2). */
@@ -29,6 +32,7 @@ export const fileCalls: FileCalls = {
   fallocate,
   seek,
   willNeed: adviseWillNeed,
+  intoPipe: fileIntoPipe,
   sync: (fd) =>
     answer(() => {
       fdatasyncSync(fd);

@@ -32,6 +32,18 @@ export abstract class ImageFilter implements Image {
     return this.lower.status(offsetBytes, length, extent);
   }
 
+  get mayHaveHoles(): boolean {
+    return this.lower.mayHaveHoles;
+  }
+
+  expectRead(offsetBytes: number, length: number): void {
+    this.lower.expectRead(offsetBytes, length);
+  }
+
+  readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
+    return this.lower.readIntoPipe(offsetBytes, length, pipeFd);
+  }
+
   cache(offsetBytes: number, length: number): number {
     return this.lower.cache(offsetBytes, length);
   }

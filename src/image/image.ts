@@ -42,6 +42,15 @@ export interface Image {
    * Fills `extent` with what begins at `offsetBytes`. `length` is not 0. What cannot be told is neither hole nor zeroes.
    */
   status(offsetBytes: number, length: number, extent: Extent): number;
+  /** Whether `status` may find a hole: where not, it need not be asked. */
+  readonly mayHaveHoles: boolean;
+  /** Announces a `read` that waits for its turn, so that a slow disk begins with it now. */
+  expectRead(offsetBytes: number, length: number): void;
+  /**
+   * Puts bytes of the image into an empty pipe, by reference and not by copy. Answers how many the pipe holds now; where
+   * they are fewer than `length`, they are of no use, and `read` says why or does it.
+   */
+  readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number;
   /** A hint that the range will be read soon; waits for no read. */
   cache(offsetBytes: number, length: number): number;
   /** Answers after every write that was answered before, on any connection, is on stable storage. */

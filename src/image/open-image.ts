@@ -16,7 +16,7 @@ import { isWrittenByAnother, type LockConflict, rawLockPlan, takeLocks } from '.
 import { openDirect } from './open-direct.js';
 import { type OpenFile, openFile } from './open-file.js';
 import { type RawHandle, RawImage } from './raw.js';
-import { newSharedFields } from './shared-layout.js';
+import { HAS_HOLES, newSharedFields } from './shared-layout.js';
 import { type ImageTraits, isRotational, type ZeroingAbility, zeroingAbility } from './traits.js';
 import { UnsafeImage } from './unsafe.js';
 import { WritethroughImage } from './writethrough.js';
@@ -130,9 +130,11 @@ function openRaw(path: string, file: OpenFile, options: OpenOptions): OpenedImag
   }
   const direct = CACHE_MODES[cache].direct ? openDirect(path, file, sizeBytes, readOnly) : undefined;
   const { punches, slowZeroRange } = readOnly ? NO_ZEROING : zeroingAbility(file);
+  const shared = newSharedFields();
+  if (file.stat.isFile() && file.stat.blocks * sectorBytes < fileBytes) Atomics.store(shared, HAS_HOLES, 1);
   const raw = { format: 'raw', fd, direct, fileBytes, sizeBytes, readOnly, slowZeroRange } as const;
   return {
-    handle: { ...raw, guessed, cache, discard, detectZeroes, shared: newSharedFields() },
+    handle: { ...raw, guessed, cache, discard, detectZeroes, shared },
     formatName: 'raw',
     sizeBytes,
     readOnly,

@@ -6,7 +6,7 @@ import type { DirectFile } from './direct-io.js';
 import { DurableFd } from './durable-fd.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
 import { type Extent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from './image.js';
-import type { SharedFields } from './shared-layout.js';
+import { HAS_HOLES, type SharedFields } from './shared-layout.js';
 import { StableStorage } from './stable-storage.js';
 
 const { EINTR, EINVAL, EIO, ENOSYS, EOPNOTSUPP } = constants.errno;
@@ -53,6 +53,7 @@ export class RawImage implements Image {
   readonly #durable: DurableFd | undefined;
   readonly #fileBytes: number;
   readonly #slowZeroRange: boolean;
+  readonly #shared: SharedFields;
   readonly #calls: FileCalls;
   readonly #storage: StableStorage;
 
@@ -66,8 +67,13 @@ export class RawImage implements Image {
     this.#durable = readOnly ? undefined : new DurableFd(fd, durableFlags, calls);
     this.#fileBytes = handle.fileBytes;
     this.#slowZeroRange = handle.slowZeroRange ?? false;
+    this.#shared = handle.shared;
     this.#calls = calls;
     this.#storage = new StableStorage(handle.shared, () => 0 - calls.sync(fd));
+  }
+
+  get mayHaveHoles(): boolean {
+    return Atomics.load(this.#shared, HAS_HOLES) !== 0;
   }
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
@@ -96,6 +102,7 @@ export class RawImage implements Image {
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
     const fast = (ways & ZERO_FAST) !== 0;
+    Atomics.store(this.#shared, HAS_HOLES, 1);
     let errno = (ways & ZERO_MAY_PUNCH) !== 0 ? this.#fallocate(PUNCH_HOLE, offsetBytes, length) : EOPNOTSUPP;
     if (isUnsupported(errno) && !(fast && this.#slowZeroRange)) {
       errno = this.#fallocate(ZERO_RANGE, offsetBytes, length);
@@ -106,12 +113,27 @@ export class RawImage implements Image {
 
   trim(offsetBytes: number, length: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
+    Atomics.store(this.#shared, HAS_HOLES, 1);
     const errno = this.#fallocate(PUNCH_HOLE, offsetBytes, length);
     return this.#finish(isUnsupported(errno) ? 0 : errno, durable);
   }
 
   status(offsetBytes: number, length: number, extent: Extent): number {
     return allocationStatus(this.#calls, this.#fd, this.#fileBytes, offsetBytes, length, extent);
+  }
+
+  expectRead(offsetBytes: number, length: number): void {
+    this.#calls.willNeed(this.#dataFd, offsetBytes, length);
+  }
+
+  readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
+    let done = 0;
+    while (done < length) {
+      const moved = this.#calls.intoPipe(this.#dataFd, offsetBytes + done, length - done, pipeFd);
+      if (moved <= 0) break;
+      done += moved;
+    }
+    return done;
   }
 
   cache(offsetBytes: number, length: number): number {

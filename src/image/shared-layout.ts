@@ -1,6 +1,7 @@
 /**
  * The memory that all workers of an image share: Int32 fields. It begins as zeroes with each opening of the image. Only
- * stable-storage.ts reads and writes the SYNC fields, only block-lock.ts the BLOCK fields.
+ * stable-storage.ts reads and writes the SYNC fields, only block-lock.ts the BLOCK fields,
+ * only open-image.ts and raw.ts HAS_HOLES.
  *
  * | field | who writes | meaning |
  * | --- | --- | --- |
@@ -11,6 +12,7 @@
  * | BLOCK_HOLDERS | whoever takes or leaves the lock | n: as many share it; −1: one has it alone |
  * | BLOCK_WAITERS | who wants the lock alone | how many do, and have it not yet; nobody else comes to share it then |
  * | BLOCK_TURNS | whoever leaves the lock free | goes up each time; wraps around; this is what is waited for |
+ * | HAS_HOLES | whoever finds or makes one | 1: the file may have holes |
  */
 export const SYNC_FAILED = 0;
 export const SYNC_LOCK = 1;
@@ -19,8 +21,9 @@ export const SYNCS_DONE = 3;
 export const BLOCK_HOLDERS = 4;
 export const BLOCK_WAITERS = 5;
 export const BLOCK_TURNS = 6;
+export const HAS_HOLES = 7;
 
-const fields = 7;
+const fields = 8;
 
 export type SharedFields = Int32Array<SharedArrayBuffer>;
 

@@ -62,8 +62,12 @@ export function shutdownReading(fd: number): void {
 
 /** Makes reads and writes of this open file wait (clears O_NONBLOCK). @throws KernelError 'system' */
 export function setBlocking(fd: number): void {
-  const flags = expect('read the flags of a file descriptor', libc.fcntl(fd, F_GETFL, 0));
-  expect('set the flags of a file descriptor', libc.fcntl(fd, F_SETFL, flags & ~O_NONBLOCK));
+  expect('set the flags of a file descriptor', libc.fcntl(fd, F_SETFL, statusFlags(fd) & ~O_NONBLOCK));
+}
+
+/** Makes reads and writes of this open file answer EAGAIN instead of waiting. @throws KernelError 'system' */
+export function setNonBlocking(fd: number): void {
+  expect('set the flags of a file descriptor', libc.fcntl(fd, F_SETFL, statusFlags(fd) | O_NONBLOCK));
 }
 
 /** fallocate(2) with PUNCH_HOLE, ZERO_RANGE or 0. Answers 0 or −errno (EOPNOTSUPP where the file system cannot). */
@@ -129,6 +133,10 @@ function byteLock(type: number, offsetBytes: number): Uint8Array<ArrayBuffer> {
   view.setBigInt64(STRUCT_FLOCK.l_start, BigInt(offsetBytes), true);
   view.setBigInt64(STRUCT_FLOCK.l_len, 1n, true);
   return lock;
+}
+
+function statusFlags(fd: number): number {
+  return expect('read the flags of a file descriptor', libc.fcntl(fd, F_GETFL, 0));
 }
 
 function endSocket(fd: number, how: number): void {

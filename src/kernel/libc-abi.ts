@@ -13,6 +13,8 @@ export const F_UNLCK = 2;
 export const O_NONBLOCK = 0o4000;
 export const AT_EMPTY_PATH = 0x1000;
 export const POSIX_FADV_WILLNEED = 3;
+export const O_CLOEXEC = 0o2000000;
+export const F_SETPIPE_SZ = 1031;
 
 /** `l_type` and `l_whence` are 16 bits, `l_start` and `l_len` 64, `l_pid` 32, which OFD locks want to be 0. */
 export const STRUCT_FLOCK = { sizeof: 32, l_type: 0, l_whence: 2, l_start: 8, l_len: 16, l_pid: 24 } as const;
@@ -40,6 +42,21 @@ export const SOCK_STREAM = 1;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SHUT_RD = 0;
 export const SHUT_RDWR = 2;
+export const SOL_SOCKET = 1;
+export const SO_SNDBUF = 7;
+export const SO_RCVTIMEO = 20;
+export const SO_SNDBUFFORCE = 32;
+export const SO_DOMAIN = 39;
+
+/** Two longs: a duration in seconds and microseconds. */
+export const STRUCT_TIMEVAL = { sizeof: 16, tv_sec: 0, tv_usec: 8 } as const;
+
+// <poll.h>
+export const POLLIN = 0x001;
+export const POLLOUT = 0x004;
+
+/** `fd` is 32 bits, `events` and `revents` 16. */
+export const STRUCT_POLLFD = { sizeof: 8, fd: 0, events: 4, revents: 6 } as const;
 
 // <signal.h>
 export const SIG_BLOCK = 0;

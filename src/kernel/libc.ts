@@ -23,6 +23,21 @@ export const libc = {
   socketpair: (domain: number, type: number, protocol: number, fds: Uint8Array): number =>
     call('socketpair', [domain, type, protocol, fds]),
   shutdown: (fd: number, how: number): number => call('shutdown', [fd, how]),
+  /** setsockopt(2) and getsockopt(2) of an option whose value is `value`, a struct in native byte order. */
+  setsockopt: (fd: number, level: number, option: number, value: Uint8Array): number =>
+    call('setsockopt', [fd, level, option, value, value.length]),
+  getsockopt: (fd: number, level: number, option: number, value: Uint8Array, lengthInOut: Uint8Array): number =>
+    call('getsockopt', [fd, level, option, value, lengthInOut]),
+  /** poll(2) of one struct pollfd; a limit below 0 is none. */
+  poll: (pollfd: Uint8Array, limitMs: number): number => call('poll', [pollfd, 1, limitMs]),
+  /** pipe2(2); `fds` gets two ints of 4 bytes. */
+  pipe2: (fds: Uint8Array, flags: number): number => call('pipe2', [fds, flags]),
+  /** sendfile(2); `offsetInOut` is an off_t of 8 bytes. */
+  sendfile: (toFd: number, fromFd: number, offsetInOut: Uint8Array, lengthBytes: number): number =>
+    call('sendfile', [toFd, fromFd, offsetInOut, lengthBytes]),
+  /** splice(2) between two fds that have no offset. */
+  splice: (fromFd: number, toFd: number, lengthBytes: number, flags: number): number =>
+    call('splice', [fromFd, 0, toFd, 0, lengthBytes, flags]),
   /** pthread_sigmask(3) of the calling thread; `set` is a sigset_t. */
   pthreadSigmask: (how: number, set: Uint8Array): number => 0 - call('pthreadSigmask', [how, set, 0]),
   /** lseek(2); answers the new position, up to 2^53 − 1. */
@@ -60,6 +75,12 @@ const functions = {
   fallocate: { symbol: 'fallocate', types: [I32, I32, I64, I64] },
   socketpair: { symbol: 'socketpair', types: [I32, I32, I32, U8Array] },
   shutdown: { symbol: 'shutdown', types: [I32, I32] },
+  setsockopt: { symbol: 'setsockopt', types: [I32, I32, I32, U8Array, I32] },
+  getsockopt: { symbol: 'getsockopt', types: [I32, I32, I32, U8Array, U8Array] },
+  poll: { symbol: 'poll', types: [U8Array, U64, I32] },
+  pipe2: { symbol: 'pipe2', types: [U8Array, I32] },
+  sendfile: { symbol: 'sendfile', types: [I32, I32, U8Array, U64] },
+  splice: { symbol: 'splice', types: [I32, I64, I32, I64, U64, I32] },
   pthreadSigmask: { symbol: 'pthread_sigmask', types: [I32, U8Array, I64] },
   lseek: { symbol: 'lseek', types: [I32, I64, I32], result: I64 },
   posixFadvise: { symbol: 'posix_fadvise', types: [I32, I64, I64, I32] },

@@ -1,23 +1,31 @@
 import { invariant } from '../base/invariant.js';
-import { type Image, ZERO_MAY_PUNCH } from '../image/image.js';
+import { type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '../image/image.js';
 import { errnoText } from '../kernel/errno.js';
 import {
+  NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
   NBD_CMD_DISC,
+  NBD_CMD_FLAG_FAST_ZERO,
   NBD_CMD_FLAG_FUA,
   NBD_CMD_FLAG_NO_HOLE,
   NBD_CMD_FLUSH,
   NBD_CMD_READ,
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
-  NBD_REQUEST_BYTES,
-  NBD_SIMPLE_REPLY_BYTES,
+  NBD_ESHUTDOWN,
 } from '../protocol/constants.js';
-import { replyError, writeSimpleReply } from '../protocol/reply.js';
-import { decodeRequest, emptyRequest, payloadBytes } from '../protocol/request.js';
+import type { MetaContext } from '../protocol/meta-context.js';
+import { replyError } from '../protocol/reply.js';
+import { emptyRequest, payloadBytes } from '../protocol/request.js';
 import { checkRequest, type ExportRules, endsConnection } from '../protocol/request-rules.js';
+import type { Busyness } from './activity.js';
+import { ColdReads } from './cold-reads.js';
 import type { ServerErrorCode } from './errors.js';
-import { receiveBytes, sendBytes } from './socket-bytes.js';
+import { PacedSocket } from './paced-socket.js';
+import { Reads } from './reads.js';
+import { Replies } from './replies.js';
+import { INPUT_BYTES, RequestInput } from './request-input.js';
+import { StatusReplies } from './status-replies.js';
 
 /** What one connection is made of. */
 export interface Connection {
@@ -25,10 +33,13 @@ export interface Connection {
   readonly socketFd: number;
   readonly image: Image;
   readonly rules: ExportRules;
+  /** The metadata contexts that BLOCK_STATUS tells of. */
+  readonly contexts: readonly MetaContext[];
   /** Requests that came with the handshake, at most INPUT_BYTES. */
   readonly received: Uint8Array;
   /** One field: not 0 once the connection is to end. The main thread writes it, the loop looks once a batch. */
   readonly stop: Int32Array;
+  readonly busyness: Busyness;
 }
 
 /** How the loop ended, as plain data that crosses threads. */
@@ -36,188 +47,185 @@ export type LoopEnd =
   | { readonly kind: 'left'; readonly how: 'disconnected' | 'closed' | 'stopped' }
   | { readonly kind: 'failed'; readonly code: ServerErrorCode; readonly message: string };
 
-/** A larger WRITE goes to the image in pieces of this size as it arrives. */
-export const INPUT_BYTES = 1_048_576;
-/** Replies are sent when they come to this: a batch stays in the processor's cache. Holds a READ of 256 KiB. */
-export const BATCH_BYTES = 262_144 + 4_096;
-/** The reply buffer grows in such steps, so that it does so a few times at most. */
-const OUTPUT_STEP_BYTES = 1_048_576;
-
 /**
- * Serves one connection to its end, on a thread of its own: reads as many requests as the socket holds, answers all of
- * them with one write, and blocks in between. A reply's data lies right behind its header, so that the image reads
- * straight into what is sent. Nothing is thrown and nothing allocated for a request.
+ * Serves one connection to its end, on a thread of its own: takes as many requests as the socket holds, answers all of
+ * them with one write, and waits in between. Nothing is thrown and nothing allocated for a request.
  */
 export function serveRequests(connection: Connection): LoopEnd {
   const loop = new RequestLoop(connection);
   const end = loop.run();
-  const errno = loop.flushWhatWasWritten();
+  const errno = loop.close();
   if (errno === 0) return end;
   return failed('system', `what the client wrote could not be flushed: ${errnoText(errno)}`);
 }
 
 class RequestLoop {
-  readonly #socketFd: number;
   readonly #image: Image;
   readonly #rules: ExportRules;
   readonly #stop: Int32Array;
+  readonly #socket: PacedSocket;
+  readonly #input: RequestInput;
+  readonly #replies: Replies;
+  readonly #reads: Reads;
+  readonly #cold: ColdReads;
+  readonly #status: StatusReplies;
   readonly #request = emptyRequest();
-  readonly #input = Buffer.allocUnsafeSlow(INPUT_BYTES);
-  readonly #inputView = viewOf(this.#input);
-  /** What is received and not taken yet: from #start to #end of #input. */
-  #start = 0;
-  #end: number;
-  /** Grows to the largest reply that was asked for, which request-rules bound. */
-  #output = Buffer.allocUnsafeSlow(BATCH_BYTES);
-  #outputView = viewOf(this.#output);
-  #outputBytes = 0;
+  /** Since bytes were received last. */
+  #answered = 0;
   #hasWritten = false;
-  /** 0, or why the socket cannot be written to. */
-  #sendErrno = 0;
+  /** What is received from now on is answered with ESHUTDOWN. */
+  #draining = false;
 
-  constructor({ socketFd, image, rules, received, stop }: Connection) {
+  constructor({ socketFd, image, rules, contexts, received, stop, busyness }: Connection) {
     invariant(received.length <= INPUT_BYTES, 'what came with the handshake fits into the input buffer');
-    this.#socketFd = socketFd;
+    const { replyStyle } = rules;
     this.#image = image;
     this.#rules = rules;
     this.#stop = stop;
-    this.#input.set(received);
-    this.#end = received.length;
+    this.#socket = new PacedSocket(socketFd, busyness, () => {});
+    this.#input = new RequestInput(replyStyle, received);
+    this.#replies = new Replies(socketFd, replyStyle);
+    this.#reads = new Reads(socketFd, image, this.#replies, replyStyle);
+    this.#cold = new ColdReads(image, rules, this.#input);
+    this.#status = new StatusReplies(image, this.#replies, contexts);
   }
 
   run(): LoopEnd {
     for (;;) {
       const end = this.#answerWhatIsThere();
-      this.#sendReplies();
+      this.#replies.send();
       if (end !== undefined) return end;
-      if (this.#sendErrno !== 0) return lost(this.#sendErrno);
-      if (Atomics.load(this.#stop, 0) !== 0) return STOPPED;
+      if (this.#replies.sendErrno !== 0) return lost(this.#replies.sendErrno);
+      this.#draining = Atomics.load(this.#stop, 0) !== 0;
       const received = this.#receiveMore();
       if (received < 0) return lost(-received);
       if (received === 0) return this.#endOfStream();
     }
   }
 
-  flushWhatWasWritten(): number {
+  /** Answers 0, or why what was written could not be flushed. */
+  close(): number {
+    this.#reads.close();
     return this.#hasWritten ? this.#image.flush() : 0;
   }
 
   /** Answers every request that is there as a whole, and one that never can be. */
   #answerWhatIsThere(): LoopEnd | undefined {
     const request = this.#request;
-    while (this.#end - this.#start >= NBD_REQUEST_BYTES && this.#sendErrno === 0) {
-      if (!decodeRequest(this.#inputView, this.#start, request)) return GARBAGE;
+    const input = this.#input;
+    const { replyStyle } = this.#rules;
+    while (input.holdsHeader(input.start) && this.#replies.sendErrno === 0) {
+      if (!input.decode(input.start, request)) return GARBAGE;
       if (request.type === NBD_CMD_DISC) return DISCONNECTED;
-      const dataBytes = payloadBytes(request, this.#rules.replyStyle);
-      const error = checkRequest(request, this.#rules);
-      if (endsConnection(request, this.#rules.replyStyle)) {
-        this.#replyWithoutData(error);
+      const dataBytes = payloadBytes(request, replyStyle);
+      const error = this.#draining ? NBD_ESHUTDOWN : checkRequest(request, this.#rules);
+      if (endsConnection(request, replyStyle)) {
+        this.#replies.reply(request, error);
         return failed('violation', `the client announced ${dataBytes} bytes of data with a request`);
       }
-      const wholeBytes = NBD_REQUEST_BYTES + dataBytes;
-      if (wholeBytes > this.#end - this.#start && wholeBytes <= INPUT_BYTES) return undefined;
-      this.#start += NBD_REQUEST_BYTES;
-      if (request.type === NBD_CMD_READ && error === 0) this.#read();
-      else if (request.type === NBD_CMD_WRITE && wholeBytes > INPUT_BYTES) {
-        const end = this.#writeInPieces(error);
+      const wholeBytes = input.headerBytes + dataBytes;
+      if (wholeBytes > input.length && wholeBytes <= INPUT_BYTES) return undefined;
+      input.start += input.headerBytes;
+      this.#answered += 1;
+      if (wholeBytes > INPUT_BYTES) {
+        const end = this.#writeInPieces(error, dataBytes);
         if (end !== undefined) return end;
       } else {
-        this.#replyWithoutData(error === 0 ? replyError(this.#change(), request) : error);
-        this.#start += dataBytes;
+        if (error !== 0) this.#replies.reply(request, error);
+        else if (request.type === NBD_CMD_READ) this.#read();
+        else this.#other();
+        input.start += dataBytes;
       }
     }
     return undefined;
   }
 
-  /** The header is written last, when it is known whether all of the data could be read. */
   #read(): void {
-    const { offsetBytes, lengthBytes, cookieHigh, cookieLow } = this.#request;
-    if (!this.#makeRoom(NBD_SIMPLE_REPLY_BYTES + lengthBytes)) return;
-    const dataAt = this.#outputBytes + NBD_SIMPLE_REPLY_BYTES;
-    const errno = lengthBytes === 0 ? 0 : this.#image.read(offsetBytes, lengthBytes, this.#output, dataAt);
-    writeSimpleReply(this.#outputView, this.#outputBytes, replyError(errno, this.#request), cookieHigh, cookieLow);
-    this.#outputBytes = errno === 0 ? dataAt + lengthBytes : dataAt;
+    const cold = this.#cold;
+    if (!cold.isTimed()) {
+      this.#reads.answer(this.#request);
+      return;
+    }
+    if (cold.isCold) cold.lookAhead();
+    const begin = performance.now();
+    this.#reads.answer(this.#request);
+    // Others wait for a disk behind this one: what is ready goes out, and what has come meanwhile is looked at.
+    if (!cold.wasSlow(performance.now() - begin, this.#request.lengthBytes)) return;
+    this.#replies.send();
+    this.#receiveWhatIsThere();
   }
 
-  /** Does a request that changes or flushes the image; a WRITE's data begin at #start. Answers 0 or a positive errno. */
+  /** Any request but a READ; a WRITE's data begin at the input's start. */
+  #other(): void {
+    const request = this.#request;
+    if (request.type === NBD_CMD_BLOCK_STATUS) this.#status.answer(request);
+    else this.#replies.reply(request, replyError(this.#change(), request));
+  }
+
+  /** Answers 0 or a positive errno. */
   #change(): number {
     const { type, flags, offsetBytes, lengthBytes } = this.#request;
     const durable = (flags & NBD_CMD_FLAG_FUA) !== 0;
     // Stable storage takes long: what is answered already need not wait for it.
-    if (durable || type === NBD_CMD_FLUSH) this.#sendReplies();
+    if (durable || type === NBD_CMD_FLUSH) this.#replies.send();
     if (type === NBD_CMD_FLUSH) return this.#image.flush();
-    if (lengthBytes === 0 || type === NBD_CMD_CACHE) return 0;
+    if (lengthBytes === 0) return 0;
+    if (type === NBD_CMD_CACHE) return this.#image.cache(offsetBytes, lengthBytes);
     this.#hasWritten = true;
-    if (type === NBD_CMD_WRITE) return this.#image.write(offsetBytes, lengthBytes, this.#input, this.#start, durable);
+    if (type === NBD_CMD_WRITE) {
+      return this.#image.write(offsetBytes, lengthBytes, this.#input.bytes, this.#input.start, durable);
+    }
     if (type === NBD_CMD_TRIM) return this.#image.trim(offsetBytes, lengthBytes, durable);
-    return this.#image.zero(
-      offsetBytes,
-      lengthBytes,
-      (flags & NBD_CMD_FLAG_NO_HOLE) === 0 ? ZERO_MAY_PUNCH : 0,
-      durable,
-    );
+    return this.#image.zero(offsetBytes, lengthBytes, zeroWays(flags), durable);
   }
 
-  /** A WRITE longer than the input buffer, or, with an `error`, the throwing away of its data. */
-  #writeInPieces(error: number): LoopEnd | undefined {
-    const { flags, offsetBytes, lengthBytes } = this.#request;
-    this.#sendReplies();
+  /** A WRITE longer than the input buffer, or, with an `error`, the throwing away of a request's data. */
+  #writeInPieces(error: number, dataBytes: number): LoopEnd | undefined {
+    const { flags, offsetBytes } = this.#request;
+    const input = this.#input;
+    this.#replies.send();
     let errno = 0;
-    for (let done = 0; done < lengthBytes; ) {
-      if (this.#start === this.#end) {
+    for (let done = 0; done < dataBytes; ) {
+      if (input.length === 0) {
         const received = this.#receiveMore();
         if (received < 0) return lost(-received);
         if (received === 0) return HALF_A_REQUEST;
       }
-      const pieceBytes = Math.min(this.#end - this.#start, lengthBytes - done);
+      const pieceBytes = Math.min(input.length, dataBytes - done);
       if (error === 0 && errno === 0) {
         this.#hasWritten = true;
-        errno = this.#image.write(offsetBytes + done, pieceBytes, this.#input, this.#start, false);
+        errno = this.#image.write(offsetBytes + done, pieceBytes, input.bytes, input.start, false);
       }
-      this.#start += pieceBytes;
+      input.start += pieceBytes;
       done += pieceBytes;
     }
     if ((flags & NBD_CMD_FLAG_FUA) !== 0 && error === 0 && errno === 0) errno = this.#image.flush();
-    this.#replyWithoutData(error === 0 ? replyError(errno, this.#request) : error);
+    this.#replies.reply(this.#request, error === 0 ? replyError(errno, this.#request) : error);
     return undefined;
-  }
-
-  #replyWithoutData(error: number): void {
-    if (!this.#makeRoom(NBD_SIMPLE_REPLY_BYTES)) return;
-    const { cookieHigh, cookieLow } = this.#request;
-    this.#outputBytes = writeSimpleReply(this.#outputView, this.#outputBytes, error, cookieHigh, cookieLow);
-  }
-
-  /** Makes room for one more reply: by sending those that are ready, or by a larger buffer. False: they cannot be sent. */
-  #makeRoom(bytes: number): boolean {
-    if (this.#outputBytes + bytes > BATCH_BYTES) this.#sendReplies();
-    if (bytes > this.#output.length) {
-      this.#output = Buffer.allocUnsafeSlow(Math.ceil(bytes / OUTPUT_STEP_BYTES) * OUTPUT_STEP_BYTES);
-      this.#outputView = viewOf(this.#output);
-    }
-    return this.#sendErrno === 0;
-  }
-
-  #sendReplies(): void {
-    if (this.#sendErrno === 0) this.#sendErrno = -sendBytes(this.#socketFd, this.#output, this.#outputBytes);
-    this.#outputBytes = 0;
   }
 
   /** Moves the beginning of a request to the front and waits for more behind it. */
   #receiveMore(): number {
-    if (this.#start > 0) {
-      this.#input.copyWithin(0, this.#start, this.#end);
-      this.#end -= this.#start;
-      this.#start = 0;
-    }
-    const received = receiveBytes(this.#socketFd, this.#input, this.#end, INPUT_BYTES - this.#end);
-    if (received > 0) this.#end += received;
+    const input = this.#input;
+    input.makeRoom();
+    const received = this.#socket.receive(input.bytes, input.end, INPUT_BYTES - input.end, this.#answered);
+    this.#answered = 0;
+    if (received > 0) input.end += received;
     return received;
+  }
+
+  /** The end of the stream, or an error, is told again by the next read that waits. */
+  #receiveWhatIsThere(): void {
+    const input = this.#input;
+    input.makeRoom();
+    if (input.end === INPUT_BYTES) return;
+    const received = this.#socket.receiveIfThere(input.bytes, input.end, INPUT_BYTES - input.end);
+    if (received > 0) input.end += received;
   }
 
   #endOfStream(): LoopEnd {
     if (Atomics.load(this.#stop, 0) !== 0) return STOPPED;
-    return this.#start === this.#end ? CLOSED : HALF_A_REQUEST;
+    return this.#input.length === 0 ? CLOSED : HALF_A_REQUEST;
   }
 }
 
@@ -227,14 +235,15 @@ const STOPPED: LoopEnd = { kind: 'left', how: 'stopped' };
 const GARBAGE = failed('violation', 'the client sent something else where a request should begin');
 const HALF_A_REQUEST = failed('lost', 'the client left in the middle of a request');
 
+function zeroWays(flags: number): number {
+  const mayPunch = (flags & NBD_CMD_FLAG_NO_HOLE) === 0 ? ZERO_MAY_PUNCH : 0;
+  return mayPunch | ((flags & NBD_CMD_FLAG_FAST_ZERO) !== 0 ? ZERO_FAST : 0);
+}
+
 function lost(errno: number): LoopEnd {
   return failed('lost', `the connection was lost: ${errnoText(errno)}`);
 }
 
 function failed(code: ServerErrorCode, message: string): LoopEnd {
   return { kind: 'failed', code, message };
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -3,14 +3,14 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { OpenedImage } from '../image/open-image.js';
 import { exitNow } from '../kernel/fd-calls.js';
-import { ServerHandshake } from '../protocol/server-handshake.js';
+import { ServerHandshake, type ServerOutcome } from '../protocol/server-handshake.js';
 import { type Address, addressInWords } from '../transport/address.js';
 import { deadlineAfter } from '../transport/deadline.js';
 import { detachFd } from '../transport/detach-fd.js';
 import { runHandshake } from '../transport/handshake-socket.js';
 import { type Listener, listen } from '../transport/listen.js';
 import { ServerError } from './errors.js';
-import { exportsOf } from './exports.js';
+import { exportsOf, rulesOf } from './exports.js';
 import type { OnServeEvent } from './serve-event.js';
 import { type ServedConnection, startConnection } from './workers.js';
 
@@ -51,6 +51,8 @@ export async function serve(options: ServeOptions, onEvent: OnServeEvent): Promi
   await server.listen();
   return server;
 }
+
+type Transmission = Extract<ServerOutcome, { kind: 'transmission' }>;
 
 class ImageServer implements Server {
   readonly ended: Promise<void>;
@@ -105,8 +107,8 @@ class ImageServer implements Server {
     this.#handshakes += 1;
     try {
       this.#refuseIfFull();
-      const { received } = await this.#negotiate(socket);
-      this.#start(await detachFd(socket), received, client, from);
+      const negotiated = await this.#negotiate(socket);
+      this.#start(await detachFd(socket), negotiated, client, from);
     } catch (error) {
       this.#onEvent({ kind: 'not-served', client, from, error: asError(error) });
     } finally {
@@ -116,24 +118,27 @@ class ImageServer implements Server {
     }
   }
 
-  async #negotiate(socket: Socket): Promise<{ readonly received: Uint8Array }> {
+  async #negotiate(socket: Socket): Promise<Transmission> {
     const { image, clientsMax } = this.#options;
     const deadline = deadlineAfter(HANDSHAKE_LIMIT_MS, this.#closing.signal);
-    const handshake = new ServerHandshake(exportsOf(image, clientsMax), { replyStyleMax: 'simple' });
+    const isClosing = () => this.#closing.signal.aborted;
+    const handshake = new ServerHandshake(exportsOf(image, clientsMax), { isClosing });
     const outcome = await runHandshake(socket, handshake, deadline);
     if (outcome.kind === 'closed') throw outcome.reason;
     return outcome;
   }
 
-  #start(socketFd: number, received: Uint8Array, client: number, from: string): void {
+  #start(socketFd: number, negotiated: Transmission, client: number, from: string): void {
     try {
       this.#refuseIfFull(); // others may have come meanwhile
     } catch (error) {
       closeSync(socketFd);
       throw error;
     }
-    const { handle, blockSizes } = this.#options.image;
-    const connection = startConnection({ socketFd, image: handle, minimumBlockBytes: blockSizes.minimum, received });
+    const { image } = this.#options;
+    const { flags, replyStyle, contexts, received } = negotiated;
+    const rules = rulesOf(image, { flags, replyStyle, statusContexts: contexts.length });
+    const connection = startConnection({ socketFd, image: image.handle, rules, contexts, received });
     this.#served.add(connection);
     this.#hasServed = true;
     this.#onEvent({ kind: 'connected', client, from });

@@ -1,11 +1,13 @@
 import { readSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
+import { pipeIntoSocket } from '../kernel/pipe-calls.js';
+import { waitWritable } from '../kernel/socket-calls.js';
 
-const { EINTR, EIO } = constants.errno;
+const { EAGAIN, EINTR, EIO } = constants.errno;
 
 /**
- * Waits for bytes on a blocking socket and reads what is there, at most `length`, into `target` from `at` on. Answers
- * their number, 0 at the end of the stream, or −errno.
+ * Reads what is there from a socket, at most `length`, into `target` from `at` on; a blocking socket waits for it. Answers
+ * the number of bytes, 0 at the end of the stream, or −errno: −EAGAIN where there is nothing (yet).
  */
 export function receiveBytes(socketFd: number, target: Uint8Array, at: number, length: number): number {
   for (;;) {
@@ -18,17 +20,37 @@ export function receiveBytes(socketFd: number, target: Uint8Array, at: number, l
   }
 }
 
-/** Writes all of `source` from 0 to `length` to a blocking socket. Answers 0 or −errno. */
+/** Writes all of `source` from 0 to `length` to a socket, and waits until it has taken it. Answers 0 or −errno. */
 export function sendBytes(socketFd: number, source: Uint8Array, length: number): number {
   let sent = 0;
   while (sent < length) {
     try {
       sent += writeSync(socketFd, source, sent, length - sent, null);
     } catch (error) {
-      if (errnoOf(error) !== EINTR) return -errnoOf(error);
+      const fault = faultOf(socketFd, errnoOf(error));
+      if (fault !== 0) return fault;
     }
   }
   return 0;
+}
+
+/** Moves all `length` bytes that a pipe holds to a socket, and waits until it has taken them. Answers 0 or −errno. */
+export function sendPiped(socketFd: number, pipeReadFd: number, length: number): number {
+  for (let sent = 0; sent < length; ) {
+    const moved = pipeIntoSocket(pipeReadFd, socketFd, length - sent);
+    if (moved === 0) return -EIO; // the pipe holds less than it should
+    const fault = moved < 0 ? faultOf(socketFd, -moved) : 0;
+    if (fault !== 0) return fault;
+    if (moved > 0) sent += moved;
+  }
+  return 0;
+}
+
+/** Answers 0 when the write may be tried again, after a wait where the socket is full; else −errno. */
+function faultOf(socketFd: number, errno: number): number {
+  if (errno === EINTR) return 0;
+  if (errno !== EAGAIN) return -errno;
+  return Math.min(waitWritable(socketFd), 0);
 }
 
 /** The positive errno of what node:fs threw. */

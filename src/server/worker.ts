@@ -1,18 +1,17 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { imageFrom } from '../image/open-image.js';
-import { transmissionFlags } from '../protocol/request-rules.js';
+import { Busyness } from './activity.js';
 import { serveRequests } from './request-loop.js';
 import type { WorkerTask } from './workers.js';
 
 // The thread of one connection: serves it, says how it ended, ends.
 const task = workerData as WorkerTask;
+// What node:fs throws while a socket has nothing to read is caught at once; a stack would be most of what it costs.
+Error.stackTraceLimit = 0;
 const image = imageFrom(task.image);
 try {
-  const { sizeBytes, readOnly } = image;
-  const flags = transmissionFlags({ readOnly, multiConn: true, rotational: false, fastZero: false, trim: true });
-  const { minimumBlockBytes } = task;
-  const rules = { sizeBytes, readOnly, minimumBlockBytes, replyStyle: 'simple', statusContexts: 0, flags } as const;
-  parentPort?.postMessage(serveRequests({ ...task, image, rules }));
+  const busyness = new Busyness(task.activity, task.worker);
+  parentPort?.postMessage(serveRequests({ ...task, image, busyness }));
 } finally {
   image.close();
 }

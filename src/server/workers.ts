@@ -1,7 +1,11 @@
 import { closeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
+import { invariant } from '../base/invariant.js';
 import type { ImageHandle } from '../image/open-image.js';
 import { shutdownFd, shutdownReading } from '../kernel/fd-calls.js';
+import type { MetaContext } from '../protocol/meta-context.js';
+import type { ExportRules } from '../protocol/request-rules.js';
+import { type Activity, newActivity } from './activity.js';
 import { ServerError } from './errors.js';
 import type { LoopEnd } from './request-loop.js';
 
@@ -9,8 +13,9 @@ export interface ConnectionStart {
   /** A connected, blocking stream socket; ours from here on. */
   readonly socketFd: number;
   readonly image: ImageHandle;
-  /** What offsets and lengths must be multiples of; a power of two. */
-  readonly minimumBlockBytes: number;
+  readonly rules: ExportRules;
+  /** The metadata contexts that the client chose. */
+  readonly contexts: readonly MetaContext[];
   /** Bytes that came behind the handshake. */
   readonly received: Uint8Array;
 }
@@ -34,13 +39,25 @@ export interface ServedConnection {
 export interface WorkerTask extends ConnectionStart {
   /** One field, written here: not 0 once the connection is to end. */
   readonly stop: Int32Array<SharedArrayBuffer>;
+  readonly activity: Activity;
+  /** Its field in `activity`. */
+  readonly worker: number;
 }
+
+/** Threads in one process at a time. */
+export const WORKERS_MAX = 1_024;
+
+const activity = newActivity(WORKERS_MAX);
+/** The fields of `activity` that no worker has. */
+const freeFields = Array.from({ length: WORKERS_MAX }, (_, field) => WORKERS_MAX - 1 - field);
 
 /** Starts a thread that serves one connection. Called on the main thread, with libc loaded. */
 export function startConnection(start: ConnectionStart): ServedConnection {
   const stop = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   // A view is cloned with all of the memory behind it.
-  const workerData: WorkerTask = { ...start, received: start.received.slice(), stop };
+  const field = freeFields.pop();
+  invariant(field !== undefined, `at most ${WORKERS_MAX} connections are served`);
+  const workerData: WorkerTask = { ...start, received: start.received.slice(), stop, activity, worker: field };
   const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
   let open = true;
   const unlessClosed = (act: (fd: number) => void) => {
@@ -61,6 +78,7 @@ export function startConnection(start: ConnectionStart): ServedConnection {
       shutdownFd(start.socketFd);
       open = false;
       closeSync(start.socketFd);
+      freeFields.push(field);
       resolve(end);
     });
   });

@@ -34,7 +34,9 @@ afterEach(async () => {
 });
 
 async function drive(words: string, request: object | undefined): Promise<unknown> {
-  return JSON.parse(await ok(`node ${driver} ${words} '${JSON.stringify(request)}'`, { cwd: ROOT, limitMs: 1_700_000 }));
+  return JSON.parse(
+    await ok(`node ${driver} ${words} '${JSON.stringify(request)}'`, { cwd: ROOT, limitMs: 1_700_000 }),
+  );
 }
 
 describe.each(['a remote export', 'an image'])('attaching %s', (what) => {

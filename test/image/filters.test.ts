@@ -24,6 +24,9 @@ function recorder(errno = 0) {
     trim: (offset, length, durable) => note('trim', offset, length, durable),
     status: (offset, length) => note('status', offset, length),
     cache: (offset, length) => note('cache', offset, length),
+    mayHaveHoles: true,
+    expectRead: (offset, length) => void note('expectRead', offset, length),
+    readIntoPipe: (offset, length, fd) => note('readIntoPipe', offset, length, fd),
     flush: () => note('flush'),
     close: () => void note('close'),
   };

@@ -48,12 +48,14 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <linux/falloc.h>
       #include <linux/fs.h>
       #include <linux/nbd.h>
+      #include <poll.h>
       #include <sched.h>
       #include <signal.h>
       #include <stddef.h>
       #include <stdio.h>
       #include <sys/socket.h>
       #include <sys/stat.h>
+      #include <sys/time.h>
       int main(void) {
         ${ours.map(([name, , expression]) => `printf("${name} %lld\\n", (long long)(${expression}));`).join('\n')}
         return 0;

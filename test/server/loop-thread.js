@@ -1,6 +1,7 @@
 // A thread that runs the request loop over an image in memory, whose faults and counts the test shares.
 import { parentPort, workerData } from 'node:worker_threads';
 import { transmissionFlags } from '#tsnbd/protocol/request-rules.js';
+import { Busyness, newActivity } from '#tsnbd/server/activity.js';
 import { serveRequests } from '#tsnbd/server/request-loop.js';
 
 /** @type {import('./loop-harness.js').LoopThreadData} */
@@ -50,10 +51,14 @@ const image = {
     return 0;
   },
   cache: () => 0,
+  mayHaveHoles: false,
+  expectRead() {},
+  readIntoPipe: () => 0,
   flush: () => enter(FLUSH),
   close() {},
 };
+const busyness = new Busyness(newActivity(1), 0);
 const flags = transmissionFlags({ readOnly, multiConn: true, rotational: false, fastZero: false, trim: true });
 /** @type {import('#tsnbd/protocol/request-rules.js').ExportRules} */
 const rules = { sizeBytes, readOnly, minimumBlockBytes, replyStyle: 'simple', statusContexts: 0, flags };
-parentPort?.postMessage(serveRequests({ socketFd, image, rules, received, stop }));
+parentPort?.postMessage(serveRequests({ socketFd, image, rules, contexts: [], received, stop, busyness }));

@@ -13,8 +13,10 @@ import {
   NBD_EIO,
   NBD_ENOSPC,
   NBD_EPERM,
+  NBD_ESHUTDOWN,
 } from '#tsnbd/protocol/constants.js';
-import { BATCH_BYTES, INPUT_BYTES } from '#tsnbd/server/request-loop.js';
+import { BATCH_BYTES } from '#tsnbd/server/replies.js';
+import { INPUT_BYTES } from '#tsnbd/server/request-input.js';
 import { CALLS, type Loop, startLoop } from './loop-harness.js';
 import type { AskedRequest } from './raw-client.js';
 
@@ -306,7 +308,7 @@ describe('the end of a connection', () => {
     expect(await end).toMatchObject({ kind: 'failed', code: 'lost', message: expect.stringContaining('EPIPE') });
   });
 
-  test('a stop answers the request in hand, takes no other, and flushes', async () => {
+  test('a stop answers the request in hand, refuses what comes behind it, and flushes', async () => {
     const { client, fail, count, stop, end } = start();
     fail(CALLS.WRITE, -1);
     client.send(client.encode({ type: NBD_CMD_WRITE, data: pattern(512) }));
@@ -316,9 +318,11 @@ describe('the end of a connection', () => {
     stop();
     fail(CALLS.WRITE, 0);
     expect(await client.reply()).toMatchObject({ error: 0 });
+    expect(await client.reply()).toMatchObject({ error: NBD_ESHUTDOWN });
     expect((await client.end()).length).toBe(0);
     expect(await end).toEqual({ kind: 'left', how: 'stopped' });
     expect(count(CALLS.FLUSH)).toBe(1);
+    expect(count(CALLS.READ)).toBe(0);
   });
 
   test('a stop ends an idle connection', async () => {

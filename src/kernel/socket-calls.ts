@@ -1,0 +1,74 @@
+import { constants } from 'node:os';
+import { systemError } from './errors.js';
+import { libc } from './libc.js';
+import {
+  AF_UNIX,
+  POLLIN,
+  POLLOUT,
+  SO_DOMAIN,
+  SO_RCVTIMEO,
+  SO_SNDBUF,
+  SO_SNDBUFFORCE,
+  SOL_SOCKET,
+  STRUCT_POLLFD,
+  STRUCT_TIMEVAL,
+} from './libc-abi.js';
+
+const { EINTR } = constants.errno;
+
+/** Waits until there is something to read, or the end; `limitMs` < 0 is without limit. Answers 0 at the limit, else 1 or −errno. */
+export function waitReadable(socketFd: number, limitMs: number): number {
+  return wait(socketFd, POLLIN, limitMs);
+}
+
+/** Waits until something can be written, or an error is to be told. Answers 1 or −errno. */
+export function waitWritable(socketFd: number): number {
+  return wait(socketFd, POLLOUT, -1);
+}
+
+/** A read that waits longer than that answers EAGAIN. @throws KernelError 'system' */
+export function limitReads(socketFd: number, limitSeconds: number): void {
+  const duration = new Uint8Array(STRUCT_TIMEVAL.sizeof);
+  new DataView(duration.buffer).setBigInt64(STRUCT_TIMEVAL.tv_sec, BigInt(limitSeconds), true);
+  expect('limit the time of reads', libc.setsockopt(socketFd, SOL_SOCKET, SO_RCVTIMEO, duration));
+}
+
+export function isUnixSocket(socketFd: number): boolean {
+  return readOption(socketFd, SO_DOMAIN) === AF_UNIX;
+}
+
+/**
+ * Asks for a send buffer of `bytes`: as root beyond net.core.wmem_max, else up to it. Answers what was granted, in the
+ * same measure (the kernel doubles it for its own use and tells the double: socket(7)).
+ */
+export function growSendBuffer(socketFd: number, bytes: number): number {
+  const value = new Uint8Array(4);
+  new DataView(value.buffer).setInt32(0, bytes, true);
+  const forced = libc.setsockopt(socketFd, SOL_SOCKET, SO_SNDBUFFORCE, value);
+  if (forced < 0) libc.setsockopt(socketFd, SOL_SOCKET, SO_SNDBUF, value);
+  return readOption(socketFd, SO_SNDBUF) / 2;
+}
+
+function readOption(socketFd: number, option: number): number {
+  const value = new Uint8Array(4);
+  const length = Uint8Array.of(value.length, 0, 0, 0);
+  expect('read an option of a socket', libc.getsockopt(socketFd, SOL_SOCKET, option, value, length));
+  return new DataView(value.buffer).getInt32(0, true);
+}
+
+const pollfd = new Uint8Array(STRUCT_POLLFD.sizeof);
+const pollfdView = new DataView(pollfd.buffer);
+
+function wait(socketFd: number, events: number, limitMs: number): number {
+  pollfdView.setInt32(STRUCT_POLLFD.fd, socketFd, true);
+  pollfdView.setInt16(STRUCT_POLLFD.events, events, true);
+  for (;;) {
+    const result = libc.poll(pollfd, limitMs);
+    if (result !== -EINTR) return result;
+  }
+}
+
+function expect(doing: string, result: number): number {
+  if (result < 0) throw systemError(doing, -result);
+  return result;
+}

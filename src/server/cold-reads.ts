@@ -1,0 +1,71 @@
+import type { Image } from '../image/image.js';
+import { NBD_CMD_READ } from '../protocol/constants.js';
+import { emptyRequest, payloadBytes } from '../protocol/request.js';
+import { checkRequest, type ExportRules } from '../protocol/request-rules.js';
+import type { RequestInput } from './request-input.js';
+
+/** While reads are quick, one of so many is timed: on some machines to read the clock is a system call. */
+const READS_A_SAMPLE = 16;
+/** After a slow read so many are timed, each, before they are taken for quick again. */
+const READS_TIMED = 64;
+/** One slow read may be the scheduler's doing; so many within READS_TIMED are a disk's. */
+const SLOW_READS = 2;
+/** A read of cached data takes less than this. */
+const SLOW_MS = 0.1;
+const SLOW_MS_A_BYTE = 0.0005 / 1_024;
+
+/**
+ * Knows whether the data that are read come from a disk, and then announces the reads that already wait in the input to
+ * the image before each one is done: the disk sees all of them at once, without a thread more.
+ */
+export class ColdReads {
+  isCold = false;
+  readonly #image: Image;
+  readonly #rules: ExportRules;
+  readonly #input: RequestInput;
+  readonly #ahead = emptyRequest();
+  #sampled = 0;
+  #timed = 0;
+  #slow = 0;
+
+  constructor(image: Image, rules: ExportRules, input: RequestInput) {
+    this.#image = image;
+    this.#rules = rules;
+    this.#input = input;
+  }
+
+  /** Asked once a READ: whether it is to be timed. */
+  isTimed(): boolean {
+    if (this.#timed > 0) {
+      this.#timed -= 1;
+      return true;
+    }
+    this.isCold = false;
+    this.#slow = 0;
+    this.#sampled = (this.#sampled + 1) % READS_A_SAMPLE;
+    return this.#sampled === 0;
+  }
+
+  /** Takes the time of a READ; answers whether a disk was waited for. */
+  wasSlow(elapsedMs: number, lengthBytes: number): boolean {
+    if (elapsedMs < SLOW_MS + lengthBytes * SLOW_MS_A_BYTE) return false;
+    this.#timed = READS_TIMED;
+    this.#slow += 1;
+    this.isCold = this.#slow >= SLOW_READS;
+    return this.isCold;
+  }
+
+  /** Announces every READ in the input that was not announced yet. */
+  lookAhead(): void {
+    const input = this.#input;
+    const ahead = this.#ahead;
+    let at = Math.max(input.lookedAt, input.start);
+    while (input.holdsHeader(at) && input.decode(at, ahead)) {
+      if (ahead.type === NBD_CMD_READ && checkRequest(ahead, this.#rules) === 0) {
+        this.#image.expectRead(ahead.offsetBytes, ahead.lengthBytes);
+      }
+      at += input.headerBytes + payloadBytes(ahead, this.#rules.replyStyle);
+    }
+    input.lookedAt = at;
+  }
+}

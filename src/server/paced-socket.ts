@@ -1,0 +1,115 @@
+import { constants } from 'node:os';
+import { setBlocking, setNonBlocking } from '../kernel/fd-calls.js';
+import { limitReads, waitReadable } from '../kernel/socket-calls.js';
+import type { Busyness } from './activity.js';
+import { receiveBytes } from './socket-bytes.js';
+
+const { EAGAIN } = constants.errno;
+
+/** The mode is thought over after so many waits. */
+const WAITS_A_PERIOD = 32;
+/** Tries before a spinning worker sleeps: about 60 µs, which is what a sleep and its wake-up cost. */
+const TRIES_MAX = 20;
+/** More requests than that at a time: whoever sends so many ahead does not wait for each answer. */
+const REQUESTS_AT_A_TIME_MAX = 2;
+/** After a period in which spinning did not pay, so many periods pass before the next try, twice as many each time. */
+const PATIENCE_PERIODS_MAX = 1024;
+/** A connection that is silent for so long is idle. */
+const IDLE_SECONDS = 1;
+
+/**
+ * A connection's socket, waited on in the way that costs least. Asleep in a blocking read, or, for a client that waits for
+ * each answer while a core has nothing else to do, awake: the read is tried some times before the worker sleeps. To wake
+ * a sleeping thread takes longer than such a client's whole turn; with more busy workers than spare cores being awake
+ * takes time from those who have work.
+ */
+export class PacedSocket {
+  readonly #fd: number;
+  readonly #busyness: Busyness;
+  readonly #onIdle: () => void;
+  #spinning = false;
+  /** The socket's own state: whether its reads and writes wait. */
+  #blocking = true;
+  #waits = 0;
+  #requests = 0;
+  #misses = 0;
+  #glances = 0;
+  #patience = 1;
+  #periodsToWait = 0;
+
+  /** `onIdle` is called when the client has been silent for a second, before the wait for it goes on. */
+  constructor(fd: number, busyness: Busyness, onIdle: () => void) {
+    this.#fd = fd;
+    this.#busyness = busyness;
+    this.#onIdle = onIdle;
+    limitReads(fd, IDLE_SECONDS);
+  }
+
+  /**
+   * Waits for bytes and reads what is there, like receiveBytes. `answered` is the number of requests that were answered
+   * since the last call.
+   */
+  receive(target: Uint8Array, at: number, length: number, answered: number): number {
+    this.#waits += 1;
+    this.#requests += answered;
+    if (this.#waits === WAITS_A_PERIOD) this.#thinkOver();
+    const tries = this.#spinning ? TRIES_MAX : 1;
+    for (let tried = 0; tried < tries; tried += 1) {
+      const received = receiveBytes(this.#fd, target, at, length);
+      if (received !== -EAGAIN) return received;
+    }
+    this.#misses += 1;
+    return this.#receiveOnceReadable(target, at, length);
+  }
+
+  /** Reads what is there, and does not wait: −EAGAIN where there is nothing. */
+  receiveIfThere(target: Uint8Array, at: number, length: number): number {
+    this.#glances += 1;
+    this.#block(false);
+    return receiveBytes(this.#fd, target, at, length);
+  }
+
+  #receiveOnceReadable(target: Uint8Array, at: number, length: number): number {
+    // A blocking read that gave up has waited its second already.
+    let limitMs = this.#blocking ? 0 : IDLE_SECONDS * 1_000;
+    for (;;) {
+      const ready = waitReadable(this.#fd, limitMs);
+      if (ready < 0) return ready;
+      if (ready === 0) {
+        this.#onIdle();
+        limitMs = -1;
+        continue;
+      }
+      const received = receiveBytes(this.#fd, target, at, length);
+      if (received !== -EAGAIN) return received;
+    }
+  }
+
+  #thinkOver(): void {
+    const deep = this.#requests > this.#waits * REQUESTS_AT_A_TIME_MAX;
+    const pays = !deep && this.#busyness.hasCoreToSpare();
+    if (this.#spinning) this.#spinOn(pays);
+    else if (pays && this.#periodsToWait === 0) this.#spinning = true;
+    else if (pays) this.#periodsToWait -= 1;
+    this.#block(!this.#spinning && this.#glances === 0);
+    this.#waits = 0;
+    this.#requests = 0;
+    this.#misses = 0;
+    this.#glances = 0;
+  }
+
+  #spinOn(pays: boolean): void {
+    const missed = this.#misses * 4 > this.#waits;
+    this.#patience = missed ? Math.min(this.#patience * 2, PATIENCE_PERIODS_MAX) : 1;
+    if (pays && !missed) return;
+    this.#spinning = false;
+    this.#periodsToWait = this.#patience;
+  }
+
+  #block(blocking: boolean): void {
+    if (blocking === this.#blocking) return;
+    this.#blocking = blocking;
+    if (blocking) setBlocking(this.#fd);
+    else setNonBlocking(this.#fd);
+  }
+}

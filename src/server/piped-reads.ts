@@ -1,0 +1,74 @@
+import { closeSync, readSync } from 'node:fs';
+import type { Image } from '../image/image.js';
+import { growPipe, makePipe, type Pipe } from '../kernel/pipe-calls.js';
+import { growSendBuffer, isUnixSocket } from '../kernel/socket-calls.js';
+import type { Request } from '../protocol/request.js';
+import type { Replies } from './replies.js';
+import { sendPiped } from './socket-bytes.js';
+
+/** From here on not copying is worth the three calls it takes. */
+export const PIPED_BYTES_MIN = 131_072;
+/** Of the pipe, and so the longest reply that goes through it. */
+const PIPE_BYTES = 1_048_576;
+/** What a socket must hold so that a reply goes into it at once: with less a copy is faster. */
+const SEND_BUFFER_BYTES = 4_194_304;
+const SEND_BUFFER_BYTES_MIN = 1_048_576;
+
+/**
+ * Large READs without a copy: the pages of the image go by reference into a pipe, and from there to the socket. All of
+ * them are in the pipe before the header is sent, so that an error can still be told. On TCP it brings nothing.
+ */
+export class PipedReads {
+  readonly #socketFd: number;
+  readonly #image: Image;
+  readonly #replies: Replies;
+  /** 'unused' until the first large read; absent where it cannot be done. */
+  #pipe: Pipe | 'unused' | undefined = 'unused';
+
+  constructor(socketFd: number, image: Image, replies: Replies) {
+    this.#socketFd = socketFd;
+    this.#image = image;
+    this.#replies = replies;
+  }
+
+  /** Answers a READ; false where it must be copied: nothing has happened then. */
+  answer(request: Readonly<Request>): boolean {
+    const { offsetBytes, lengthBytes } = request;
+    if (lengthBytes < PIPED_BYTES_MIN || lengthBytes > PIPE_BYTES) return false;
+    if (this.#pipe === 'unused') this.#pipe = this.#isWorthIt() ? openPipe() : undefined;
+    if (this.#pipe === undefined) return false;
+    const moved = this.#image.readIntoPipe(offsetBytes, lengthBytes, this.#pipe.writeFd);
+    if (moved < lengthBytes) {
+      empty(this.#pipe, moved);
+      return false;
+    }
+    if (this.#replies.roomForData(0) < 0) return true;
+    this.#replies.dataHeader(request, offsetBytes, lengthBytes, true);
+    if (this.#replies.send()) this.#replies.sendErrno = -sendPiped(this.#socketFd, this.#pipe.readFd, lengthBytes);
+    return true;
+  }
+
+  close(): void {
+    if (typeof this.#pipe !== 'object') return;
+    closeSync(this.#pipe.readFd);
+    closeSync(this.#pipe.writeFd);
+    this.#pipe = undefined;
+  }
+
+  #isWorthIt(): boolean {
+    return isUnixSocket(this.#socketFd) && growSendBuffer(this.#socketFd, SEND_BUFFER_BYTES) >= SEND_BUFFER_BYTES_MIN;
+  }
+}
+
+function openPipe(): Pipe | undefined {
+  const pipe = makePipe();
+  if (growPipe(pipe, PIPE_BYTES) >= PIPE_BYTES) return pipe;
+  closeSync(pipe.readFd);
+  closeSync(pipe.writeFd);
+  return undefined;
+}
+
+function empty({ readFd }: Pipe, heldBytes: number): void {
+  const sink = Buffer.allocUnsafe(65_536);
+  for (let left = heldBytes; left > 0; ) left -= readSync(readFd, sink, 0, Math.min(left, sink.length), null);
+}
