@@ -1,8 +1,8 @@
 import { constants } from 'node:os';
 import { invariant } from '../base/invariant.js';
 import { alignedMemory } from '../kernel/direct-io.js';
-import { BlockLock } from './block-lock.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
+import { RangeLock } from './range-lock.js';
 import type { SharedFields } from './shared-layout.js';
 
 const { EIO } = constants.errno;
@@ -29,12 +29,12 @@ export const DIRECT_BUFFER_BYTES = 1_048_576;
 /**
  * The calls on a file whose reads and writes (on fds opened O_DIRECT) must be whole blocks from aligned memory. All data goes
  * through a buffer of the worker's own; a part of a block is read, changed and written back while no other worker changes
- * anything.
+ * the block.
  */
 export class DirectCalls implements FileCalls {
   readonly #blockBytes: number;
   readonly #fileBytes: number;
-  readonly #lock: BlockLock;
+  readonly #lock: RangeLock;
   readonly #calls: FileCalls;
   readonly #buffer = alignedMemory(DIRECT_BUFFER_BYTES, MEMORY_ALIGNMENT_BYTES);
 
@@ -43,7 +43,7 @@ export class DirectCalls implements FileCalls {
     invariant(DIRECT_BUFFER_BYTES % blockBytes === 0, 'the buffer of direct I/O holds whole blocks');
     this.#blockBytes = blockBytes;
     this.#fileBytes = fileBytes;
-    this.#lock = new BlockLock(shared);
+    this.#lock = new RangeLock(shared);
     this.#calls = calls;
   }
 
@@ -65,21 +65,21 @@ export class DirectCalls implements FileCalls {
     }
     const wholeBytes = Math.min(length - (length % this.#blockBytes), DIRECT_BUFFER_BYTES);
     this.#buffer.set(source.subarray(at, at + wholeBytes));
-    this.#lock.share();
+    this.#lock.share(offsetBytes, wholeBytes);
     try {
       return this.#calls.write(fd, this.#buffer, 0, wholeBytes, offsetBytes);
     } finally {
-      this.#lock.unshare();
+      this.#lock.release();
     }
   }
 
   /** A hole that is punched into a block between the reading of it and the writing must not be filled again. */
   fallocate(fd: number, mode: number, offsetBytes: number, length: number): number {
-    this.#lock.share();
+    this.#lock.share(offsetBytes, length);
     try {
       return this.#calls.fallocate(fd, mode, offsetBytes, length);
     } finally {
-      this.#lock.unshare();
+      this.#lock.release();
     }
   }
 
@@ -110,7 +110,7 @@ export class DirectCalls implements FileCalls {
   }
 
   #writePart(fd: number, part: Uint8Array, blockOffsetBytes: number, skip: number): number {
-    this.#lock.takeAlone();
+    this.#lock.takeAlone(blockOffsetBytes, this.#blockBytes);
     try {
       const errno = this.#readBlock(fd, blockOffsetBytes);
       if (errno !== 0) return -errno;
@@ -118,7 +118,7 @@ export class DirectCalls implements FileCalls {
       const result = this.#calls.write(fd, this.#buffer, 0, this.#blockBytes, blockOffsetBytes);
       return result < 0 ? result : Math.max(0, Math.min(result - skip, part.length));
     } finally {
-      this.#lock.leave();
+      this.#lock.release();
     }
   }
 

@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import { type SharedFields, SYNC_FAILED, SYNC_LOCK, SYNCS_DONE, SYNCS_STARTED } from './shared-layout.js';
+import { SharedLock } from './shared-lock.js';
 
 const { EDQUOT, EFBIG, EINTR, EIO, ENOSPC } = constants.errno;
 
@@ -13,11 +14,13 @@ const { EDQUOT, EFBIG, EINTR, EIO, ENOSPC } = constants.errno;
 export class StableStorage {
   readonly #fields: SharedFields;
   readonly #sync: () => number;
+  readonly #lock: SharedLock;
 
   /** `sync` answers 0 or a positive errno. */
   constructor(fields: SharedFields, sync: () => number) {
     this.#fields = fields;
     this.#sync = sync;
+    this.#lock = new SharedLock(fields, SYNC_LOCK);
   }
 
   /** A sync failed: what was acknowledged may be lost, and no write must be acknowledged until the image is opened again. */
@@ -28,14 +31,14 @@ export class StableStorage {
   /** Answers 0 once everything that any worker wrote before the call is on stable storage, else a positive errno. */
   flush(): number {
     const startedBefore = Atomics.load(this.#fields, SYNCS_STARTED);
-    this.#lock();
+    this.#lock.take();
     try {
       if (this.failed) return EIO;
       const done = Atomics.load(this.#fields, SYNCS_DONE);
       if (((done - startedBefore) | 0) > 0) return 0;
       return this.#syncLocked();
     } finally {
-      this.#unlock();
+      this.#lock.leave();
     }
   }
 
@@ -62,16 +65,6 @@ export class StableStorage {
 
   #markFailed(): void {
     Atomics.store(this.#fields, SYNC_FAILED, 1);
-  }
-
-  /** Who has waited leaves a 2 behind, for there may be others; the worst of it is a notify for nobody. */
-  #lock(): void {
-    if (Atomics.compareExchange(this.#fields, SYNC_LOCK, 0, 1) === 0) return;
-    while (Atomics.exchange(this.#fields, SYNC_LOCK, 2) !== 0) Atomics.wait(this.#fields, SYNC_LOCK, 2);
-  }
-
-  #unlock(): void {
-    if (Atomics.exchange(this.#fields, SYNC_LOCK, 0) === 2) Atomics.notify(this.#fields, SYNC_LOCK, 1);
   }
 }
 

@@ -6,7 +6,7 @@ import { DirectCalls } from '#tsnbd/image/direct-io.js';
 import { fileCalls } from '#tsnbd/image/file-calls.js';
 import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
 import { RawImage } from '#tsnbd/image/raw.js';
-import { newSharedFields } from '#tsnbd/image/shared-layout.js';
+import { newSharedFields, rangeTable } from '#tsnbd/image/shared-layout.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
 const { EINVAL, EIO } = constants.errno;
@@ -129,30 +129,38 @@ describe('connections that write parts of the same blocks at once', () => {
     const { handle, path } = open(Buffer.alloc(4096, 0x55));
     const { direct } = handle;
     if (direct === undefined) throw new Error('not direct');
-    // Another worker would have to wait, so we only look at the lock.
+    // Another worker would have to wait, so we only look at the first range of the table, the last that is free.
     const shared = newSharedFields();
-    const holders: number[] = [];
+    const held: number[][] = [];
+    const look = () => void held.push([...rangeTable(shared)].slice(-3));
     const calls = new DirectCalls(
-      { direct, fileBytes: 4096, shared },
+      { direct: { ...direct, blockBytes: 1024 }, fileBytes: 4096, shared },
       {
         ...fileCalls,
+        read: (...call) => {
+          look();
+          return fileCalls.read(...call);
+        },
         write: (...call) => {
-          holders.push(shared[4] ?? 0);
+          look();
           return fileCalls.write(...call);
         },
         fallocate: (...call) => {
-          holders.push(shared[4] ?? 0);
+          look();
           return fileCalls.fallocate(...call);
         },
       },
     );
     const image = new RawImage({ ...handle, shared }, calls);
-    expect(image.write(1, 1, block, 0, false)).toBe(0);
-    expect(image.write(0, 4096, block, 0, false)).toBe(0);
-    expect(image.trim(0, 4096, false)).toBe(0);
-    expect(holders).toEqual([-1, 1, 1]);
-    expect(shared[4]).toBe(0);
-    expect(readFileSync(path).every((byte) => byte === 0)).toBe(true);
+    const [isShared, isAlone] = [1, 2];
+    expect(image.write(2000, 1, block, 0, false)).toBe(0);
+    expect(held.splice(0)).toEqual(new Array(2).fill([isAlone, 1024, 2048]));
+    expect(image.write(1024, 2048, block, 0, false)).toBe(0);
+    expect(held.splice(0)).toEqual([[isShared, 1024, 3072]]);
+    expect(image.trim(100, 3000, false)).toBe(0);
+    expect(held.splice(0)).toEqual([[isShared, 100, 3100]]);
+    expect(rangeTable(shared).at(-3)).toBe(0);
+    expect(readFileSync(path).indexOf(0)).toBe(100);
   });
 });
 
