@@ -11,7 +11,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['test/{base,protocol,image,transport,server,daemon,kernel-host,attach,cli}/**/*.test.ts'],
+          include: ['test/{base,protocol,image,transport,server,daemon,kernel-host,attach,cli,bench}/**/*.test.ts'],
           testTimeout: long ? 600_000 : 60_000,
         },
       },

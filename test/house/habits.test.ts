@@ -5,7 +5,7 @@ import { ROOT, sourceFiles } from './source-files.js';
 
 const src = sourceFiles('src');
 const tests = sourceFiles('test').filter((file) => !file.path.startsWith('test/house/'));
-const all = [...src, ...tests, ...sourceFiles('scripts')];
+const all = [...src, ...tests, ...sourceFiles('scripts'), ...sourceFiles('bench')];
 
 /** A word that says nothing, and what to say instead. */
 const BANNED_NAMES: Readonly<Record<string, string>> = {

@@ -1,0 +1,145 @@
+// What is measured, as data: every case with its name, and the targets of those that have one.
+
+/**
+ * @typedef {'unix' | 'tcp' | 'kernel'} Transport
+ * @typedef {'randread' | 'randwrite' | 'read' | 'write'} Access
+ */
+
+/**
+ * What our figure divided by a peer's must be: at least this for a speed, at most this for a cost. `qemu-nbd` is the
+ * better of its two modes.
+ * @typedef {{ 'nbdkit'?: number, 'qemu-nbd'?: number }} Target
+ */
+
+/**
+ * @typedef {object} FioCase
+ * @property {'fio'} kind
+ * @property {string} name unique; `--only` selects by it
+ * @property {Transport} transport
+ * @property {Access} access
+ * @property {number} blockBytes
+ * @property {number} depth of each connection
+ * @property {number} connections
+ * @property {'warm' | 'cold' | 'once'} cache the image is in the page cache; was dropped from it before the run; was dropped,
+ *   and each block is read at most once
+ * @property {Target} [speed]
+ * @property {Target} [cpu]
+ */
+
+/**
+ * @typedef {object} CopyCase
+ * @property {'nbdcopy'} kind
+ * @property {string} name
+ * @property {'unix' | 'tcp'} transport
+ * @property {'read' | 'write'} access from the server, or to it
+ * @property {Target} [speed]
+ * @property {Target} [cpu]
+ */
+
+/** @typedef {FioCase | CopyCase} Case */
+
+const KIB = 1024;
+const WARM_READ_DEEP = { nbdkit: 1.6, 'qemu-nbd': 2 };
+const WARM_WRITE_DEEP = { nbdkit: 1.25, 'qemu-nbd': 1.5 };
+
+/** The cases with a target, in the order of the table of targets. @type {readonly Case[]} */
+export const targetCases = [
+  fio('unix randread 4k d16', { speed: WARM_READ_DEEP }),
+  fio('unix randread 4k d64', { speed: WARM_READ_DEEP }),
+  fio('unix randwrite 4k d16', { speed: WARM_WRITE_DEEP }),
+  fio('unix randwrite 4k d64', { speed: WARM_WRITE_DEEP }),
+  fio('unix randread 4k d1', { speed: { nbdkit: 1.4, 'qemu-nbd': 1.6 } }),
+  fio('unix randwrite 4k d1', { speed: { nbdkit: 1.2, 'qemu-nbd': 1.5 } }),
+  fio('unix randread 256k d16', { speed: { nbdkit: 1.5, 'qemu-nbd': 3 } }),
+  fio('unix randwrite 256k d16', { speed: { nbdkit: 1.1, 'qemu-nbd': 2 } }),
+  copy('unix nbdcopy read', { speed: { nbdkit: 1.1, 'qemu-nbd': 2 } }),
+  fio('unix randread 4k d1 c4', { speed: { nbdkit: 1.8, 'qemu-nbd': 1.4 } }),
+  fio('unix randread 4k d16 c4', { speed: { nbdkit: 2, 'qemu-nbd': 3 }, cpu: { nbdkit: 0.5, 'qemu-nbd': 0.4 } }),
+  fio('unix randread 4k d32 cold', { speed: { nbdkit: 1, 'qemu-nbd': 1 } }),
+  fio('unix randread 64k d16 cold', { speed: { nbdkit: 1.2, 'qemu-nbd': 1.2 } }),
+  fio('unix randread 256k d16 cold', { speed: { nbdkit: 1.5, 'qemu-nbd': 3 } }),
+  fio('tcp randread 4k d1', { speed: { nbdkit: 1.3, 'qemu-nbd': 1.5 } }),
+  fio('tcp randread 4k d32', { speed: { nbdkit: 1.2, 'qemu-nbd': 1.2 } }),
+  fio('tcp randwrite 256k d16', { speed: { nbdkit: 1.1, 'qemu-nbd': 2 } }),
+  fio('kernel randread 4k d32', { speed: { nbdkit: 2, 'qemu-nbd': 4 } }),
+  fio('kernel randwrite 4k d32', { speed: { nbdkit: 1.8, 'qemu-nbd': 4 } }),
+  fio('kernel randread 4k d1', { speed: { nbdkit: 1.7, 'qemu-nbd': 4 } }),
+  fio('kernel randread 256k d8', { speed: { nbdkit: 1.5, 'qemu-nbd': 4 } }),
+];
+
+/** Every case: those with a target, then the rest of the cross product. @type {readonly Case[]} */
+export const allCases = [...targetCases, ...withoutKnown([...matrix(), ...besides()])];
+
+/** Everything against everything: transport, access, size, depth, connections, cache. */
+function matrix() {
+  const made = [];
+  for (const cache of ['', ' cold'])
+    for (const transport of ['unix', 'tcp'])
+      for (const access of ['randread', 'randwrite', 'read', 'write'])
+        for (const size of ['4k', '64k', '256k'])
+          for (const depth of ['d1', 'd16', 'd64'])
+            for (const connections of ['', ' c4'])
+              made.push(fio(`${transport} ${access} ${size} ${depth}${connections}${cache}`));
+  return made;
+}
+
+/** What the cross product has no place for. @returns {Case[]} */
+function besides() {
+  return [
+    copy('unix nbdcopy write'),
+    copy('tcp nbdcopy read'),
+    copy('tcp nbdcopy write'),
+    fio('unix randread 4k d32 once'),
+    fio('unix randread 64k d16 once'),
+    fio('unix randread 256k d16 once'),
+    fio('kernel randwrite 4k d1'),
+    fio('kernel randwrite 256k d8'),
+  ];
+}
+
+/** @param {readonly Case[]} cases */
+function withoutKnown(cases) {
+  const known = new Set(targetCases.map(({ name }) => name));
+  return cases.filter(({ name }) => !known.has(name));
+}
+
+/**
+ * The case that a name stands for: `TRANSPORT ACCESS SIZEk dDEPTH [cCONNECTIONS] [cold|once]`.
+ * @param {string} name
+ * @param {{ speed?: Target, cpu?: Target }} [targets]
+ * @returns {FioCase}
+ */
+export function fio(name, targets = {}) {
+  const match = /^(unix|tcp|kernel) (rand)?(read|write) (\d+)k d(\d+)(?: c(\d+))?(?: (cold|once))?$/.exec(name);
+  if (match === null) throw new Error(`'${name}' is not the name of a case`);
+  const [, transport, random = '', direction, kibibytes, depth, connections = '1', cache = 'warm'] = match;
+  return {
+    kind: 'fio',
+    name,
+    transport: /** @type {Transport} */ (transport),
+    access: /** @type {Access} */ (`${random}${direction}`),
+    blockBytes: Number(kibibytes) * KIB,
+    depth: Number(depth),
+    connections: Number(connections),
+    cache: /** @type {FioCase['cache']} */ (cache),
+    ...targets,
+  };
+}
+
+/**
+ * @param {string} name `TRANSPORT nbdcopy read|write`
+ * @param {{ speed?: Target, cpu?: Target }} [targets]
+ * @returns {CopyCase}
+ */
+function copy(name, targets = {}) {
+  const match = /^(unix|tcp) nbdcopy (read|write)$/.exec(name);
+  if (match === null) throw new Error(`'${name}' is not the name of a case`);
+  const [, transport, access] = match;
+  return {
+    kind: 'nbdcopy',
+    name,
+    transport: /** @type {CopyCase['transport']} */ (transport),
+    access: /** @type {CopyCase['access']} */ (access),
+    ...targets,
+  };
+}

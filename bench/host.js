@@ -1,0 +1,85 @@
+// The cases on this machine: servers over unix sockets and TCP.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { checkBytes } from './checks.js';
+import { makeImage } from './image.js';
+import { measure } from './measure.js';
+import { UsageError } from './options.js';
+import { others, tsnbd } from './peers.js';
+import { inTurns } from './rounds.js';
+import { ServerError, startServer } from './server.js';
+
+/**
+ * @typedef {import('./owned.js').Owned} Owned
+ * @typedef {import('./peers.js').Peer} Peer
+ * @typedef {import('./cases.js').Case} Case
+ * @typedef {import('./options.js').Options} Options
+ */
+
+const CHECK_BYTES = 256 * 2 ** 20;
+const QUICK_CHECK_BYTES = 32 * 2 ** 20;
+const PROBE_BYTES = 2 ** 20;
+
+/**
+ * @param {Owned} owned
+ * @param {readonly Peer[]} peers
+ * @param {readonly Case[]} cases
+ * @param {Options} options
+ */
+export async function measureOnHost(owned, peers, cases, options) {
+  if (cases.length === 0) return [];
+  if (options.checks) await checkAll(owned, peers, cases, options.quick ? QUICK_CHECK_BYTES : CHECK_BYTES);
+  const { seconds, sizeBytes } = options;
+  const [image, source] = [join(owned.folder, 'image.raw'), join(owned.folder, 'source.raw')];
+  makeImage(image, sizeBytes);
+  if (cases.some(({ kind, access }) => kind === 'nbdcopy' && access === 'write')) makeImage(source, sizeBytes);
+  return inTurns(cases, peers, options.rounds, (one, peer) =>
+    measure(owned, peer, one, { image, source, sizeBytes, seconds }),
+  );
+}
+
+/**
+ * Ours first, then those that were asked for and start here (io_uring is forbidden on some machines).
+ * @param {Owned} owned
+ * @param {Options} options
+ */
+export async function usablePeers(owned, { us, versus, peers }) {
+  const ours = [tsnbd(programOf(us)), ...(versus === undefined ? [] : [tsnbd(programOf(versus), 'tsnbd-before')])];
+  const asked = [...ours, ...others.filter(({ group }) => peers === undefined || peers.includes(group))];
+  const image = join(owned.folder, 'probe.raw');
+  makeImage(image, PROBE_BYTES);
+  /** @type {Peer[]} */
+  const found = [];
+  for (const peer of asked) {
+    try {
+      await (await startServer(owned, peer, 'unix', image)).stop();
+      found.push(peer);
+    } catch (error) {
+      if (!(error instanceof ServerError) || ours.includes(peer)) throw error;
+      console.log(`left out: ${error.message}`);
+    }
+  }
+  return found;
+}
+
+/** @param {string} folder a checkout */
+function programOf(folder) {
+  const program = join(folder, 'dist/tsnbd.js');
+  if (!existsSync(program)) throw new UsageError(`${program} is not there: build it first`);
+  return program;
+}
+
+/**
+ * @param {Owned} owned
+ * @param {readonly Peer[]} peers
+ * @param {readonly Case[]} cases
+ * @param {number} sizeBytes
+ */
+async function checkAll(owned, peers, cases, sizeBytes) {
+  const names = peers.map(({ name }) => name).join(', ');
+  for (const transport of /** @type {const} */ (['unix', 'tcp'])) {
+    if (!cases.some((one) => one.transport === transport)) continue;
+    for (const peer of peers) await checkBytes(owned, peer, transport, sizeBytes);
+    console.log(`sha256 of what was read and written over ${transport} is right: ${names}`);
+  }
+}

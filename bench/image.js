@@ -1,0 +1,80 @@
+// The raw image that all servers are given, and where its bytes are: in the page cache or only on the disk.
+import { execFileSync } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { closeSync, createReadStream, fdatasyncSync, openSync, readSync, statfsSync, writeSync } from 'node:fs';
+import { pipeline } from 'node:stream/promises';
+
+const PIECE_BYTES = 16 * 2 ** 20;
+const BLOCK_BYTES = 4096;
+const TMPFS_MAGIC = 0x01021994;
+
+/** Share of the image that may be in the page cache after it was dropped. */
+const COLD_SHARE_MAX = 0.001;
+
+/**
+ * Writes an image without holes in which every block of 4 KiB is another one.
+ * @param {string} path
+ * @param {number} sizeBytes
+ */
+export function makeImage(path, sizeBytes) {
+  const piece = randomBytes(Math.min(PIECE_BYTES, sizeBytes));
+  const fd = openSync(path, 'w');
+  for (let at = 0; at < sizeBytes; at += piece.length) {
+    for (let block = 0; block < piece.length; block += BLOCK_BYTES) piece.writeDoubleLE(at + block, block);
+    writeSync(fd, piece);
+  }
+  fdatasyncSync(fd);
+  closeSync(fd);
+}
+
+/**
+ * Writes the image's dirty pages to the disk, so that nobody pays for another's writes.
+ * @param {string} path
+ */
+export function settle(path) {
+  const fd = openSync(path, 'r+');
+  fdatasyncSync(fd);
+  closeSync(fd);
+}
+
+/**
+ * Reads the image into the page cache unless it is there.
+ * @param {string} path
+ * @param {number} sizeBytes
+ */
+export function warm(path, sizeBytes) {
+  if (cachedBytes(path) >= sizeBytes) return;
+  const buffer = Buffer.allocUnsafe(2 ** 20);
+  const fd = openSync(path, 'r');
+  while (readSync(fd, buffer) > 0);
+  closeSync(fd);
+  if (cachedBytes(path) < sizeBytes) throw new Error('the image does not fit into the page cache');
+}
+
+/**
+ * Drops the image from the page cache by POSIX_FADV_DONTNEED (which is what dd's `nocache` is), and looks whether it went.
+ * @param {string} path
+ * @param {number} sizeBytes
+ */
+export function drop(path, sizeBytes) {
+  execFileSync('dd', [`of=${path}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none']);
+  const left = cachedBytes(path);
+  if (left > sizeBytes * COLD_SHARE_MAX) throw new Error(`${left} bytes of the image stayed in the page cache`);
+}
+
+/** @param {string} folder */
+export function isOnDisk(folder) {
+  return statfsSync(folder).type !== TMPFS_MAGIC;
+}
+
+/** @param {string} path */
+export async function sha256(path) {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path, { highWaterMark: 2 ** 20 }), hash);
+  return hash.digest('hex');
+}
+
+/** @param {string} path */
+function cachedBytes(path) {
+  return Number(execFileSync('fincore', ['--bytes', '--noheadings', '--raw', '--output', 'RES', path]));
+}

@@ -1,0 +1,85 @@
+// Who is compared: how each server is started on a raw image, with what its users give it.
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+/**
+ * Where a server is to listen.
+ * @typedef {{ kind: 'unix', path: string } | { kind: 'tcp', port: number }} Address
+ */
+
+/**
+ * @typedef {object} Peer
+ * @property {string} name
+ * @property {string} group what a target names: `qemu-nbd` for both of its modes
+ * @property {(address: Address, image: string, folder: string) => string[]} command program and arguments; stays in the
+ *   foreground (but see daemonPidFile) and serves any number of connections, one after another and at the same time, until
+ *   SIGTERM
+ * @property {string} [exportName] of one that has no export without a name
+ * @property {string} [daemonPidFile] of one that in the foreground would serve one connection only: the file, in the
+ *   folder, in which the process that stays writes its id
+ */
+
+/**
+ * @param {string} program path of a built tsnbd.js
+ * @param {string} [name]
+ * @returns {Peer}
+ */
+export function tsnbd(program, name = 'tsnbd') {
+  return {
+    name,
+    group: name,
+    command: (address, image) => [
+      ...[process.execPath, program, '-t', '-e', '0', '-f', 'raw'],
+      ...(address.kind === 'unix' ? ['-k', address.path] : ['-b', '127.0.0.1', '-p', String(address.port)]),
+      image,
+    ],
+  };
+}
+
+/** @type {Peer} */
+const nbdkit = {
+  name: 'nbdkit',
+  group: 'nbdkit',
+  command: (address, image, folder) => [
+    ...['nbdkit', '-f', '-P', join(folder, 'nbdkit.pid')],
+    ...(address.kind === 'unix' ? ['-U', address.path] : ['-i', '127.0.0.1', '-p', String(address.port)]),
+    ...['file', image],
+  ],
+};
+
+/** @type {Peer} */
+const nbdServer = {
+  name: 'nbd-server',
+  group: 'nbd-server',
+  command: (address, image, folder) => {
+    const path = join(folder, 'nbd-server.conf');
+    const listen =
+      address.kind === 'unix' ? `unixsock = ${address.path}` : `listenaddr = 127.0.0.1\nport = ${address.port}`;
+    writeFileSync(
+      path,
+      `[generic]\n${listen}\n[image]\nexportname = ${image}\nflush = true\nfua = true\ntrim = true\n`,
+    );
+    return ['nbd-server', '-C', path, '-p', join(folder, 'nbd-server.daemon')];
+  },
+  exportName: 'image',
+  daemonPidFile: 'nbd-server.daemon',
+};
+
+/** All but ours. @type {readonly Peer[]} */
+export const others = [nbdkit, qemuNbd('threads'), qemuNbd('io_uring'), nbdServer];
+
+/**
+ * @param {'threads' | 'io_uring'} aio `threads` is its default
+ * @returns {Peer}
+ */
+function qemuNbd(aio) {
+  return {
+    name: aio === 'threads' ? 'qemu-nbd' : `qemu-nbd ${aio}`,
+    group: 'qemu-nbd',
+    command: (address, image) => [
+      ...['qemu-nbd', '-t', '-e', '0', '-f', 'raw', '--cache=writeback', `--aio=${aio}`],
+      ...(address.kind === 'unix' ? ['-k', address.path] : ['-b', '127.0.0.1', '-p', String(address.port)]),
+      image,
+    ],
+  };
+}

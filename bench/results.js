@@ -1,0 +1,105 @@
+// From samples to what is told: for each case every peer's speed and cost, and ours divided by it.
+import { median, meets, ratio, spread } from './statistics.js';
+
+/**
+ * @typedef {import('./cases.js').Case} Case
+ * @typedef {{ name: string, group: string }} Peer
+ * @typedef {import('./measure.js').Sample} Sample
+ * @typedef {import('./statistics.js').Spread} Spread
+ */
+
+/**
+ * @typedef {object} Comparison
+ * @property {string} peer the name of the peer, of qemu-nbd's modes the better one
+ * @property {Spread} ratio ours divided by the peer's
+ * @property {number} [target]
+ * @property {boolean} [met]
+ */
+
+/**
+ * @typedef {object} Figures
+ * @property {string} peer
+ * @property {Spread} rate requests a second
+ * @property {number} [cpuMicros] processor time of the server, a request
+ * @property {number} [p99Micros]
+ */
+
+/**
+ * @typedef {object} CaseResult
+ * @property {string} name
+ * @property {Figures[]} figures by peer, ours first
+ * @property {Comparison[]} speed
+ * @property {Comparison[]} cpu
+ */
+
+/**
+ * @param {Case} one
+ * @param {readonly Peer[]} peers
+ * @param {(peer: Peer) => readonly Sample[]} samples by round, of every peer as many
+ * @returns {CaseResult}
+ */
+export function resultOf(one, peers, samples) {
+  const [us, ...rest] = peers;
+  if (us === undefined) throw new Error('nobody was measured');
+  const groups = [...new Set(rest.map(({ group }) => group))];
+  const compare = (/** @type {'speed' | 'cpu'} */ what) =>
+    groups.flatMap((group) => {
+      const better = best(rest.filter((peer) => peer.group === group));
+      const [ours, theirs] = [us, better].map((peer) => samples(peer).map(what === 'speed' ? rateOf : costOf));
+      if (ours === undefined || theirs === undefined || [...ours, ...theirs].some(Number.isNaN)) return [];
+      return [judged(better, ratio(ours, theirs), one[what], what)];
+    });
+  /** The mode with the better speed counts. @param {Peer[]} modes */
+  const best = (modes) =>
+    modes.reduce((left, right) => (medianRate(samples(right)) > medianRate(samples(left)) ? right : left));
+  return {
+    name: one.name,
+    figures: peers.map((peer) => figuresOf(peer, samples(peer))),
+    speed: compare('speed'),
+    cpu: compare('cpu'),
+  };
+}
+
+/**
+ * @param {Peer} peer
+ * @param {Spread} value
+ * @param {import('./cases.js').Target | undefined} targets
+ * @param {'speed' | 'cpu'} what
+ * @returns {Comparison}
+ */
+function judged(peer, value, targets, what) {
+  const target = targets?.[/** @type {keyof import('./cases.js').Target} */ (peer.group)];
+  const verdict = target === undefined ? {} : { target, met: meets(value.median, target, what) };
+  return { peer: peer.name, ratio: value, ...verdict };
+}
+
+/**
+ * @param {Peer} peer
+ * @param {readonly Sample[]} samples
+ * @returns {Figures}
+ */
+function figuresOf(peer, samples) {
+  const costs = samples.map(costOf).filter((cost) => !Number.isNaN(cost));
+  const waits = samples.flatMap(({ p99Micros }) => p99Micros ?? []);
+  return {
+    peer: peer.name,
+    rate: spread(samples.map(rateOf)),
+    ...(costs.length > 0 ? { cpuMicros: median(costs) } : {}),
+    ...(waits.length > 0 ? { p99Micros: median(waits) } : {}),
+  };
+}
+
+/** @param {readonly Sample[]} samples */
+function medianRate(samples) {
+  return median(samples.map(rateOf));
+}
+
+/** @param {Sample} sample */
+function rateOf({ rate }) {
+  return rate;
+}
+
+/** Microseconds a request. @param {Sample} sample */
+function costOf({ cpuSeconds = Number.NaN, requests }) {
+  return (cpuSeconds / requests) * 1_000_000;
+}

@@ -1,0 +1,41 @@
+// The order of measuring, and from it the results of every case.
+import { resultOf } from './results.js';
+
+/**
+ * @typedef {import('./measure.js').Sample} Sample
+ * @typedef {import('./results.js').CaseResult} CaseResult
+ */
+
+/**
+ * Round after round, each case after the other, each peer in turn; who is first changes from case to case and from round
+ * to round.
+ * @template {import('./cases.js').Case} C
+ * @template {{ name: string, group: string }} P
+ * @param {readonly C[]} cases
+ * @param {readonly P[]} peers ours first
+ * @param {number} rounds
+ * @param {(one: C, peer: P) => Promise<Sample>} measure
+ * @returns {Promise<CaseResult[]>}
+ */
+export async function inTurns(cases, peers, rounds, measure) {
+  /** @type {Map<string, Sample[]>} */
+  const samples = new Map();
+  const of = (/** @type {C} */ one, /** @type {{ name: string }} */ peer) => {
+    const key = `${one.name}\n${peer.name}`;
+    return samples.get(key) ?? samples.set(key, []).get(key) ?? [];
+  };
+  for (let round = 0; round < rounds; round++)
+    for (const [index, one] of cases.entries()) {
+      const first = (round + index) % peers.length;
+      for (const peer of [...peers.slice(first), ...peers.slice(0, first)])
+        of(one, peer).push(await measure(one, peer));
+      tell(`round ${round + 1} of ${rounds}, case ${index + 1} of ${cases.length}: ${one.name}`);
+    }
+  tell('');
+  return cases.map((one) => resultOf(one, peers, (peer) => of(one, peer)));
+}
+
+/** Progress, for who watches. @param {string} progress */
+function tell(progress) {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${progress}`);
+}

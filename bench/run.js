@@ -1,0 +1,73 @@
+// The bench's main program: scripts/bench installs and builds, then runs this.
+import { mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { allCases } from './cases.js';
+import { measureDevices } from './devices.js';
+import { footprints } from './footprint.js';
+import { measureOnHost, usablePeers } from './host.js';
+import { isOnDisk } from './image.js';
+import { versions } from './machine.js';
+import { parseOptions, UsageError, usage } from './options.js';
+import { Owned } from './owned.js';
+import { reportText, versionLines, writeReport } from './report.js';
+import { startUp } from './start-up.js';
+
+/** Starts are short and vary: more rounds than a case has. */
+const START_ROUNDS = 10;
+
+const checkout = dirname(dirname(fileURLToPath(import.meta.url)));
+
+process.exitCode = await main(process.argv.slice(2));
+
+/** @param {string[]} words */
+async function main(words) {
+  try {
+    const options = parseOptions(words, checkout);
+    if (options === 'help') return console.log(usage) ?? 0;
+    if (options === 'list') return console.log(allCases.map(({ name }) => name).join('\n')) ?? 0;
+    await bench(options);
+    return 0;
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    console.error(`bench: ${error.message}\n\n${usage}`);
+    return 2;
+  }
+}
+
+/** @param {import('./options.js').Options} options */
+async function bench(options) {
+  const found = versions(options.us);
+  console.log(versionLines(found));
+  mkdirSync(options.folder, { recursive: true });
+  if (!isOnDisk(options.folder)) throw new UsageError(`${options.folder} is in memory: nothing there is ever cold`);
+  const owned = new Owned(options.folder);
+  try {
+    const report = { versions: found, options, ...(await measureAll(owned, options)) };
+    console.log(`\n${reportText(report)}\n`);
+    const name = new Date().toISOString().slice(0, 19).replaceAll(':', '-');
+    for (const path of writeReport(report, join(checkout, 'bench/results'), name)) console.log(path);
+  } finally {
+    owned.destroy();
+  }
+}
+
+/**
+ * @param {Owned} owned
+ * @param {import('./options.js').Options} options
+ */
+async function measureAll(owned, options) {
+  const peers = await usablePeers(owned, options);
+  const onHost = options.cases.filter(({ transport }) => transport !== 'kernel');
+  const onDevices = options.cases.flatMap((one) => (one.kind === 'fio' && one.transport === 'kernel' ? [one] : []));
+  const results = await measureOnHost(owned, peers, onHost, options);
+  const measured = options.selected
+    ? []
+    : [
+        ...(await startUp(owned, options.us, START_ROUNDS)),
+        ...(await footprints(owned, options.quick ? peers.slice(0, 1) : peers)),
+      ];
+  if (!options.kernel || (options.selected && onDevices.length === 0)) return { results, measured };
+  const devices = await measureDevices(onDevices, options, checkout);
+  return { results: [...results, ...devices.results], measured: [...measured, ...devices.measured] };
+}
