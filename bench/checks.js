@@ -11,8 +11,11 @@ import { startServer } from './server.js';
  */
 
 const LIMIT_MS = 120_000;
-/** Small requests and large ones take different ways through a server. */
-const REQUEST_BYTES = [4096, 262_144];
+/** Small requests and large ones take different ways through a server; small ones are slow in nbdcopy. */
+const PASSES = [
+  { requestBytes: 4096, part: 1 / 16 },
+  { requestBytes: 262_144, part: 1 },
+];
 
 /**
  * Reads an image from the server and writes another into it, with nbdcopy. Throws on the first wrong byte.
@@ -22,22 +25,22 @@ const REQUEST_BYTES = [4096, 262_144];
  * @param {number} sizeBytes
  */
 export async function checkBytes(owned, peer, transport, sizeBytes) {
-  const [image, pattern, copy] = ['checked', 'pattern', 'copy'].map((name) => join(owned.folder, `${name}.raw`));
-  if (image === undefined || pattern === undefined || copy === undefined) return;
-  makeImage(image, sizeBytes);
-  const server = await startServer(owned, peer, transport, image);
-  try {
-    for (const bytes of REQUEST_BYTES) {
-      const how = [`--request-size=${bytes}`];
+  const file = (/** @type {string} */ name) => join(owned.folder, `${name}.raw`);
+  const [image, pattern, copy] = [file('checked'), file('pattern'), file('copy')];
+  for (const { requestBytes, part } of PASSES) {
+    makeImage(image, sizeBytes * part);
+    makeImage(pattern, sizeBytes * part);
+    const how = [`--request-size=${requestBytes}`];
+    const server = await startServer(owned, peer, transport, image);
+    try {
       await succeed(owned, 'nbdcopy', [...how, server.uri, copy], { limitMs: LIMIT_MS });
       await mustBeEqual(copy, image, `${peer.name} over ${transport} gave other bytes than the image has`);
-      makeImage(pattern, sizeBytes);
       await succeed(owned, 'nbdcopy', [...how, '--flush', pattern, server.uri], { limitMs: LIMIT_MS });
       await mustBeEqual(image, pattern, `${peer.name} over ${transport} wrote other bytes than it was given`);
+    } finally {
+      await server.stop();
+      for (const path of [image, pattern, copy]) rmSync(path, { force: true });
     }
-  } finally {
-    await server.stop();
-    for (const path of [image, pattern, copy]) rmSync(path, { force: true });
   }
 }
 

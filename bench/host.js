@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkBytes } from './checks.js';
-import { makeImage } from './image.js';
+import { makeImage, settle } from './image.js';
 import { measure } from './measure.js';
 import { UsageError } from './options.js';
 import { others, tsnbd } from './peers.js';
@@ -16,8 +16,8 @@ import { ServerError, startServer } from './server.js';
  * @typedef {import('./options.js').Options} Options
  */
 
-const CHECK_BYTES = 256 * 2 ** 20;
-const QUICK_CHECK_BYTES = 32 * 2 ** 20;
+const CHECK_BYTES = 64 * 2 ** 20;
+const QUICK_CHECK_BYTES = 16 * 2 ** 20;
 const PROBE_BYTES = 2 ** 20;
 
 /**
@@ -33,6 +33,7 @@ export async function measureOnHost(owned, peers, cases, options) {
   const [image, source] = [join(owned.folder, 'image.raw'), join(owned.folder, 'source.raw')];
   makeImage(image, sizeBytes);
   if (cases.some(({ kind, access }) => kind === 'nbdcopy' && access === 'write')) makeImage(source, sizeBytes);
+  for (const path of [image, source]) if (existsSync(path)) settle(path);
   return inTurns(cases, peers, options.rounds, (one, peer) =>
     measure(owned, peer, one, { image, source, sizeBytes, seconds }),
   );

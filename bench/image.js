@@ -23,7 +23,6 @@ export function makeImage(path, sizeBytes) {
     for (let block = 0; block < piece.length; block += BLOCK_BYTES) piece.writeDoubleLE(at + block, block);
     writeSync(fd, piece);
   }
-  fdatasyncSync(fd);
   closeSync(fd);
 }
 

@@ -6,6 +6,7 @@ const TICKS_PER_SECOND = 100;
 /**
  * @typedef {object} Stat
  * @property {number} pid
+ * @property {string} state a letter, Z for a process that has ended
  * @property {number} parent
  * @property {number} ticks of processor time: its own, and of its children that have ended
  */
@@ -29,6 +30,15 @@ export function pssBytes(pid) {
   }, 0);
 }
 
+/**
+ * Whether a process has not ended. One that only waits for its parent, which may be slow if it is init, has.
+ * @param {number} pid
+ */
+export function isAlive(pid) {
+  const found = stat(String(pid));
+  return found !== undefined && found.state !== 'Z';
+}
+
 /** @param {number} root */
 function family(root) {
   const all = readdirSync('/proc')
@@ -47,10 +57,11 @@ function family(root) {
 function stat(pid) {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The name, in parentheses, may hold anything. Numbered as proc(5) does: 4 ppid, 14 utime, 15 stime, 16 cutime, 17 cstime.
+    // The name, in parentheses, may hold anything. Numbered as proc(5) does: 3 state, 4 ppid, 14 utime, 15 stime, 16 cutime, 17 cstime.
     const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+    const [state = ''] = fields;
     const field = (/** @type {number} */ number) => Number(fields[number - 3]);
-    return { pid: Number(pid), parent: field(4), ticks: field(14) + field(15) + field(16) + field(17) };
+    return { pid: Number(pid), state, parent: field(4), ticks: field(14) + field(15) + field(16) + field(17) };
   } catch {
     return undefined;
   }

@@ -42,22 +42,38 @@ export function resultOf(one, peers, samples) {
   const [us, ...rest] = peers;
   if (us === undefined) throw new Error('nobody was measured');
   const groups = [...new Set(rest.map(({ group }) => group))];
-  const compare = (/** @type {'speed' | 'cpu'} */ what) =>
-    groups.flatMap((group) => {
-      const better = best(rest.filter((peer) => peer.group === group));
-      const [ours, theirs] = [us, better].map((peer) => samples(peer).map(what === 'speed' ? rateOf : costOf));
-      if (ours === undefined || theirs === undefined || [...ours, ...theirs].some(Number.isNaN)) return [];
+  const compare = (/** @type {'speed' | 'cpu'} */ what) => {
+    const values = (/** @type {Peer} */ peer) => samples(peer).map(what === 'speed' ? rateOf : costOf);
+    return groups.flatMap((group) => {
+      const better = best(
+        rest.filter((peer) => peer.group === group),
+        (peer) => median(values(peer)),
+        what,
+      );
+      const [ours, theirs] = [values(us), values(better)];
+      if ([...ours, ...theirs].some(Number.isNaN)) return [];
       return [judged(better, ratio(ours, theirs), one[what], what)];
     });
-  /** The mode with the better speed counts. @param {Peer[]} modes */
-  const best = (modes) =>
-    modes.reduce((left, right) => (medianRate(samples(right)) > medianRate(samples(left)) ? right : left));
+  };
   return {
     name: one.name,
     figures: peers.map((peer) => figuresOf(peer, samples(peer))),
     speed: compare('speed'),
     cpu: compare('cpu'),
   };
+}
+
+/**
+ * Of a program's modes the one that is harder to beat: the faster, or the cheaper.
+ * @param {readonly Peer[]} modes at least one
+ * @param {(peer: Peer) => number} value
+ * @param {'speed' | 'cpu'} what
+ */
+function best(modes, value, what) {
+  return modes.reduce((left, right) => {
+    const isBetter = what === 'speed' ? value(right) > value(left) : value(right) < value(left);
+    return isBetter ? right : left;
+  });
 }
 
 /**
@@ -87,11 +103,6 @@ function figuresOf(peer, samples) {
     ...(costs.length > 0 ? { cpuMicros: median(costs) } : {}),
     ...(waits.length > 0 ? { p99Micros: median(waits) } : {}),
   };
-}
-
-/** @param {readonly Sample[]} samples */
-function medianRate(samples) {
-  return median(samples.map(rateOf));
 }
 
 /** @param {Sample} sample */

@@ -4,6 +4,7 @@ import { readFileSync, rmSync } from 'node:fs';
 import { createConnection, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isAlive } from './processes.js';
 
 /**
  * @typedef {import('./owned.js').Owned} Owned
@@ -127,19 +128,19 @@ async function takesConnections(address, mayStill) {
 async function terminate(pid, exit) {
   const timer = setTimeout(() => signal(pid, 'SIGKILL'), STOP_LIMIT_MS);
   signal(pid, 'SIGTERM');
-  if (exit === undefined) while (signal(pid, 0)) await sleep(LOOK_MS);
+  if (exit === undefined) while (isAlive(pid)) await sleep(LOOK_MS);
   else await exit;
   clearTimeout(timer);
 }
 
 /**
  * @param {number} pid
- * @param {NodeJS.Signals | 0} name
+ * @param {NodeJS.Signals} name
  */
 function signal(pid, name) {
   try {
-    return process.kill(pid, name);
+    process.kill(pid, name);
   } catch {
-    return false;
+    // Gone already.
   }
 }

@@ -12,10 +12,10 @@
  */
 export function caseTable(results) {
   const groups = groupsOf(results.flatMap(({ speed }) => speed));
-  const head = ['case', 'tsnbd, 1/s', 'CPU, µs', 'p99, µs', ...groups.flatMap((group) => [`/ ${group}`, '', ''])];
+  const head = ['case', 'tsnbd, 1/s', '', 'CPU, µs', 'p99, µs', ...groups.flatMap((group) => [`/ ${group}`, '', ''])];
   const rows = results.map(({ name, figures: [us], speed }) => [
     name,
-    us === undefined ? '' : `${count(us.rate.median)} (${count(us.rate.lowest)} to ${count(us.rate.highest)})`,
+    ...(us === undefined ? ['', ''] : rate(us.rate)),
     us?.cpuMicros === undefined ? '' : us.cpuMicros.toFixed(1),
     us?.p99Micros === undefined ? '' : count(us.p99Micros),
     ...groups.flatMap((group) => comparison(speed, group)),
@@ -70,6 +70,11 @@ export function text(rows) {
   return rows.map((row) => line(row).join('  ').trimEnd()).join('\n');
 }
 
+/** @param {import('./statistics.js').Spread} value */
+function rate({ median, lowest, highest }) {
+  return [count(median), lowest === highest ? '' : `(${count(lowest)} to ${count(highest)})`];
+}
+
 /**
  * Three cells: the ratio (with the mode that was compared, if it is not the default), its spread, the verdict.
  * @param {readonly Comparison[]} comparisons
@@ -81,7 +86,7 @@ function comparison(comparisons, group) {
   const { peer, ratio, target, met } = one;
   return [
     `${peer.slice(group.length)} ${ratio.median.toFixed(2)}`.trim(),
-    `(${ratio.lowest.toFixed(2)} to ${ratio.highest.toFixed(2)})`,
+    ratio.lowest === ratio.highest ? '' : `(${ratio.lowest.toFixed(2)} to ${ratio.highest.toFixed(2)})`,
     target === undefined ? '' : `${met ? 'meets ' : 'MISSES'} ${target.toFixed(2)}`,
   ];
 }
