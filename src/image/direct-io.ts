@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { invariant } from '../base/invariant.js';
-import { alignedMemory } from '../kernel/direct-io.js';
+import { alignedMemory } from '../kernel/memory.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
 import { RangeLock } from './range-lock.js';
 import type { SharedFields } from './shared-layout.js';

@@ -1,7 +1,8 @@
 import { constants as fsConstants } from 'node:fs';
 import { constants } from 'node:os';
-import { alignedMemory, directIoAlignment } from '../kernel/direct-io.js';
+import { directIoAlignment } from '../kernel/direct-io.js';
 import { errnoText } from '../kernel/errno.js';
+import { alignedMemory } from '../kernel/memory.js';
 import { DIRECT_BUFFER_BYTES, type DirectFile, MEMORY_ALIGNMENT_BYTES } from './direct-io.js';
 import { ImageError } from './errors.js';
 import { fileCalls } from './file-calls.js';

@@ -20,11 +20,3 @@ export function directIoAlignment(fd: number): DirectIoAlignment | undefined {
     offsetBytes: view.getUint32(STRUCT_STATX.stx_dio_offset_align, true),
   };
 }
-
-/** Memory whose address is a multiple of `alignmentBytes`, of undefined content. It stays where it is. */
-export function alignedMemory(lengthBytes: number, alignmentBytes: number): Buffer {
-  const memory = Buffer.allocUnsafeSlow(lengthBytes + alignmentBytes);
-  const beyond = libc.addressOf(memory) % alignmentBytes;
-  const at = beyond === 0 ? 0 : alignmentBytes - beyond;
-  return memory.subarray(at, at + lengthBytes);
-}

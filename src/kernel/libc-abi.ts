@@ -19,6 +19,9 @@ export const F_SETPIPE_SZ = 1031;
 /** `l_type` and `l_whence` are 16 bits, `l_start` and `l_len` 64, `l_pid` 32, which OFD locks want to be 0. */
 export const STRUCT_FLOCK = { sizeof: 32, l_type: 0, l_whence: 2, l_start: 8, l_len: 16, l_pid: 24 } as const;
 
+// <sys/mman.h>
+export const MADV_DONTNEED = 4;
+
 // <stdio.h>
 export const SEEK_SET = 0;
 export const SEEK_END = 2;

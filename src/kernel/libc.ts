@@ -49,6 +49,9 @@ export const libc = {
     call('statx', [folderFd, path, flags, mask, result]),
   /** Where in memory `bytes` lie: memset(3) of none of them answers it. */
   addressOf: (bytes: Uint8Array): number => call('memset', [bytes, 0, 0]),
+  /** madvise(2); `memory` begins at a page. */
+  madvise: (memory: Uint8Array, lengthBytes: number, advice: number): number =>
+    call('madvise', [memory, lengthBytes, advice]),
   /** unshare(2), for the calling thread. */
   unshare: (flags: number): number => call('unshare', [flags]),
   /** close(2), for fds that Node knows nothing of. */
@@ -86,6 +89,7 @@ const functions = {
   posixFadvise: { symbol: 'posix_fadvise', types: [I32, I64, I64, I32] },
   statx: { symbol: 'statx', types: [I32, U8Array, I32, U64, U8Array] },
   memset: { symbol: 'memset', types: [U8Array, I32, U64], result: I64 },
+  madvise: { symbol: 'madvise', types: [U8Array, U64, I32] },
   unshare: { symbol: 'unshare', types: [I32] },
   close: { symbol: 'close', types: [I32] },
   exit: { symbol: '_exit', types: [I32] },

@@ -1,3 +1,5 @@
+import { invariant } from '../base/invariant.js';
+import { alignedMemory, forget, PAGE_ALIGNMENT_BYTES } from '../kernel/memory.js';
 import {
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_READ,
@@ -30,7 +32,7 @@ import type { Request } from '../protocol/request.js';
 import { sendBytes } from './socket-bytes.js';
 
 /** Replies are sent when they come to this: a batch stays in the processor's cache. Holds a READ of 256 KiB. */
-export const BATCH_BYTES = 262_144 + 4_096;
+export const BATCH_BYTES = 262_144 + 65_536;
 /** The buffer grows in such steps, so that it does so a few times at most. */
 const STEP_BYTES = 1_048_576;
 /** Of an NBD_REPLY_TYPE_OFFSET_DATA before its data, and of an NBD_REPLY_TYPE_ERROR without a message. */
@@ -48,7 +50,7 @@ export class Replies {
   /** The first errno of a send; from then on nothing is sent. */
   sendErrno = 0;
   /** Grows to the largest reply that was asked for, which request-rules bound. */
-  bytes = Buffer.allocUnsafeSlow(BATCH_BYTES);
+  bytes = alignedMemory(BATCH_BYTES, PAGE_ALIGNMENT_BYTES);
   #view = viewOf(this.bytes);
   #length = 0;
   readonly #socketFd: number;
@@ -69,6 +71,12 @@ export class Replies {
     if (this.sendErrno === 0 && this.#length > 0) this.sendErrno = -sendBytes(this.#socketFd, this.bytes, this.#length);
     this.#length = 0;
     return this.sendErrno === 0;
+  }
+
+  /** Gives the buffer's memory back; nothing may wait in it. */
+  relax(): void {
+    invariant(this.#length === 0, 'replies are sent before a long wait');
+    forget(this.bytes);
   }
 
   /** Makes room for data and its header; answers where in `bytes` the data go, or -1 where nothing can be sent any more. */
@@ -169,7 +177,7 @@ export class Replies {
   #makeRoom(bytes: number): boolean {
     if (this.#length + bytes > BATCH_BYTES) this.send();
     if (bytes > this.bytes.length) {
-      this.bytes = Buffer.allocUnsafeSlow(Math.ceil(bytes / STEP_BYTES) * STEP_BYTES);
+      this.bytes = alignedMemory(Math.ceil(bytes / STEP_BYTES) * STEP_BYTES, PAGE_ALIGNMENT_BYTES);
       this.#view = viewOf(this.bytes);
     }
     return this.sendErrno === 0;

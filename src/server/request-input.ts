@@ -1,3 +1,4 @@
+import { alignedMemory, forget, PAGE_ALIGNMENT_BYTES } from '../kernel/memory.js';
 import { NBD_EXTENDED_REQUEST_BYTES, NBD_REQUEST_BYTES } from '../protocol/constants.js';
 import type { ReplyStyle } from '../protocol/reply.js';
 import { decodeExtendedRequest, decodeRequest, type Request } from '../protocol/request.js';
@@ -10,7 +11,7 @@ export const INPUT_BYTES = 1_048_576;
  * as much as there is.
  */
 export class RequestInput {
-  readonly bytes = Buffer.allocUnsafeSlow(INPUT_BYTES);
+  readonly bytes = alignedMemory(INPUT_BYTES, PAGE_ALIGNMENT_BYTES);
   /** Of the bytes before a request's data. */
   readonly headerBytes: number;
   start = 0;
@@ -40,6 +41,11 @@ export class RequestInput {
   /** Decodes the header at `at`; false where something else begins. */
   decode(at: number, request: Request): boolean {
     return this.#decode(this.#view, at, request);
+  }
+
+  /** Gives the buffer's memory back, if nothing is in it. */
+  relax(): void {
+    if (this.start === this.end) forget(this.bytes);
   }
 
   /** Moves what is there to the front, so that as much as possible can be received behind it. */

@@ -82,7 +82,10 @@ class RequestLoop {
     this.#image = image;
     this.#rules = rules;
     this.#stop = stop;
-    this.#socket = new PacedSocket(socketFd, busyness, () => {});
+    this.#socket = new PacedSocket(socketFd, busyness, () => {
+      this.#input.relax();
+      this.#replies.relax();
+    });
     this.#input = new RequestInput(replyStyle, received);
     this.#replies = new Replies(socketFd, replyStyle);
     this.#reads = new Reads(socketFd, image, this.#replies, replyStyle);

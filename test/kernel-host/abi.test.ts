@@ -53,6 +53,7 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <signal.h>
       #include <stddef.h>
       #include <stdio.h>
+      #include <sys/mman.h>
       #include <sys/socket.h>
       #include <sys/stat.h>
       #include <sys/time.h>

@@ -2,8 +2,9 @@ import { closeSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { alignedMemory, directIoAlignment } from '#tsnbd/kernel/direct-io.js';
+import { directIoAlignment } from '#tsnbd/kernel/direct-io.js';
 import { libc } from '#tsnbd/kernel/libc.js';
+import { alignedMemory } from '#tsnbd/kernel/memory.js';
 
 it('gives memory whose address is a multiple, as long as was asked for', () => {
   const kept: Buffer[] = [];

@@ -119,6 +119,25 @@ describe('requests that are in order', () => {
   });
 });
 
+describe('a silent client', () => {
+  test('is served as before when it speaks again, and the middle of its request is kept', async () => {
+    const { client, memory } = start();
+    memory.set(pattern(MIB));
+    const read = { type: NBD_CMD_READ, offsetBytes: 512, lengthBytes: 4_096 };
+    for (let round = 0; round < 2; round += 1) {
+      await client.ask(read);
+      await new Promise((resolve) => setTimeout(resolve, 1_300));
+      expect((await client.ask(read)).data.equals(memory.slice(512, 4_608))).toBe(true);
+      const write = client.encode({ type: NBD_CMD_WRITE, data: pattern(1_024, round) });
+      client.send(write.subarray(0, 500));
+      await new Promise((resolve) => setTimeout(resolve, 1_300));
+      client.send(write.subarray(500));
+      expect((await client.reply()).error).toBe(0);
+      expect(Buffer.from(memory.slice(0, 1_024)).equals(pattern(1_024, round))).toBe(true);
+    }
+  });
+});
+
 describe('large requests', () => {
   const sizes = [BATCH_BYTES - 16, BATCH_BYTES - 15, INPUT_BYTES - 28, INPUT_BYTES - 27, 32 * MIB];
   test.each(sizes)('of %i bytes are written and read back', async (length) => {

@@ -1,0 +1,24 @@
+import { invariant } from '../base/invariant.js';
+import { libc } from './libc.js';
+import { MADV_DONTNEED } from './libc-abi.js';
+
+/** What `forget` works in: the largest page size that machines of ours have. */
+export const PAGE_ALIGNMENT_BYTES = 65_536;
+
+/** Memory whose address is a multiple of `alignmentBytes`, of undefined content. It stays where it is. */
+export function alignedMemory(lengthBytes: number, alignmentBytes: number): Buffer {
+  const memory = Buffer.allocUnsafeSlow(lengthBytes + alignmentBytes);
+  const beyond = libc.addressOf(memory) % alignmentBytes;
+  const at = beyond === 0 ? 0 : alignmentBytes - beyond;
+  return memory.subarray(at, at + lengthBytes);
+}
+
+/**
+ * Gives the memory back to the system; it stays usable, and holds zeroes. `memory` begins at a page (alignedMemory with
+ * PAGE_ALIGNMENT_BYTES) and is a multiple of PAGE_ALIGNMENT_BYTES long.
+ */
+export function forget(memory: Uint8Array): void {
+  invariant(memory.length % PAGE_ALIGNMENT_BYTES === 0, 'whole pages are given back');
+  const result = libc.madvise(memory, memory.length, MADV_DONTNEED);
+  invariant(result === 0, `memory of whole pages can be given back (${-result})`);
+}
