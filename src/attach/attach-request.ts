@@ -1,3 +1,4 @@
+import type { OpenOptions } from '../image/open-image.js';
 import type { Address } from '../transport/address.js';
 
 /** A remote export becomes a device: made by cli, carried by attach, used by kernel. */
@@ -22,6 +23,10 @@ export interface ImageAttachRequest {
   /** Absent: found by the image's first bytes. */
   readonly format: 'raw' | undefined;
   readonly readOnly: boolean;
+  /** Absent, these three: what openImage does by itself. */
+  readonly cache: OpenOptions['cache'];
+  readonly discard: OpenOptions['discard'];
+  readonly detectZeroes: OpenOptions['detectZeroes'];
   readonly device: string;
 }
 

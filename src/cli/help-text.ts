@@ -1,5 +1,5 @@
 import { EXIT_STATUSES } from './exit-status.js';
-import { type OptionRow, type Program, valueName } from './option-table.js';
+import { type OptionRow, type Program, programName, valueName } from './option-table.js';
 
 const LINE_WIDTH = 80;
 const MARGIN = '  ';
@@ -8,11 +8,12 @@ const TEXT_COLUMN = 26;
 
 /** What `--help` prints, without a newline at its end. */
 export function helpText<Mode extends string>(program: Program<Mode>): string {
-  const { name } = program;
+  const { name, subcommands = {} } = program;
   const statuses = Object.values(EXIT_STATUSES).map(({ status, meaning }) => entry(String(status), meaning, 6));
   const sections = [
     [`${name}: ${program.summary}`],
     ['Usage:', ...program.synopsis.map((line) => `${MARGIN}${name} ${line}`)],
+    ...commandList(name, subcommands),
     [
       'Options:',
       ...Object.entries<OptionRow>(program.options).map(([long, row]) => entry(spellings(long, row), row.help)),
@@ -22,9 +23,21 @@ export function helpText<Mode extends string>(program: Program<Mode>): string {
       'Examples:',
       ...program.examples.map(({ command, does }) => `${filled(`${does}:`, MARGIN)}\n${MARGIN}${MARGIN}${command}`),
     ],
-    [`The manual page ${name}(8) says more.`],
+    [`The manual page ${programName(name)}(8) says more.`],
   ];
   return sections.map((lines) => lines.join('\n')).join('\n\n');
+}
+
+/** 'Does things.' of the summary 'does things'. */
+export function sentence(summary: string): string {
+  return `${summary.charAt(0).toUpperCase()}${summary.slice(1)}.`;
+}
+
+/** A section of the subcommands, if there are any. */
+function commandList(name: string, subcommands: NonNullable<Program['subcommands']>): readonly (readonly string[])[] {
+  const entries = Object.entries(subcommands).map(([word, { program }]) => entry(word, sentence(program.summary)));
+  if (entries.length === 0) return [];
+  return [['Commands:', ...entries, filled(`"${name} COMMAND --help" tells the options of one.`, MARGIN)]];
 }
 
 /** `-p, --port PORT`; options without a letter keep the column of the long names. */

@@ -12,6 +12,8 @@ export interface OptionRow<Mode extends string = string> {
   readonly value?: `<${string}>` | `[${string}]`;
   /** Checks a value and gives what it means; throws a UsageError that says what is wrong with it. */
   readonly read?: (text: string) => unknown;
+  /** May be given more than once, and each value counts; of other options the last one does. */
+  readonly repeats?: true;
   /** Where the option has an effect; anywhere else it is refused. */
   readonly modes: readonly Mode[];
   /** A sentence or two for the user. */
@@ -24,9 +26,11 @@ export type OptionTable<Mode extends string = string> = Readonly<Record<string, 
 /** What was given: a switch is true, a value is what its row reads, and true where `[VALUE]` was left out. */
 export type OptionValues<Table extends OptionTable> = {
   readonly [Long in keyof Table]?: Table[Long] extends { readonly read: (text: string) => infer Value }
-    ? Table[Long] extends { readonly value: `[${string}]` }
-      ? Value | true
-      : Value
+    ? Table[Long] extends { readonly repeats: true }
+      ? readonly Value[]
+      : Table[Long] extends { readonly value: `[${string}]` }
+        ? Value | true
+        : Value
     : true;
 };
 
@@ -42,7 +46,7 @@ export interface Example {
   readonly does: string;
 }
 
-/** A program as its user meets it. Texts are plain; `--help` and the manual page lay them out. */
+/** A program, or a subcommand of one ('tsnbd serve'), as its user meets it. Texts are plain; `--help` and the manual page lay them out. */
 export interface Program<Mode extends string = string, Table extends OptionTable<Mode> = OptionTable<Mode>> {
   readonly name: string;
   /** What it does, in a line. */
@@ -55,6 +59,8 @@ export interface Program<Mode extends string = string, Table extends OptionTable
   /** What is done when no option chooses. */
   readonly defaultMode: Mode;
   readonly options: Table;
+  /** Keyed by the word behind the program's name that chooses one; what is no such word is for the program itself. */
+  readonly subcommands?: Readonly<Record<string, { readonly program: Program }>>;
   /** Whether `-name` is taken for `--name`, as getopt_long_only does. */
   readonly longWithOneDash: boolean;
   /** What its exit statuses mean beyond the table that both programs share. */
@@ -63,6 +69,11 @@ export interface Program<Mode extends string = string, Table extends OptionTable
   readonly examples: readonly Example[];
   /** "nbd-client(8)" */
   readonly seeAlso: readonly string[];
+}
+
+/** 'tsnbd' of 'tsnbd serve': whose manual page and version it is. */
+export function programName(name: string): string {
+  return name.split(' ', 1)[0] ?? name;
 }
 
 /** The row of `long`, never a property that every object has. */
@@ -90,12 +101,13 @@ export function commandOf<Mode extends string, Table extends OptionTable<Mode>>(
     const option = new Option(row.value ? `${flags} ${row.value}` : flags, row.help);
     // An option whose name begins with "no-" is a switch of its own, not the opposite of another.
     option.negate = false;
-    const { read } = row;
+    const { read, repeats } = row;
     const once = Object.values<ProgramMode>(program.modes).some(({ chosenBy }) => chosenBy === long);
     if (read !== undefined) {
-      option.argParser((text, previous) => {
+      option.argParser<unknown>((text, previous) => {
         if (once && previous !== undefined) throw new UsageError(`option --${long}: given twice`);
-        return about(`option --${long}`, () => read(text));
+        const value = about(`option --${long}`, () => read(text));
+        return repeats === undefined ? value : [...((previous as unknown[] | undefined) ?? []), value];
       });
     }
     command.addOption(option);

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { parseDeviceName } from '../kernel/device-name.js';
 import { KernelError } from '../kernel/errors.js';
 import { STRING_BYTES_MAX } from '../protocol/limits.js';
+import { CLIENTS_MAX } from '../server/places.js';
 import { UsageError } from './errors.js';
 
 /** How values of options and operands are read. Each function throws a UsageError that says what is wrong. */
@@ -9,10 +10,10 @@ import { UsageError } from './errors.js';
 /** Registered for NBD (proto.md, 'Protocol phases' of newstyle negotiation). */
 export const DEFAULT_PORT = 10_809;
 const PORT_MAX = 65_535;
-/** Each client has a thread of its own. */
-const CLIENTS_MAX = 1024;
 /** The kernel keeps a request's time limit in jiffies, 32 bits, of which there may be 1000 in a second. */
 const REQUEST_TIMEOUT_SECONDS_MAX = 4_000_000;
+/** A day, far from what a timer of Node's can hold. */
+const HANDSHAKE_LIMIT_SECONDS_MAX = 86_400;
 /** What NBD_SET_BLKSIZE takes: 512 up to the page size. */
 const BLOCK_SIZES_BYTES = [512, 1024, 2048, 4096];
 
@@ -28,6 +29,11 @@ export function clientCount(text: string): number {
 /** 0 is no time limit. */
 export function timeoutSeconds(text: string): number {
   return numberIn(text, 0, REQUEST_TIMEOUT_SECONDS_MAX, 'a number of seconds');
+}
+
+/** 0 is no time limit. */
+export function handshakeLimitSeconds(text: string): number {
+  return numberIn(text, 0, HANDSHAKE_LIMIT_SECONDS_MAX, 'a number of seconds');
 }
 
 export function blockSizeBytes(text: string): number {
@@ -51,11 +57,38 @@ export function imageFormat(text: string): 'raw' {
   throw new UsageError(`the image format '${text}' is not supported, only 'raw' is`);
 }
 
+export function cacheMode(text: string) {
+  return oneOf(text, ['writeback', 'none', 'writethrough', 'directsync', 'unsafe'], 'a cache mode');
+}
+
+export function discardMode(text: string): 'ignore' | 'unmap' {
+  const given = oneOf(text, ['unmap', 'on', 'ignore', 'off'], 'a discard mode');
+  return given === 'unmap' || given === 'on' ? 'unmap' : 'ignore';
+}
+
+export function detectZeroes(text: string) {
+  return oneOf(text, ['off', 'on', 'unmap'], 'a way to detect zeroes');
+}
+
 /** '' is the server's default export. */
 export function exportName(text: string): string {
-  const bytes = Buffer.byteLength(text);
-  if (bytes <= STRING_BYTES_MAX) return text;
-  throw new UsageError(`the name has ${bytes} bytes, NBD allows ${STRING_BYTES_MAX}`);
+  return nbdString(text, 'the name');
+}
+
+export function description(text: string): string {
+  return nbdString(text, 'the description');
+}
+
+/** Two values, of which the first ends at the first equals sign; `form` shows both: 'NAME=PATH'. */
+export function pair<First, Second>(
+  text: string,
+  form: string,
+  readFirst: (text: string) => First,
+  readSecond: (text: string) => Second,
+): readonly [First, Second] {
+  const at = text.indexOf('=');
+  if (at < 0) throw new UsageError(`'${text}' is not ${form}`);
+  return [readFirst(text.slice(0, at)), readSecond(text.slice(at + 1))];
 }
 
 export function host(text: string): string {
@@ -78,4 +111,16 @@ function numberIn(text: string, min: number, max: number, meaning: string): numb
   const value = Number(text);
   if (isNumber(text) && value >= min && value <= max) return value;
   throw new UsageError(`'${text}' is not ${meaning} (${min} to ${max})`);
+}
+
+function oneOf<Word extends string>(text: string, words: readonly Word[], meaning: string): Word {
+  const word = words.find((each) => each === text);
+  if (word !== undefined) return word;
+  throw new UsageError(`'${text}' is not ${meaning} (${words.join(', ')})`);
+}
+
+function nbdString(text: string, what: string): string {
+  const bytes = Buffer.byteLength(text);
+  if (bytes <= STRING_BYTES_MAX) return text;
+  throw new UsageError(`${what} has ${bytes} bytes, NBD allows ${STRING_BYTES_MAX}`);
 }

@@ -2,7 +2,14 @@ import { CommanderError } from 'commander';
 import { spellOut } from './arguments.js';
 import { about, UsageError } from './errors.js';
 import { helpText } from './help-text.js';
-import { commandOf, type OptionTable, type OptionValues, type Program, type ProgramMode } from './option-table.js';
+import {
+  commandOf,
+  type OptionTable,
+  type OptionValues,
+  type Program,
+  type ProgramMode,
+  programName,
+} from './option-table.js';
 import { versionText } from './version.js';
 
 /** What a command line asks for when no work follows; `message` lacks the program's name: `<what>: <why>`. */
@@ -64,7 +71,7 @@ export function parse<Mode extends string, Table extends OptionTable<Mode>, Acti
     command.parse(spellOut(program.options, program.longWithOneDash, argv), { from: 'user' });
     const values = valuesOf();
     if ('help' in values) return { kind: 'help', text: helpText(program) };
-    if ('version' in values) return { kind: 'version', text: versionText(program.name) };
+    if ('version' in values) return { kind: 'version', text: versionText(programName(program.name)) };
     const mode = modeOf(program, values);
     return actionOf({ mode, values, operands: new Operands(program.modes[mode].title, command.args) });
   } catch (error) {

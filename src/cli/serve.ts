@@ -1,21 +1,27 @@
 import { stopOnSignals } from '../daemon/signals.js';
 import { openImage } from '../image/open-image.js';
 import { loadLibc } from '../kernel/libc.js';
+import { exportInWords } from '../protocol/option-error.js';
+import type { ServedExport } from '../server/exports.js';
 import { serve } from '../server/serve.js';
 import type { ServeEvent } from '../server/serve-event.js';
 import { EXIT_STATUSES } from './exit-status.js';
-import type { TsnbdAction } from './tsnbd-options.js';
+import type { ServeAction } from './serving-options.js';
 
-/** Serves an image in the foreground, as qemu-nbd does, until it is asked to end or its last client leaves. */
-export async function serveImage(program: string, action: Extract<TsnbdAction, { kind: 'serve' }>): Promise<number> {
-  const { address, imagePath, format, readOnly, clientsMax, persistent, verbosity } = action;
+/** Serves images in the foreground, as qemu-nbd does, until it is asked to end or its last client leaves. */
+export async function serveImages(program: string, action: ServeAction): Promise<number> {
+  const { address, settings, clientsMax, persistent, handshakeLimitMs, verbosity } = action;
   const say = (text: string) => process.stderr.write(`${program}: ${text}\n`);
   const stop = stopOnSignals();
   loadLibc();
-  const image = openImage(imagePath, { format, readOnly });
+  const exports: ServedExport[] = [];
   try {
-    for (const notice of image.notices) say(notice);
-    const server = await serve({ address, image, clientsMax, persistent }, (event) => {
+    for (const { name, description, imagePath } of action.exports) {
+      const image = openImage(imagePath, settings);
+      exports.push({ name, description, image });
+      for (const notice of image.notices) say(notice);
+    }
+    const server = await serve({ address, exports, clientsMax, persistent, handshakeLimitMs }, (event) => {
       const text = eventText(event, verbosity.verbose);
       if (text !== undefined) say(text);
     });
@@ -23,7 +29,7 @@ export async function serveImage(program: string, action: Extract<TsnbdAction, {
     stop.addEventListener('abort', () => void server.stop(), { once: true });
     await server.ended;
   } finally {
-    image.close();
+    for (const { image } of exports) image.close();
   }
   return EXIT_STATUSES.done.status;
 }
@@ -32,7 +38,9 @@ export async function serveImage(program: string, action: Extract<TsnbdAction, {
 function eventText(event: ServeEvent, verbose: boolean): string | undefined {
   switch (event.kind) {
     case 'connected':
-      return verbose ? `client ${event.client} connected from ${event.from}` : undefined;
+      return verbose
+        ? `client ${event.client} connected from ${event.from}, to ${exportInWords(event.exportName)}`
+        : undefined;
     case 'ended':
       if (event.end.kind === 'failed') return `client ${event.client}: ${event.end.error.message}`;
       return verbose ? `client ${event.client} left (${event.end.how})` : undefined;

@@ -14,6 +14,7 @@ import {
   timeoutSeconds,
 } from './option-values.js';
 import { type Answer, type Given, type Operands, parse, type Verbosity, verbosityOf } from './parse.js';
+import { tellingOptions } from './telling-options.js';
 
 /** What a tsnbd-client command line asks for; nothing has happened yet. */
 export type TsnbdClientAction =
@@ -87,10 +88,7 @@ const options = {
     modes: ['list'],
     help: 'Print the exports of the server.',
   },
-  verbose: { short: 'v', modes: ['attach'], help: 'Tell the steps.' },
-  debug: { modes: ['attach'], help: 'Tell the steps, and of a failure where in the program it arose.' },
-  help: { short: 'h', modes: EVERY_MODE, help: 'Print a summary and exit.' },
-  version: { short: 'V', modes: EVERY_MODE, help: 'Print the version and exit.' },
+  ...tellingOptions(EVERY_MODE, ['attach']),
 } satisfies OptionTable<Mode>;
 
 export const tsnbdClientProgram: Program<Mode, typeof options> = {

@@ -1,9 +1,12 @@
 import type { ImageAttachRequest } from '../attach/attach-request.js';
-import type { Address } from '../transport/address.js';
 import { UsageError } from './errors.js';
-import type { OptionTable, OptionValues, Program } from './option-table.js';
-import { clientCount, DEFAULT_PORT, device, host, imageFormat, path, portNumber } from './option-values.js';
+import { imageOptions, imageSettingsOf } from './image-options.js';
+import type { OptionTable, Program } from './option-table.js';
+import { description, device, exportName, path } from './option-values.js';
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
+import { type ServeAction, servingOf, servingOptions } from './serving-options.js';
+import { tellingOptions } from './telling-options.js';
+import { parseTsnbdServe, tsnbdServeProgram } from './tsnbd-serve-options.js';
 
 /** What a tsnbd command line asks for; nothing has happened yet. */
 export type TsnbdAction =
@@ -14,27 +17,20 @@ export type TsnbdAction =
       readonly verbosity: Verbosity;
     }
   | { readonly kind: 'detach'; readonly device: string; readonly force: boolean }
-  | {
-      readonly kind: 'serve';
-      readonly address: Address;
-      /** Absolute. */
-      readonly imagePath: string;
-      readonly format: 'raw' | undefined;
-      readonly readOnly: boolean;
-      /** Clients at a time; absent: no limit. */
-      readonly clientsMax: number | undefined;
-      /** Goes on when the last client has left. */
-      readonly persistent: boolean;
-      readonly verbosity: Verbosity;
-    }
+  | ServeAction
   | Answer;
 
 type Mode = 'serve' | 'attach' | 'detach';
 const EVERY_MODE: readonly Mode[] = ['serve', 'attach', 'detach'];
 const WITH_IMAGE: readonly Mode[] = ['serve', 'attach'];
 
-const DEFAULT_HOST = '127.0.0.1';
-const DEFAULT_CLIENTS = 1;
+/** '' is what a client gets that names no export. */
+const DEFAULT_EXPORT = '';
+
+/** What `tsnbd WORD …` does. An image that is called like one of them is typed as a path: ./serve */
+const subcommands = {
+  serve: { program: tsnbdServeProgram, parse: parseTsnbdServe },
+} as const;
 
 const options = {
   connect: {
@@ -59,55 +55,23 @@ const options = {
     modes: ['attach'],
     help: 'Stay in the foreground until the device is detached.',
   },
-  format: {
-    short: 'f',
-    value: '<FORMAT>',
-    read: imageFormat,
-    modes: WITH_IMAGE,
-    help: 'The format of IMAGE: raw. Without it, an image that begins like another format is refused.',
-  },
-  'read-only': {
-    short: 'r',
-    modes: WITH_IMAGE,
-    help: 'Refuse every write; IMAGE is opened for reading only.',
-  },
-  bind: {
-    short: 'b',
-    value: '<ADDR>',
-    read: host,
+  ...imageOptions(WITH_IMAGE),
+  ...servingOptions<Mode>(['serve']),
+  'export-name': {
+    short: 'x',
+    value: '<NAME>',
+    read: exportName,
     modes: ['serve'],
-    help: `The address, or the name of it, to listen on; ${DEFAULT_HOST} unless given.`,
+    help: 'Serve IMAGE as the export NAME; unless given, as the default export, for clients that name none.',
   },
-  port: {
-    short: 'p',
-    value: '<PORT>',
-    read: portNumber,
+  description: {
+    short: 'D',
+    value: '<TEXT>',
+    read: description,
     modes: ['serve'],
-    help: `The TCP port to listen on; ${DEFAULT_PORT} unless given.`,
+    help: 'Describe the export in the list of exports.',
   },
-  socket: {
-    short: 'k',
-    value: '<PATH>',
-    read: path,
-    modes: ['serve'],
-    help: 'Listen on a unix socket instead of TCP.',
-  },
-  shared: {
-    short: 'e',
-    value: '<NUM>',
-    read: clientCount,
-    modes: ['serve'],
-    help: `How many clients are served at a time; ${DEFAULT_CLIENTS} unless given, 0 for any number.`,
-  },
-  persistent: {
-    short: 't',
-    modes: ['serve'],
-    help: 'Go on when the last client has left.',
-  },
-  verbose: { short: 'v', modes: WITH_IMAGE, help: 'Tell the steps.' },
-  debug: { modes: WITH_IMAGE, help: 'Tell the steps, and of a failure where in the program it arose.' },
-  help: { short: 'h', modes: EVERY_MODE, help: 'Print a summary and exit.' },
-  version: { short: 'V', modes: EVERY_MODE, help: 'Print the version and exit.' },
+  ...tellingOptions(EVERY_MODE, WITH_IMAGE),
 } satisfies OptionTable<Mode>;
 
 export const tsnbdProgram: Program<Mode, typeof options> = {
@@ -122,8 +86,9 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   description: [
     'With --connect, IMAGE becomes the block device DEV of this machine, served by a process in the background until it is detached with --disconnect.',
     'With neither, IMAGE is served to clients over the network block device (NBD) protocol, in the foreground. Without --persistent the server ends when its last client leaves. Nothing protects the connection: listen on another address than 127.0.0.1 only in a network that you trust.',
+    'Where a service manager has started tsnbd with a socket that listens (LISTEN_FDS of 1, as a .socket unit of systemd does), that one is used; --bind, --port, --socket and --connect are errors then.',
     'IMAGE is a regular file or a block device. It is locked like QEMU locks its images, so that no second program writes to it.',
-    'What a client trims is given back to the file system that IMAGE lies on.',
+    'What a client trims is given back to the file system that IMAGE lies on, unless --discard says otherwise.',
     'The background process of an attached device detaches it on SIGTERM, once no file system, swap or other device uses it, and reports to syslog. The device goes down if that process is stopped, frozen or suspended.',
   ],
   modes: {
@@ -133,6 +98,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   },
   defaultMode: 'serve',
   options,
+  subcommands,
   longWithOneDash: false,
   exitStatusNotes: [],
   files: [
@@ -154,12 +120,17 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   seeAlso: ['tsnbd-client(8)', 'qemu-nbd(8)', 'mount(8)'],
 };
 
-/** Reads the arguments of tsnbd (without node and script). */
-export function parseTsnbd(argv: readonly string[]): TsnbdAction {
-  return parse(tsnbdProgram, argv, actionOf);
+/**
+ * Reads the arguments of tsnbd (without node and script); `passedSockets` is how many listening sockets a service manager
+ * has given to the process.
+ */
+export function parseTsnbd(argv: readonly string[], passedSockets = 0): TsnbdAction {
+  const [word = '', ...rest] = argv;
+  if (Object.hasOwn(subcommands, word)) return subcommands[word as keyof typeof subcommands].parse(rest, passedSockets);
+  return parse(tsnbdProgram, argv, (given) => actionOf(given, passedSockets));
 }
 
-function actionOf({ mode, values, operands }: Given<Mode, typeof options>): TsnbdAction {
+function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passedSockets: number): TsnbdAction {
   if (mode === 'detach') {
     const given = values.disconnect === true ? undefined : values.disconnect;
     const dev = given ?? operands.read('DEV', device);
@@ -169,24 +140,14 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>): Tsnb
   const verbosity = verbosityOf(values);
   const imagePath = operands.read('IMAGE', path);
   operands.end();
-  const { format } = values;
-  const readOnly = values['read-only'] ?? false;
+  const settings = imageSettingsOf(values);
   if (values.connect !== undefined) {
-    const request = { kind: 'image', imagePath, format, readOnly, device: values.connect } as const;
+    if (passedSockets > 0)
+      throw new UsageError('option --connect: it has no effect with a socket that was passed (LISTEN_FDS)');
+    const request = { kind: 'image', imagePath, ...settings, device: values.connect } as const;
     return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity };
   }
-  const clients = values.shared ?? DEFAULT_CLIENTS;
-  const clientsMax = clients === 0 ? undefined : clients;
-  const persistent = values.persistent ?? false;
-  return { kind: 'serve', address: addressOf(values), imagePath, format, readOnly, clientsMax, persistent, verbosity };
-}
-
-function addressOf(values: OptionValues<typeof options>): Address {
-  if (values.socket === undefined) {
-    return { kind: 'tcp', host: values.bind ?? DEFAULT_HOST, port: values.port ?? DEFAULT_PORT };
-  }
-  for (const long of ['bind', 'port'] as const) {
-    if (long in values) throw new UsageError(`option --${long}: it has no effect with --socket`);
-  }
-  return { kind: 'unix', path: values.socket };
+  const name = values['export-name'] ?? DEFAULT_EXPORT;
+  const exports = [{ name, description: values.description, imagePath }];
+  return { kind: 'serve', ...servingOf(values, passedSockets), exports, settings, verbosity };
 }

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { takePassedFds } from '../daemon/listen-fds.js';
 import { attach } from './attach.js';
 import { EXIT_STATUSES } from './exit-status.js';
 import { run, tellAnswer, tellSteps } from './run.js';
@@ -6,7 +7,7 @@ import { parseTsnbd, type TsnbdAction } from './tsnbd-options.js';
 
 const PROGRAM = 'tsnbd';
 
-const action = parseTsnbd(process.argv.slice(2));
+const action = parseTsnbd(process.argv.slice(2), takePassedFds(process.env, process.pid));
 await run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(action));
 
 /** What is printed is what qemu-nbd prints. */
@@ -28,8 +29,8 @@ async function act(action: TsnbdAction): Promise<number> {
       return EXIT_STATUSES.done.status;
     }
     case 'serve': {
-      const { serveImage } = await import('./serve.js');
-      return serveImage(PROGRAM, action);
+      const { serveImages } = await import('./serve.js');
+      return serveImages(PROGRAM, action);
     }
     default:
       return tellAnswer(PROGRAM, action);

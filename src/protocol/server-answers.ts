@@ -10,6 +10,7 @@ import {
   NBD_REP_ACK,
   NBD_REP_ERR_EXT_HEADER_REQD,
   NBD_REP_ERR_INVALID,
+  NBD_REP_ERR_POLICY,
   NBD_REP_ERR_TOO_BIG,
   NBD_REP_ERR_UNKNOWN,
   NBD_REP_ERR_UNSUP,
@@ -33,6 +34,8 @@ import { encodeInformationReplies, encodeListReplies, encodeMetaContextReplies }
 export interface ExportDirectory {
   find(exportName: string): ExportInfo | undefined;
   list(): readonly ExportInfo[];
+  /** Why nothing is served to this client now, a text for it; asked again for each export that it asks for. */
+  refusal?(): string | undefined;
 }
 
 /** What options have settled so far. */
@@ -93,6 +96,8 @@ export function answerExportQuestion(
 ): Answer<{ readonly exportName: string; readonly flags: number }> {
   const { replies, accepted } = reading(option, () => decodeExportQuestion(data));
   if (accepted === undefined) return { replies };
+  const policy = exports.refusal?.();
+  if (policy !== undefined) return refusal(option, NBD_REP_ERR_POLICY, policy);
   const { exportName } = accepted;
   const found = exports.find(exportName);
   if (found === undefined) return refusal(option, NBD_REP_ERR_UNKNOWN, NO_SUCH_EXPORT);

@@ -1,24 +1,45 @@
 import type { OpenedImage } from '../image/open-image.js';
+import type { ExportInfo } from '../protocol/export-info.js';
 import type { ReplyStyle } from '../protocol/reply.js';
 import { type ExportRules, transmissionFlags } from '../protocol/request-rules.js';
 import type { ExportDirectory } from '../protocol/server-handshake.js';
 
-/** What a client gets that names no export. */
-const DEFAULT_EXPORT = '';
+/** An image under the name that clients ask for; '' is what one gets that names none. */
+export interface ServedExport {
+  readonly name: string;
+  /** For people who read the server's list. */
+  readonly description: string | undefined;
+  readonly image: OpenedImage;
+}
+
+/** What a server offers, as the handshake sees it, and the image behind each name. */
+export interface Exports extends ExportDirectory {
+  image(exportName: string): OpenedImage | undefined;
+}
 
 /**
- * What a server offers that serves one image: the default export, also in its list. Where a single client is allowed
- * none is told that it may connect more than once: nbdcopy would, and fail.
+ * The exports of a server, all of them in its list, in their order. Where a single client is allowed none is told that it
+ * may connect more than once: nbdcopy would, and fail.
  */
-export function exportsOf(image: OpenedImage, clientsMax: number | undefined): ExportDirectory {
-  const info = {
-    name: DEFAULT_EXPORT,
+export function exportsOf(served: readonly ServedExport[], clientsMax: number | undefined): Exports {
+  const images = new Map(served.map(({ name, image }) => [name, image]));
+  const infos = new Map(served.map((each) => [each.name, infoOf(each, clientsMax === 1)]));
+  return {
+    find: (exportName) => infos.get(exportName),
+    list: () => [...infos.values()],
+    image: (exportName) => images.get(exportName),
+  };
+}
+
+function infoOf({ name, description, image }: ServedExport, oneClientOnly: boolean): ExportInfo {
+  return {
+    name,
+    ...(description === undefined ? {} : { description }),
     sizeBytes: image.sizeBytes,
-    flags: imageFlags(image, clientsMax !== 1),
+    flags: imageFlags(image, !oneClientOnly),
     blockSizes: image.blockSizes,
     contexts: ['base:allocation'],
   };
-  return { find: (exportName) => (exportName === DEFAULT_EXPORT ? info : undefined), list: () => [info] };
 }
 
 /** The transmission flags of an image; DF is the handshake's to add. */

@@ -1,39 +1,42 @@
 import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { OpenedImage } from '../image/open-image.js';
+import { invariant } from '../base/invariant.js';
 import { exitNow } from '../kernel/fd-calls.js';
 import { ServerHandshake, type ServerOutcome } from '../protocol/server-handshake.js';
-import { type Address, addressInWords } from '../transport/address.js';
+import { addressInWords, type ListenAddress } from '../transport/address.js';
 import { deadlineAfter } from '../transport/deadline.js';
 import { detachFd } from '../transport/detach-fd.js';
-import { runHandshake } from '../transport/handshake-socket.js';
+import { type HandshakeMachine, runHandshake } from '../transport/handshake-socket.js';
 import { type Listener, listen } from '../transport/listen.js';
 import { ServerError } from './errors.js';
-import { exportsOf, rulesOf } from './exports.js';
+import { type Exports, exportsOf, rulesOf, type ServedExport } from './exports.js';
+import { type Place, Places } from './places.js';
 import type { OnServeEvent } from './serve-event.js';
 import { type ServedConnection, startConnection } from './workers.js';
 
-/** A client has so long to choose its export. */
-const HANDSHAKE_LIMIT_MS = 10_000;
 /** `stop` gives workers so long to answer what they have, and then, cut off, to finish their last call. */
 const DRAIN_LIMIT_MS = 10_000;
 const CUT_LIMIT_MS = 30_000;
+/** Those who still negotiate are told, if they ask within this time. */
+const GOODBYE_LIMIT_MS = 500;
 const STUCK_STATUS = 1;
 
 export interface ServeOptions {
-  readonly address: Address;
-  /** Stays the caller's, to be closed once the server has ended. */
-  readonly image: OpenedImage;
-  /** Clients served at a time; absent: no limit. */
+  readonly address: ListenAddress;
+  /** Each under a name of its own. The images stay the caller's, to be closed once the server has ended. */
+  readonly exports: readonly ServedExport[];
+  /** Clients served at a time; absent: CLIENTS_MAX. */
   readonly clientsMax: number | undefined;
+  /** A client has so long to choose its export; 0 is no limit. */
+  readonly handshakeLimitMs: number;
   /** Go on when the last client has left. */
   readonly persistent: boolean;
 }
 
 export interface Server {
   /** With the port that was taken where 0 was asked for. */
-  readonly address: Address;
+  readonly address: ListenAddress;
   /** Resolves when nobody listens any more and every worker is gone. */
   readonly ended: Promise<void>;
   /** Answers the requests that are there, flushes, closes; resolves with `ended`. A worker that is stuck ends the process. */
@@ -41,7 +44,7 @@ export interface Server {
 }
 
 /**
- * Serves an image to clients until `stop`, or, unless it is `persistent`, until the last client that finished its
+ * Serves images to clients until `stop`, or, unless it is `persistent`, until the last client that finished its
  * handshake has left.
  *
  * @throws TransportError 'address' when it cannot listen
@@ -52,14 +55,16 @@ export async function serve(options: ServeOptions, onEvent: OnServeEvent): Promi
   return server;
 }
 
-type Transmission = Extract<ServerOutcome, { kind: 'transmission' }>;
-
 class ImageServer implements Server {
   readonly ended: Promise<void>;
   readonly #options: ServeOptions;
+  readonly #exports: Exports;
+  readonly #places: Places;
   readonly #onEvent: OnServeEvent;
   /** Aborted when nobody is listened to any more. */
   readonly #closing = new AbortController();
+  /** Aborted a moment later: who negotiates may still be told that the server is about to end. */
+  readonly #cutting = new AbortController();
   readonly #served = new Set<ServedConnection>();
   #resolveEnded: () => void = () => {};
   #listener: Listener | undefined;
@@ -70,13 +75,15 @@ class ImageServer implements Server {
 
   constructor(options: ServeOptions, onEvent: OnServeEvent) {
     this.#options = options;
+    this.#exports = exportsOf(options.exports, options.clientsMax);
+    this.#places = new Places(options.clientsMax);
     this.#onEvent = onEvent;
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
   }
 
-  get address(): Address {
+  get address(): ListenAddress {
     return this.#listener?.address ?? this.#options.address;
   }
 
@@ -104,13 +111,15 @@ class ImageServer implements Server {
     this.#clients += 1;
     const client = this.#clients;
     const from = nameOf(socket, this.address);
+    const place = this.#places.newcomer();
     this.#handshakes += 1;
     try {
-      this.#refuseIfFull();
-      const negotiated = await this.#negotiate(socket);
-      this.#start(await detachFd(socket), negotiated, client, from);
+      await place.soon();
+      const accepted = await this.#negotiate(socket, place);
+      this.#start(await detachFd(socket), accepted, place, { client, from });
     } catch (error) {
-      this.#onEvent({ kind: 'not-served', client, from, error: asError(error) });
+      place.leave();
+      this.#onEvent({ kind: 'not-served', client, from, error: place.told ?? asError(error) });
     } finally {
       socket.destroy();
       this.#handshakes -= 1;
@@ -118,43 +127,34 @@ class ImageServer implements Server {
     }
   }
 
-  async #negotiate(socket: Socket): Promise<Transmission> {
-    const { image, clientsMax } = this.#options;
-    const deadline = deadlineAfter(HANDSHAKE_LIMIT_MS, this.#closing.signal);
+  async #negotiate(socket: Socket, place: Place): Promise<Accepted> {
+    const deadline = deadlineAfter(this.#options.handshakeLimitMs, this.#cutting.signal);
     const isClosing = () => this.#closing.signal.aborted;
-    const handshake = new ServerHandshake(exportsOf(image, clientsMax), { isClosing });
-    const outcome = await runHandshake(socket, handshake, deadline);
+    const handshake = new ServerHandshake({ ...this.#exports, refusal: () => place.refusal() }, { isClosing });
+    const outcome = await runHandshake(socket, takingPlace(handshake, place), deadline);
     if (outcome.kind === 'closed') throw outcome.reason;
     return outcome;
   }
 
-  #start(socketFd: number, negotiated: Transmission, client: number, from: string): void {
-    try {
-      this.#refuseIfFull(); // others may have come meanwhile
-    } catch (error) {
+  #start(socketFd: number, accepted: Accepted, place: Place, who: Newcomer): void {
+    if (this.#closing.signal.aborted) {
       closeSync(socketFd);
-      throw error;
+      throw new ServerError('refused', 'the server is about to end');
     }
-    const { image } = this.#options;
-    const { flags, replyStyle, contexts, received } = negotiated;
+    const { exportName, flags, replyStyle, contexts, received } = accepted;
+    const image = this.#exports.image(exportName);
+    invariant(image !== undefined, 'an export that was found has an image');
     const rules = rulesOf(image, { flags, replyStyle, statusContexts: contexts.length });
     const connection = startConnection({ socketFd, image: image.handle, rules, contexts, received });
     this.#served.add(connection);
     this.#hasServed = true;
-    this.#onEvent({ kind: 'connected', client, from });
+    this.#onEvent({ kind: 'connected', ...who, exportName });
     void connection.ended.then((end) => {
       this.#served.delete(connection);
-      this.#onEvent({ kind: 'ended', client, end });
+      place.leave();
+      this.#onEvent({ kind: 'ended', client: who.client, end });
       this.#endIfDone();
     });
-  }
-
-  #refuseIfFull(): void {
-    if (this.#closing.signal.aborted) throw new ServerError('refused', 'the server is about to end');
-    const { clientsMax } = this.#options;
-    if (clientsMax === undefined || this.#served.size < clientsMax) return;
-    const clients = clientsMax === 1 ? 'a client is' : `${clientsMax} clients are`;
-    throw new ServerError('refused', `${clients} served already, no more are allowed`);
   }
 
   #endIfDone(): void {
@@ -167,6 +167,7 @@ class ImageServer implements Server {
     if (this.#closing.signal.aborted) return;
     this.#listener?.close();
     this.#closing.abort();
+    setTimeout(() => this.#cutting.abort(), GOODBYE_LIMIT_MS).unref();
     this.#endIfDone();
   }
 
@@ -176,8 +177,28 @@ class ImageServer implements Server {
   }
 }
 
-function nameOf(socket: Socket, address: Address): string {
-  if (address.kind === 'unix' || socket.remoteAddress === undefined) return addressInWords(address);
+type Accepted = Extract<ServerOutcome, { kind: 'transmission' }>;
+
+interface Newcomer {
+  readonly client: number;
+  readonly from: string;
+}
+
+/** `handshake`, and the place is taken in the very turn in which the client is accepted: no other can be meanwhile. */
+function takingPlace(handshake: ServerHandshake, place: Place): HandshakeMachine<ServerOutcome> {
+  return {
+    start: () => handshake.start(),
+    receive: (piece) => {
+      const step = handshake.receive(piece);
+      if (step.outcome?.kind === 'transmission') place.take();
+      return step;
+    },
+    end: () => handshake.end(),
+  };
+}
+
+function nameOf(socket: Socket, address: ListenAddress): string {
+  if (socket.remoteAddress === undefined) return addressInWords(address);
   return addressInWords({ kind: 'tcp', host: socket.remoteAddress, port: socket.remotePort ?? 0 });
 }
 

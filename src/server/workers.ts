@@ -7,6 +7,7 @@ import type { MetaContext } from '../protocol/meta-context.js';
 import type { ExportRules } from '../protocol/request-rules.js';
 import { type Activity, newActivity } from './activity.js';
 import { ServerError } from './errors.js';
+import { CLIENTS_MAX } from './places.js';
 import type { LoopEnd } from './request-loop.js';
 
 export interface ConnectionStart {
@@ -44,19 +45,16 @@ export interface WorkerTask extends ConnectionStart {
   readonly worker: number;
 }
 
-/** Threads in one process at a time. */
-export const WORKERS_MAX = 1_024;
-
-const activity = newActivity(WORKERS_MAX);
+const activity = newActivity(CLIENTS_MAX);
 /** The fields of `activity` that no worker has. */
-const freeFields = Array.from({ length: WORKERS_MAX }, (_, field) => WORKERS_MAX - 1 - field);
+const freeFields = Array.from({ length: CLIENTS_MAX }, (_, field) => CLIENTS_MAX - 1 - field);
 
 /** Starts a thread that serves one connection. Called on the main thread, with libc loaded. */
 export function startConnection(start: ConnectionStart): ServedConnection {
   const stop = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   // A view is cloned with all of the memory behind it.
   const field = freeFields.pop();
-  invariant(field !== undefined, `at most ${WORKERS_MAX} connections are served`);
+  invariant(field !== undefined, `at most ${CLIENTS_MAX} connections are served`);
   const workerData: WorkerTask = { ...start, received: start.received.slice(), stop, activity, worker: field };
   const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
   let open = true;

@@ -3,6 +3,15 @@ import { TransportError } from './errors.js';
 /** Where a server listens. A host is a name or an address; IPv6 without brackets. */
 export type Address = TcpAddress | UnixAddress;
 
+/** Where we listen: an address, or a socket that listens already. */
+export type ListenAddress = Address | InheritedSocket;
+
+/** A listening socket, TCP or unix, that this process was started with. */
+export interface InheritedSocket {
+  readonly kind: 'inherited';
+  readonly fd: number;
+}
+
 export interface TcpAddress {
   readonly kind: 'tcp';
   readonly host: string;
@@ -18,7 +27,8 @@ export interface UnixAddress {
 export const UNIX_PATH_BYTES_MAX = 107;
 
 /** The address as a message names it: '127.0.0.1 port 4000' or '/run/disk.sock'. */
-export function addressInWords(address: Address): string {
+export function addressInWords(address: ListenAddress): string {
+  if (address.kind === 'inherited') return `the inherited socket (file descriptor ${address.fd})`;
   return address.kind === 'tcp' ? `${address.host} port ${address.port}` : address.path;
 }
 

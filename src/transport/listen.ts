@@ -1,7 +1,7 @@
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { type Address, addressInWords, checkUnixPath, type UnixAddress } from './address.js';
+import { addressInWords, checkUnixPath, type ListenAddress, type UnixAddress } from './address.js';
 import { connect, KEEPALIVE_IDLE_MS } from './connect.js';
 import { reasonInWords, TransportError } from './errors.js';
 
@@ -13,8 +13,8 @@ const STALE_PROBE_LIMIT_MS = 1_000;
 
 export interface Listener {
   /** With the port that was really taken where 0 was asked for. */
-  readonly address: Address;
-  /** Takes no more connections, removes a unix socket's file; sockets that were accepted stay. */
+  readonly address: ListenAddress;
+  /** Takes no more connections, removes the file of a unix socket of ours; sockets that were accepted stay. */
   close(): void;
 }
 
@@ -26,11 +26,12 @@ export interface ListenCallbacks {
 }
 
 /**
- * Listens on a TCP address or on a unix socket. The file of a unix socket that nobody listens on any more is replaced.
+ * Listens on a TCP address, on a unix socket, or on the socket that was inherited. The file of a unix socket that nobody
+ * listens on any more is replaced.
  *
  * @throws TransportError 'address'
  */
-export async function listen(address: Address, callbacks: ListenCallbacks): Promise<Listener> {
+export async function listen(address: ListenAddress, callbacks: ListenCallbacks): Promise<Listener> {
   if (address.kind === 'unix') checkUnixPath(address.path);
   const server = createServer({
     pauseOnConnect: true,
@@ -57,16 +58,20 @@ export async function listen(address: Address, callbacks: ListenCallbacks): Prom
   return { address: boundAddress(server, address), close: () => server.close() };
 }
 
-function bind(server: Server, address: Address): Promise<void> {
-  const where: ListenOptions =
-    address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port };
+function bind(server: Server, address: ListenAddress): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen({ ...where, backlog: BACKLOG_MAX }, () => {
+    server.listen({ ...whereToListen(address), backlog: BACKLOG_MAX }, () => {
       server.off('error', reject);
       resolve();
     });
   });
+}
+
+function whereToListen(address: ListenAddress): ListenOptions | { readonly fd: number } {
+  if (address.kind === 'unix') return { path: address.path };
+  if (address.kind === 'tcp') return { host: address.host, port: address.port };
+  return { fd: address.fd };
 }
 
 /** Whether `error` was a socket file that a dead server left, which is removed now. */
@@ -84,19 +89,19 @@ async function removeStaleSocket(address: UnixAddress, error: unknown): Promise<
   return true;
 }
 
-function boundAddress(server: Server, address: Address): Address {
+function boundAddress(server: Server, address: ListenAddress): ListenAddress {
   const bound = server.address();
-  if (address.kind === 'unix' || bound === null || typeof bound === 'string') return address;
+  if (address.kind !== 'tcp' || bound === null || typeof bound === 'string') return address;
   return { ...address, port: bound.port };
 }
 
-function listenError(address: Address, cause: unknown): TransportError {
+function listenError(address: ListenAddress, cause: unknown): TransportError {
   return new TransportError('address', `cannot listen on ${addressInWords(address)}: ${why(address, cause)}`, {
     cause,
   });
 }
 
-function why(address: Address, cause: unknown): string {
+function why(address: ListenAddress, cause: unknown): string {
   if (address.kind === 'unix') {
     // libuv says EACCES for ENOENT here.
     const folder = dirname(address.path);
@@ -106,6 +111,7 @@ function why(address: Address, cause: unknown): string {
       return isSocket ? 'another server listens there' : 'there is a file that is no socket';
     }
   }
+  if (address.kind === 'inherited' && hasCode(cause, 'EINVAL')) return 'it is no socket that can listen';
   if (hasCode(cause, 'ENOTFOUND')) return 'no such host is known';
   return reasonInWords(cause);
 }

@@ -6,7 +6,8 @@ import { manPage } from '#tsnbd/cli/man-page.js';
 import { parseTsnbdClient, tsnbdClientProgram } from '#tsnbd/cli/tsnbd-client-options.js';
 import { parseTsnbd, tsnbdProgram } from '#tsnbd/cli/tsnbd-options.js';
 
-const SECTIONS = ['NAME', 'SYNOPSIS', 'DESCRIPTION', 'OPTIONS', 'EXIT STATUS', 'FILES', 'EXAMPLES', 'SEE ALSO'];
+const BEFORE = ['NAME', 'SYNOPSIS', 'DESCRIPTION', 'OPTIONS'];
+const BEHIND = ['EXIT STATUS', 'FILES', 'EXAMPLES', 'SEE ALSO'];
 
 const programs = [
   {
@@ -15,6 +16,7 @@ const programs = [
     program: tsnbdProgram,
     help: helpText(tsnbdProgram),
     page: manPage(tsnbdProgram, '9'),
+    sections: [...BEFORE, 'COMMANDS', ...BEHIND],
   },
   {
     name: 'tsnbd-client',
@@ -22,6 +24,7 @@ const programs = [
     program: tsnbdClientProgram,
     help: helpText(tsnbdClientProgram),
     page: manPage(tsnbdClientProgram, '9'),
+    sections: [...BEFORE, ...BEHIND],
   },
 ];
 
@@ -36,7 +39,7 @@ function shown(page: string): { text: string; warnings: string } {
   return { text: stdout, warnings: stderr };
 }
 
-describe.each(programs)('$name', ({ name, parse, program, help, page }) => {
+describe.each(programs)('$name', ({ name, parse, program, help, page, sections }) => {
   const { text, warnings } = shown(page);
 
   test('--help and the manual page show every option and every exit status', () => {
@@ -59,7 +62,7 @@ describe.each(programs)('$name', ({ name, parse, program, help, page }) => {
   test('the manual page is one that man shows without a warning', () => {
     expect(warnings).toBe('');
     expect(text.split('\n').filter((line) => /^[A-Z]/.test(line) && !line.startsWith(name.toUpperCase()))).toEqual(
-      SECTIONS,
+      sections,
     );
     expect(text).toContain(`${name} - ${program.summary}`);
     expect(text).toContain('"/dev/nbd0" or "nbd0"');
@@ -70,6 +73,36 @@ describe.each(programs)('$name', ({ name, parse, program, help, page }) => {
     const ours = typed.filter((command) => command.startsWith(`${name} `));
     expect(ours.length).toBeGreaterThan(2);
     for (const command of ours) expect(parse(command.split(' ').slice(1)).kind, command).not.toBe('usage-error');
+  });
+});
+
+describe.each(Object.entries(tsnbdProgram.subcommands ?? {}))('tsnbd %s', (word, { program }) => {
+  const { text } = shown(manPage(tsnbdProgram, '9'));
+  const commands = text.slice(text.indexOf('\nCOMMANDS\n'), text.indexOf('\nEXIT STATUS\n'));
+  const entries = commands.slice(commands.indexOf(`\n   tsnbd ${word}\n`));
+
+  test('is in the summary and in the manual page of tsnbd, with all that it takes', () => {
+    const summary = helpText(tsnbdProgram);
+    expect(summary).toMatch(new RegExp(`^ {2}${word} +.${program.summary.slice(1, 20)}`, 'm'));
+    for (const line of program.synopsis) {
+      expect(text).toContain(`\n       tsnbd ${word} ${line}\n`);
+      expect(helpText(program)).toContain(`\n  tsnbd ${word} ${line}\n`);
+    }
+    for (const long of Object.keys(program.options)) expect(entries).toMatch(new RegExp(`--${long}[ ,.\n]`));
+    expect(entries).toContain('\n       -D, --description NAME=TEXT\n');
+  });
+
+  test('has a summary of its own, which fits a terminal and shows every option', () => {
+    const help = helpText(program);
+    for (const long of Object.keys(program.options)) expect(help).toContain(`--${long}`);
+    expect(help.split('\n').filter((line) => line.length > 80 || line !== line.trimEnd())).toEqual([]);
+    expect(help.trimEnd()).toMatch(/The manual page tsnbd\(8\) says more\.$/);
+  });
+
+  test('has examples that are command lines it takes', () => {
+    for (const { command } of program.examples) {
+      expect(parseTsnbd(command.split(' ').slice(1)).kind, command).toBe('serve');
+    }
   });
 });
 

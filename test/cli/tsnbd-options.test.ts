@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { parseTsnbd, type TsnbdAction, tsnbdProgram } from '#tsnbd/cli/tsnbd-options.js';
 
 const QUIET = { verbose: false, debug: false };
+const SETTINGS = { format: undefined, readOnly: false, cache: undefined, discard: undefined, detectZeroes: undefined };
 const words = (line: string) => line.split(' ').filter((word) => word !== '');
 
 describe('tsnbd attaches an image', () => {
@@ -12,8 +13,7 @@ describe('tsnbd attaches an image', () => {
     request: {
       kind: 'image',
       imagePath: resolve('disk.raw'),
-      format: undefined,
-      readOnly: false,
+      ...SETTINGS,
       device: 'nbd0',
       ...request,
     },
@@ -38,6 +38,10 @@ describe('tsnbd attaches an image', () => {
     ['-rc /dev/nbd0 disk.raw', attach({ readOnly: true })],
     ['-rc/dev/nbd0 disk.raw', attach({ readOnly: true })],
     ['--read-only -c /dev/nbd0 disk.raw', attach({ readOnly: true })],
+    ['-c /dev/nbd0 --cache=none disk.raw', attach({ cache: 'none' })],
+    ['-nc /dev/nbd0 disk.raw', attach({ cache: 'none' })],
+    ['-c /dev/nbd0 --discard=ignore disk.raw', attach({ discard: 'ignore' })],
+    ['-c /dev/nbd0 --detect-zeroes=unmap disk.raw', attach({ detectZeroes: 'unmap' })],
     ['-c /dev/nbd0 /var/disk.raw', attach({ imagePath: '/var/disk.raw' })],
     ['-c /dev/nbd0 -- -odd.raw', attach({ imagePath: resolve('-odd.raw') })],
     ['-c /dev/nbd0 --nofork disk.raw', attach({}, { foreground: true })],
@@ -70,21 +74,24 @@ describe('tsnbd detaches a device', () => {
 
 describe('tsnbd serves an image', () => {
   const tcp = (host: string, port: number) => ({ kind: 'tcp', host, port });
-  const serve = (rest: object = {}) => ({
+  const only = (rest: object = {}) => ({
+    exports: [{ name: '', description: undefined, imagePath: resolve('disk.raw'), ...rest }],
+  });
+  const serve = (rest: object = {}, settings: object = {}) => ({
     kind: 'serve',
     address: tcp('127.0.0.1', 10809),
-    imagePath: resolve('disk.raw'),
-    format: undefined,
-    readOnly: false,
+    ...only(),
+    settings: { ...SETTINGS, ...settings },
     clientsMax: 1,
     persistent: false,
+    handshakeLimitMs: 10_000,
     verbosity: QUIET,
     ...rest,
   });
 
   test.each([
     ['disk.raw', serve()],
-    ['--bind=127.0.0.1 --port=4000 -f raw disk.raw', serve({ address: tcp('127.0.0.1', 4000), format: 'raw' })],
+    ['--bind=127.0.0.1 --port=4000 -f raw disk.raw', serve({ address: tcp('127.0.0.1', 4000) }, { format: 'raw' })],
     ['-b ::1 -p 1 disk.raw', serve({ address: tcp('::1', 1) })],
     ['-p65535 disk.raw', serve({ address: tcp('127.0.0.1', 65535) })],
     ['-k /run/disk.sock disk.raw', serve({ address: { kind: 'unix', path: '/run/disk.sock' } })],
@@ -95,11 +102,53 @@ describe('tsnbd serves an image', () => {
     ['--persistent disk.raw', serve({ persistent: true })],
     [
       '-rtve2 disk.raw',
-      serve({ readOnly: true, persistent: true, clientsMax: 2, verbosity: { verbose: true, debug: false } }),
+      serve({ persistent: true, clientsMax: 2, verbosity: { verbose: true, debug: false } }, { readOnly: true }),
     ],
+    ['-x disk disk.raw', serve(only({ name: 'disk' }))],
+    ['--export-name=disk disk.raw', serve(only({ name: 'disk' }))],
+    ['-x= disk.raw', serve(only({ name: '=' }))],
+    ['--export-name= disk.raw', serve()],
+    ['-D text disk.raw', serve(only({ description: 'text' }))],
+    ['--description=text -x disk disk.raw', serve(only({ name: 'disk', description: 'text' }))],
+    ['-D a -D b=c disk.raw', serve(only({ description: 'b=c' }))],
+    ['--handshake-limit=1 disk.raw', serve({ handshakeLimitMs: 1_000 })],
+    ['--handshake-limit 0 disk.raw', serve({ handshakeLimitMs: 0 })],
+    ['--handshake-limit=86400 disk.raw', serve({ handshakeLimitMs: 86_400_000 })],
+    ['--cache=none disk.raw', serve({}, { cache: 'none' })],
+    ['--cache=writeback disk.raw', serve({}, { cache: 'writeback' })],
+    ['--cache writethrough disk.raw', serve({}, { cache: 'writethrough' })],
+    ['--cache=directsync disk.raw', serve({}, { cache: 'directsync' })],
+    ['--cache=unsafe disk.raw', serve({}, { cache: 'unsafe' })],
+    ['-n disk.raw', serve({}, { cache: 'none' })],
+    ['--nocache disk.raw', serve({}, { cache: 'none' })],
+    ['--discard=unmap disk.raw', serve({}, { discard: 'unmap' })],
+    ['--discard=on disk.raw', serve({}, { discard: 'unmap' })],
+    ['--discard=ignore disk.raw', serve({}, { discard: 'ignore' })],
+    ['--discard off disk.raw', serve({}, { discard: 'ignore' })],
+    ['--detect-zeroes=off disk.raw', serve({}, { detectZeroes: 'off' })],
+    ['--detect-zeroes=on --discard=off disk.raw', serve({}, { detectZeroes: 'on', discard: 'ignore' })],
+    ['--detect-zeroes=unmap disk.raw', serve({}, { detectZeroes: 'unmap' })],
+    ['--detect-zeroes=unmap --discard=on disk.raw', serve({}, { detectZeroes: 'unmap', discard: 'unmap' })],
     ['-p 4000 -p 4001 disk.raw', serve({ address: tcp('127.0.0.1', 4001) })],
   ])('%s', (line, expected) => {
     expect(parseTsnbd(words(line))).toEqual(expected);
+  });
+});
+
+describe('tsnbd with a listening socket of a service manager', () => {
+  test('serves on it', () => {
+    const address = { kind: 'inherited', fd: 3 };
+    expect(parseTsnbd(['disk.raw'], 1)).toMatchObject({ kind: 'serve', address });
+  });
+
+  test.each([
+    ['-p 4000 disk.raw', 1, 'option --port: it has no effect with a socket that was passed (LISTEN_FDS)'],
+    ['-b ::1 disk.raw', 1, 'option --bind: it has no effect with a socket that was passed (LISTEN_FDS)'],
+    ['-k /run/x.sock disk.raw', 1, 'option --socket: it has no effect with a socket that was passed (LISTEN_FDS)'],
+    ['-c nbd0 disk.raw', 1, 'option --connect: it has no effect with a socket that was passed (LISTEN_FDS)'],
+    ['disk.raw', 2, 'LISTEN_FDS: 2 sockets were passed, and only 1 can be used'],
+  ])('refuses %s with %i', (line, passedSockets, message) => {
+    expect(parseTsnbd(words(line), passedSockets)).toEqual({ kind: 'usage-error', message });
   });
 });
 
@@ -132,6 +181,22 @@ describe('tsnbd refuses, and says why', () => {
     ['--port= disk.raw', "option --port: '' is not a port (1 to 65535)"],
     ['-e 1e1 disk.raw', "option --shared: '1e1' is not a number of clients (0 to 1024)"],
     ['-e 1025 disk.raw', "option --shared: '1025' is not a number of clients (0 to 1024)"],
+    ['--handshake-limit=86401 disk.raw', "option --handshake-limit: '86401' is not a number of seconds (0 to 86400)"],
+    ['--handshake-limit=-1 disk.raw', "option --handshake-limit: '-1' is not a number of seconds (0 to 86400)"],
+    [
+      '--cache=fast disk.raw',
+      "option --cache: 'fast' is not a cache mode (writeback, none, writethrough, directsync, unsafe)",
+    ],
+    ['--cache= disk.raw', /^option --cache: '' is not a cache mode/],
+    ['-n --cache=none disk.raw', 'options --cache and --nocache: only one of them at a time'],
+    ['--discard=yes disk.raw', "option --discard: 'yes' is not a discard mode (unmap, on, ignore, off)"],
+    ['--detect-zeroes=yes disk.raw', "option --detect-zeroes: 'yes' is not a way to detect zeroes (off, on, unmap)"],
+    ['--detect-zeroes=unmap --discard=off disk.raw', 'option --detect-zeroes: unmap needs --discard=unmap'],
+    ['-c nbd0 --detect-zeroes=unmap --discard=ignore disk.raw', /unmap needs --discard=unmap/],
+    ['-x a -c nbd0 disk.raw', /^option --export-name: it is for serving an image/],
+    ['-D a -c nbd0 disk.raw', /^option --description: it is for serving an image/],
+    ['--handshake-limit=1 -c nbd0 disk.raw', /^option --handshake-limit: it is for serving an image/],
+    ['-d nbd0 --cache=none', /^option --cache: .*no effect when detaching a device/],
     ['--bind= disk.raw', 'option --bind: an empty text is not a host'],
     ['--socket= disk.raw', 'option --socket: an empty text is not a path'],
     ['-k /run/x.sock -p 4000 disk.raw', 'option --port: it has no effect with --socket'],
@@ -154,8 +219,9 @@ describe('tsnbd refuses, and says why', () => {
       'option --read-only: it is for serving an image or attaching an image, and has no effect when detaching a device',
     ],
     ['--verbose=3 disk.raw', 'option --verbose: takes no value'],
-    ['-x disk.raw', "unknown option '-x'"],
-    ['-vx disk.raw', "unknown option '-x' in -vx"],
+    ['-y disk.raw', "unknown option '-y'"],
+    ['-vy disk.raw', "unknown option '-y' in -vy"],
+    ['-v serve a=a.raw', "serving an image: 'a=a.raw' is one operand too many"],
     ['-5 disk.raw', "unknown option '-5'"],
     ['-v-r disk.raw', "unknown option '--' in -v-r"],
     ['--conect nbd0 disk.raw', "unknown option '--conect' (Did you mean --connect?)"],
@@ -181,10 +247,14 @@ describe('tsnbd refuses, and says why', () => {
       `--${long}=`,
       `-${'short' in row ? row.short : ''}`,
     ]);
-    const argument = fc.oneof(fc.constantFrom(...spelled, '--', '-', 'nbd0', '1', 'raw', '-5'), fc.string());
+    const argument = fc.oneof(
+      fc.constantFrom(...spelled, '--', '-', 'nbd0', '1', 'raw', '-5', 'serve', 'a=b', 'unsafe', 'unmap'),
+      fc.string(),
+    );
+    const argvs = fc.tuple(fc.constantFrom([], ['serve']), fc.array(argument, { maxLength: 8 }));
     fc.assert(
-      fc.property(fc.array(argument, { maxLength: 8 }), (argv) => {
-        const action = parseTsnbd(argv);
+      fc.property(argvs, ([command, rest]) => {
+        const action = parseTsnbd([...command, ...rest]);
         if (action.kind === 'usage-error') expect(action.message).toMatch(/\S/);
       }),
       { seed: 9, numRuns: 3000 },

@@ -4,21 +4,27 @@ import { describe, expect, test } from 'vitest';
 import { manPage } from '#tsnbd/cli/man-page.js';
 import { tsnbdClientProgram } from '#tsnbd/cli/tsnbd-client-options.js';
 import { tsnbdProgram } from '#tsnbd/cli/tsnbd-options.js';
+import { tsnbdServeProgram } from '#tsnbd/cli/tsnbd-serve-options.js';
 import { ROOT } from './source-files.js';
 
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');
 const { version } = JSON.parse(read('package.json'));
 
-const programs = [
-  { name: 'tsnbd', options: tsnbdProgram.options, page: manPage(tsnbdProgram, version) },
-  { name: 'tsnbd-client', options: tsnbdClientProgram.options, page: manPage(tsnbdClientProgram, version) },
+const pages = [
+  { name: 'tsnbd', page: manPage(tsnbdProgram, version) },
+  { name: 'tsnbd-client', page: manPage(tsnbdClientProgram, version) },
+];
+const tables = [
+  { name: 'tsnbd', options: tsnbdProgram.options },
+  { name: 'tsnbd-serve', options: tsnbdServeProgram.options },
+  { name: 'tsnbd-client', options: tsnbdClientProgram.options },
 ];
 
-describe.each(programs)('$name', ({ name, options, page }) => {
-  test('the manual page is the one that the option table makes', () => {
-    expect(read(`man/${name}.8`)).toBe(page);
-  });
+test.each(pages)('the manual page $name is the one that the option tables make', ({ name, page }) => {
+  expect(read(`man/${name}.8`)).toBe(page);
+});
 
+describe.each(tables)('$name', ({ name, options }) => {
   test('every option is typed in a test of its program', () => {
     const text = read(`test/cli/${name}-options.test.ts`);
     const untested = Object.keys(options).filter((long) => !new RegExp(`[' ]--?${long}[=' ]`).test(text));

@@ -10,8 +10,12 @@ import {
   NBD_CMD_READ,
   NBD_CMD_WRITE,
   NBD_EINVAL,
+  NBD_EPERM,
   NBD_ESHUTDOWN,
+  NBD_OPT_EXPORT_NAME,
   NBD_OPT_GO,
+  NBD_REP_ERR_POLICY,
+  NBD_REP_INFO,
 } from '#tsnbd/protocol/constants.js';
 import { encodeExportQuestion, encodeOption } from '#tsnbd/protocol/option.js';
 import { type ServeOptions, type Server, serve } from '#tsnbd/server/serve.js';
@@ -50,13 +54,14 @@ afterEach(async () => {
 });
 
 async function start(options: Partial<ServeOptions> = {}): Promise<Server> {
-  const all = { address: TCP, image, clientsMax: undefined, persistent: true, ...options };
+  const exports = [{ name: '', description: undefined, image }];
+  const all = { address: TCP, exports, clientsMax: undefined, persistent: true, handshakeLimitMs: 10_000, ...options };
   server = await serve(all, (event) => events.push(event));
   return server;
 }
 
 async function open(): Promise<Socket> {
-  const socket = await connect(server?.address ?? TCP, AbortSignal.timeout(5_000));
+  const socket = await connect((server?.address ?? TCP) as Address, AbortSignal.timeout(5_000));
   sockets.push(socket);
   return socket;
 }
@@ -69,11 +74,12 @@ async function stranger(): Promise<RawClient> {
 }
 
 const CLIENT_FLAGS = Buffer.from([0, 0, 0, 3]);
-const GO = encodeOption(NBD_OPT_GO, encodeExportQuestion({ exportName: '', infoTypes: [] }));
+const goTo = (exportName: string) => encodeOption(NBD_OPT_GO, encodeExportQuestion({ exportName, infoTypes: [] }));
+const GO = goTo('');
 
-async function attach(): Promise<RawClient> {
+async function attach(exportName = ''): Promise<RawClient> {
   const client = await stranger();
-  client.send(Buffer.concat([CLIENT_FLAGS, GO]));
+  client.send(Buffer.concat([CLIENT_FLAGS, goTo(exportName)]));
   await client.read(GO_REPLIES_BYTES);
   return client;
 }
@@ -92,7 +98,7 @@ describe('a server', () => {
   test.each(['tcp', 'unix'] as const)('serves its default export over %s', async (kind) => {
     await start(kind === 'tcp' ? {} : { address: { kind, path: join(folder, 'socket') } });
     expect(await readsWell(await attach())).toBe(true);
-    expect(events).toMatchObject([{ kind: 'connected', client: 1 }]);
+    expect(events).toMatchObject([{ kind: 'connected', client: 1, exportName: '' }]);
   });
 
   test('describes and lists its export', async () => {
@@ -102,6 +108,38 @@ describe('a server', () => {
       export: { sizeBytes: SIZE_BYTES, blockSizes: { minimum: 1, preferred: 4_096, maximumPayload: 33_554_432 } },
     });
     expect(await negotiate({ kind: 'go', exportName: 'other' })).toMatchObject({ error: { code: 'unknown-export' } });
+  });
+
+  test('serves each export from its own image, and lists them with what they are', async () => {
+    const other = join(folder, 'other.raw');
+    writeFileSync(other, Buffer.alloc(8_192, 2));
+    const second = openImage(other, { format: 'raw', readOnly: true });
+    await start({
+      exports: [
+        { name: 'one', description: 'the first', image },
+        { name: 'zwei/ü', description: undefined, image: second },
+      ],
+    });
+    expect(await negotiate({ kind: 'list' })).toEqual({
+      kind: 'list',
+      exports: [
+        { name: 'one', description: 'the first' },
+        { name: 'zwei/ü', description: '' },
+      ],
+    });
+    expect(await negotiate({ kind: 'info', exportName: 'zwei/ü' })).toMatchObject({ export: { sizeBytes: 8_192 } });
+    expect(await negotiate({ kind: 'go', exportName: '' })).toMatchObject({ error: { code: 'unknown-export' } });
+
+    const [one, two] = [await attach('one'), await attach('zwei/ü')];
+    expect(await readsWell(one)).toBe(true);
+    expect((await two.ask({ type: NBD_CMD_READ, lengthBytes: 512 })).data.equals(Buffer.alloc(512, 2))).toBe(true);
+    const write = { type: NBD_CMD_WRITE, data: Buffer.alloc(512, 3) };
+    expect([(await one.ask(write)).error, (await two.ask(write)).error]).toEqual([0, NBD_EPERM]);
+    expect([readFileSync(path)[0], readFileSync(other)[0]]).toEqual([3, 2]);
+    const names = events.flatMap((event) => (event.kind === 'connected' ? [event.exportName] : []));
+    expect(names).toEqual(['one', 'zwei/ü']);
+    await server?.stop();
+    second.close();
   });
 
   test('answers requests that came right behind the handshake', async () => {
@@ -122,31 +160,61 @@ describe('a server', () => {
 });
 
 describe('the number of clients', () => {
-  test('is bounded: one too many is closed at once, and told of', async () => {
+  const FULL = 'a client is served already, no more are allowed';
+  const refused = {
+    kind: 'failed',
+    error: { code: 'policy', message: expect.stringMatching(new RegExp(`it says: ${FULL}$`)) },
+  };
+
+  test('is bounded: one too many is told so, may look around, and gets a place once there is one', async () => {
     await start({ clientsMax: 1 });
     const client = await attach();
-    const beyond = new RawClient(await open());
-    expect((await beyond.end()).length).toBe(0);
-    expect(failures()).toEqual(['a client is served already, no more are allowed']);
+    expect(await negotiate({ kind: 'go', exportName: '' })).toMatchObject(refused);
+    expect(await negotiate({ kind: 'info', exportName: '' })).toMatchObject(refused);
+    expect(await negotiate({ kind: 'list' })).toMatchObject({ kind: 'list', exports: [{ name: '' }] });
+    for (const socket of sockets.slice(1)) socket.destroy();
+    await expect.poll(failures).toEqual([FULL, FULL, 'the client took its leave']);
     expect(await readsWell(client)).toBe(true);
 
     client.send(client.encode({ type: NBD_CMD_DISC }));
-    await client.end();
-    await expect.poll(() => events.at(-1)?.kind).toBe('ended');
     expect(await readsWell(await attach())).toBe(true);
   });
 
-  test('is bounded for clients that negotiate at the same time too', async () => {
+  test('is bounded for clients that ask by EXPORT_NAME, which has no answer: they are closed', async () => {
     await start({ clientsMax: 1 });
-    const [one, two] = [await stranger(), await stranger()];
-    for (const client of [one, two]) client.send(Buffer.concat([CLIENT_FLAGS, GO]));
-    await Promise.race([one.end(), two.end()]);
-    expect(failures()).toEqual(['a client is served already, no more are allowed']);
+    const client = await attach();
+    const beyond = await stranger();
+    beyond.send(Buffer.concat([CLIENT_FLAGS, encodeOption(NBD_OPT_EXPORT_NAME, new Uint8Array(0))]));
+    expect((await beyond.end()).length).toBe(0);
+    expect(failures()).toEqual([FULL]);
+    expect(await readsWell(client)).toBe(true);
+  });
+
+  test('is bounded for clients that negotiate at the same time too', async () => {
+    await start({ clientsMax: 2 });
+    const crowd = await Promise.all(Array.from({ length: 8 }, stranger));
+    for (const client of crowd) client.send(Buffer.concat([CLIENT_FLAGS, GO]));
+    const types = await Promise.all(crowd.map(async (client) => (await client.read(20)).readUInt32BE(12)));
+    expect(types.filter((type) => type === NBD_REP_INFO)).toHaveLength(2);
+    expect(types.filter((type) => type === NBD_REP_ERR_POLICY)).toHaveLength(6);
+    for (const client of crowd) client.close();
+    await expect.poll(() => failures().length).toBe(6);
+    expect(failures()).toEqual(Array(6).fill('2 clients are served already, no more are allowed'));
+  });
+
+  test('lets a client in that comes right behind the one that leaves, however often', async () => {
+    await start({ clientsMax: 1 });
+    for (let turn = 0; turn < 20; turn += 1) {
+      const client = await attach();
+      expect(await readsWell(client)).toBe(true);
+      client.close();
+    }
+    expect(failures()).toEqual([]);
   });
 
   test('has no bound of its own where none is asked for', async () => {
     await start();
-    const clients = await Promise.all([1, 2, 3, 4].map(attach));
+    const clients = await Promise.all([1, 2, 3, 4].map(() => attach()));
     expect(await Promise.all(clients.map(readsWell))).toEqual([true, true, true, true]);
   });
 });
@@ -160,7 +228,7 @@ describe('the end of a server', () => {
     expect(await readsWell(two)).toBe(true);
     two.send(two.encode({ type: NBD_CMD_DISC }));
     await ended;
-    await expect(connect(address, AbortSignal.timeout(1_000))).rejects.toMatchObject({ code: 'refused' });
+    await expect(connect(address as Address, AbortSignal.timeout(1_000))).rejects.toMatchObject({ code: 'refused' });
   });
 
   test('does not come when somebody only asked what is there', async () => {
@@ -217,7 +285,7 @@ describe('a client that is slow to read', () => {
   test('still gets the whole answer to its request when the server is stopped', async () => {
     const started = await start();
     const client = await attach();
-    expect(await readsWell(client)).toBe(true);
+    expect(await readsWell(client)).toBe(true); // its thread has begun
     client.pause();
     client.send(client.encode({ type: NBD_CMD_READ, lengthBytes: SIZE_BYTES }));
     await new Promise((resolve) => setTimeout(resolve, 200));
@@ -289,6 +357,20 @@ describe('a hostile client, while another is served', () => {
     expect(await client.ask({ type: NBD_CMD_WRITE, lengthBytes: 2 ** 31 })).toMatchObject({ error: NBD_EINVAL });
     await client.end();
     expect(await readsWell(await attach())).toBe(true);
+  });
+
+  test('that stalls in the handshake is given up at the limit, if there is one', async () => {
+    await start({ handshakeLimitMs: 100 });
+    await (await stranger()).end();
+    expect(failures()).toEqual(['cannot begin the negotiation: no answer within the time limit']);
+    await server?.stop();
+
+    await start({ handshakeLimitMs: 0 });
+    const late = await stranger();
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    late.send(Buffer.concat([CLIENT_FLAGS, GO]));
+    await late.read(GO_REPLIES_BYTES);
+    expect(await readsWell(late)).toBe(true);
   });
 
   test('in a crowd that stalls in the handshake is given up after 10 seconds, and makes room', async () => {

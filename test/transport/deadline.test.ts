@@ -23,3 +23,12 @@ test('a deadline comes at once when we are told to stop', async () => {
   expect(await aborted(deadline)).toBe('stop');
   expect(deadlineAfter(60_000, stop.signal).aborted).toBe(true);
 });
+
+test('a deadline of 0 never comes by itself, but when we are told to stop', async () => {
+  const stop = new AbortController();
+  const deadline = deadlineAfter(0, stop.signal);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect(deadline.aborted).toBe(false);
+  stop.abort('stop');
+  expect(deadline.reason).toBe('stop');
+});

@@ -5,6 +5,7 @@ import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
 import { NBD_FLAG_HAS_FLAGS, NBD_OPT_GO, NBD_OPT_LIST } from '#tsnbd/protocol/constants.js';
 import { encodeExportQuestion, encodeOption } from '#tsnbd/protocol/option.js';
 import { type ExportDirectory, ServerHandshake, type ServerOutcome } from '#tsnbd/protocol/server-handshake.js';
+import type { Address } from '#tsnbd/transport/address.js';
 import { connect } from '#tsnbd/transport/connect.js';
 import { detachFd } from '#tsnbd/transport/detach-fd.js';
 import { type HandshakeMachine, runHandshake } from '#tsnbd/transport/handshake-socket.js';
@@ -30,7 +31,7 @@ beforeEach(async () => {
     { kind: 'tcp', host: '127.0.0.1', port: 0 },
     { onConnection: connected, onDropped: () => {} },
   );
-  client = await connect(listener.address, AbortSignal.timeout(5_000));
+  client = await connect(listener.address as Address, AbortSignal.timeout(5_000));
   server = await accepted;
 });
 afterEach(() => {

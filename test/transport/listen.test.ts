@@ -1,10 +1,11 @@
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Address } from '#tsnbd/transport/address.js';
+import { duplicateFd } from '#tsnbd/kernel/fd-calls.js';
+import type { Address, ListenAddress } from '#tsnbd/transport/address.js';
 import { connect } from '#tsnbd/transport/connect.js';
 import { type Listener, listen, OPEN_SOCKETS_MAX } from '#tsnbd/transport/listen.js';
 
@@ -21,10 +22,14 @@ afterEach(() => {
 
 /** Listens, and greets everyone who comes. */
 async function greet(address: Address): Promise<Address> {
+  return (await welcome(address)).address as Address;
+}
+
+async function welcome(address: ListenAddress): Promise<Listener> {
   const onConnection = (socket: Socket) => socket.end('hello');
   const listener = await listen(address, { onConnection, onDropped: () => {} });
   listeners.push(listener);
-  return listener.address;
+  return listener;
 }
 
 async function firstWord(address: Address): Promise<string> {
@@ -50,6 +55,33 @@ describe('listening', () => {
     expect(await firstWord(await greet({ kind: 'unix', path }))).toBe('hello');
     listeners.pop()?.close();
     expect(existsSync(path)).toBe(false);
+  });
+
+  test.each(['tcp', 'unix'] as const)('goes on with a %s socket that listens already', async (kind) => {
+    const path = join(folder, 'socket');
+    const manager = createServer().listen(kind === 'unix' ? { path: `${path}-moved` } : { host: '127.0.0.1', port: 0 });
+    await once(manager, 'listening');
+    const bound = manager.address();
+    const fd = duplicateFd((manager as unknown as { _handle: { fd: number } })._handle.fd);
+    if (kind === 'unix') renameSync(`${path}-moved`, path); // so that closing it leaves the file
+    await new Promise((resolve) => manager.close(resolve));
+
+    const port = typeof bound === 'object' && bound !== null ? bound.port : 0;
+    const listener = await welcome({ kind: 'inherited', fd });
+    expect(await firstWord(kind === 'unix' ? { kind, path } : { kind, host: '127.0.0.1', port })).toBe('hello');
+    expect(listener.address).toEqual({ kind: 'inherited', fd });
+    listeners.pop()?.close();
+    await expect.poll(() => existsSync(`/proc/self/fd/${fd}`)).toBe(false);
+    expect(existsSync(path)).toBe(kind === 'unix'); // whoever made it removes it
+  });
+
+  test('says that an inherited file is no socket', async () => {
+    const fd = openSync('/dev/null', 'r');
+    await expect(welcome({ kind: 'inherited', fd })).rejects.toMatchObject({
+      code: 'address',
+      message: `cannot listen on the inherited socket (file descriptor ${fd}): it is no socket that can listen`,
+    });
+    closeSync(fd);
   });
 
   test('says that a port is in use', async () => {
@@ -106,7 +138,7 @@ describe('listening', () => {
       { onConnection: (socket) => held.push(socket), onDropped: () => (dropped += 1) },
     );
     listeners.push(listener);
-    const come = () => connect(listener.address, AbortSignal.timeout(10_000));
+    const come = () => connect(listener.address as Address, AbortSignal.timeout(10_000));
     const clients = await Promise.all(Array.from({ length: OPEN_SOCKETS_MAX }, come));
     const beyond = await come();
     beyond.resume();

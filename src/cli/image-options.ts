@@ -1,0 +1,70 @@
+import type { OpenOptions } from '../image/open-image.js';
+import { UsageError } from './errors.js';
+import type { OptionTable, OptionValues } from './option-table.js';
+import { cacheMode, detectZeroes, discardMode, imageFormat } from './option-values.js';
+
+/** How images are opened, wherever they go; what is absent is as openImage has it. */
+export interface ImageSettings {
+  readonly format: 'raw' | undefined;
+  readonly readOnly: boolean;
+  readonly cache: OpenOptions['cache'];
+  readonly discard: OpenOptions['discard'];
+  readonly detectZeroes: OpenOptions['detectZeroes'];
+}
+
+/** qemu-nbd's options for how an image is opened. */
+export function imageOptions<Mode extends string>(modes: readonly Mode[]) {
+  return {
+    format: {
+      short: 'f',
+      value: '<FORMAT>',
+      read: imageFormat,
+      modes,
+      help: 'The format of an image: raw. Without it, an image that begins like another format is refused.',
+    },
+    'read-only': {
+      short: 'r',
+      modes,
+      help: 'Refuse every write; an image is opened for reading only.',
+    },
+    cache: {
+      value: '<MODE>',
+      read: cacheMode,
+      modes,
+      help: 'What a write that is answered has reached: the memory of this machine, until a flush (writeback, the default); stable storage (writethrough); the device, past the memory of this machine, until a flush (none) or at once (directsync). With unsafe a flush does nothing: a crash may cost all that was written.',
+    },
+    nocache: {
+      short: 'n',
+      modes,
+      help: 'The same as --cache=none.',
+    },
+    discard: {
+      value: '<MODE>',
+      read: discardMode,
+      modes,
+      help: 'What becomes of storage that is trimmed: unmap or on gives it back (the default here; qemu-nbd has ignore), ignore or off keeps it.',
+    },
+    'detect-zeroes': {
+      value: '<MODE>',
+      read: detectZeroes,
+      modes,
+      help: 'Look whether writes are all zeroes: off (the default), on to zero the range in a cheaper way, unmap to give its storage back, which needs --discard=unmap.',
+    },
+  } satisfies OptionTable<Mode>;
+}
+
+export function imageSettingsOf(values: OptionValues<ReturnType<typeof imageOptions>>): ImageSettings {
+  if (values.nocache !== undefined && values.cache !== undefined) {
+    throw new UsageError('options --cache and --nocache: only one of them at a time');
+  }
+  if (values['detect-zeroes'] === 'unmap' && values.discard === 'ignore') {
+    throw new UsageError('option --detect-zeroes: unmap needs --discard=unmap');
+  }
+  return {
+    format: values.format,
+    readOnly: values['read-only'] ?? false,
+    cache: values.nocache === undefined ? values.cache : 'none',
+    discard: values.discard,
+    detectZeroes: values['detect-zeroes'],
+  };
+}
