@@ -231,8 +231,6 @@ export class ServerHandshake {
     const exportName = decodeExportName(data);
     const refusal = this.#exports.refusal?.();
     if (refusal !== undefined) throw new ProtocolError('policy', refusal);
-    const policy = this.#exports.refusal?.();
-    if (policy !== undefined) throw new ProtocolError('policy', policy);
     const found = this.#exports.find(exportName);
     if (found === undefined) {
       throw new ProtocolError('unknown-export', `the client asked for ${exportInWords(exportName)}, which is not here`);

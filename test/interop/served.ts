@@ -1,4 +1,4 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, type SpawnOptions, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
@@ -9,8 +9,9 @@ import { connect } from '#tsnbd/transport/connect.js';
 const TSNBD = fileURLToPath(new URL('../../dist/tsnbd.js', import.meta.url));
 const READY_LIMIT_MS = 10_000;
 const PROGRAM_LIMIT_MS = 45_000;
+const OWN_STDIO: SpawnOptions = { stdio: ['ignore', 'inherit', 'pipe'] };
 
-/** A `tsnbd` that serves an image. */
+/** A `tsnbd` that serves images. */
 export interface Served {
   readonly uri: string;
   /** All that it has said on stderr. */
@@ -31,6 +32,23 @@ export async function serveTcp(image: string, ...options: string[]): Promise<Ser
 export async function serveUnix(path: string, image: string, ...options: string[]): Promise<Served> {
   const child = start(['--socket', path, '-f', 'raw', ...options, image]);
   return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
+}
+
+/** `tsnbd serve` with `args`, over the unix socket `path`. */
+export async function serveExports(path: string, ...args: string[]): Promise<Served> {
+  const child = start(['serve', '--socket', path, '-f', 'raw', ...args]);
+  return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
+}
+
+/** Has systemd-socket-activate listen on the unix socket `path`, which starts `tsnbd` with `args` at the first client. */
+export async function serveActivated(path: string, ...args: string[]): Promise<Served> {
+  const child = spawn('systemd-socket-activate', ['--listen', path, process.execPath, TSNBD, ...args], OWN_STDIO);
+  return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
+}
+
+/** A `tsnbd` that ends by itself, as when the command line makes no sense. */
+export function runTsnbd(...args: string[]): Promise<Ran> {
+  return run(process.execPath, TSNBD, ...args);
 }
 
 /** How a program of another project ended, and what it said. */
@@ -62,7 +80,7 @@ export function sha256(path: string): string {
 }
 
 function start(args: readonly string[]): ChildProcess {
-  return spawn(process.execPath, [TSNBD, ...args], { stdio: ['ignore', 'inherit', 'pipe'] });
+  return spawn(process.execPath, [TSNBD, ...args], OWN_STDIO);
 }
 
 async function ready(child: ChildProcess, address: Parameters<typeof connect>[0], uri: string): Promise<Served> {

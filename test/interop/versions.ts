@@ -9,6 +9,7 @@ const PEERS: Readonly<Record<string, readonly string[]>> = {
   nbdkit: ['--version'],
   'nbd-server': ['-V'],
   fio: ['--version'],
+  'systemd-socket-activate': ['--version'],
 };
 
 /** Each peer's version, a line of its own words; throws when one is missing. */
