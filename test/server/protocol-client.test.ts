@@ -18,7 +18,8 @@ import {
   NBD_REPLY_TYPE_OFFSET_DATA,
   NBD_REPLY_TYPE_OFFSET_HOLE,
 } from '#tsnbd/protocol/constants.js';
-import { BASE_ALLOCATION } from '#tsnbd/protocol/meta-context.js';
+import { BASE_ALLOCATION, encodeMetaContext } from '#tsnbd/protocol/meta-context.js';
+import { encodeInformation, encodeOptionReply } from '#tsnbd/protocol/option-reply.js';
 import {
   type ReplyStyle,
   writeChunkHeader,
@@ -36,7 +37,7 @@ import { type ExportDirectory, ServerHandshake, type ServerOutcome } from '#tsnb
 import { runHandshake } from '#tsnbd/transport/handshake-socket.js';
 import { ProtocolClient } from './protocol-client.js';
 import { type AskedRequest, RawClient } from './raw-client.js';
-import { agreement } from './reply-check.js';
+import { type Agreement, agreement } from './reply-check.js';
 
 const COOKIE = [0xc0ffee00, 1] as const;
 const [DATA, HOLE, STATUS, STATUS_EXT] = [
@@ -186,6 +187,14 @@ describe('a server that obeys', () => {
     expect(await written).toMatchObject({ error: 0, chunkTypes: [NONE] });
   });
 
+  test('may hear of a zeroing that would be slow', async () => {
+    const { client, server } = pair('structured');
+    const zeroing = { type: NBD_CMD_WRITE_ZEROES, lengthBytes: 512, flags: NBD_CMD_FLAG_FAST_ZERO };
+    const reply = client.ask(zeroing);
+    server.send(simple(95));
+    expect(await reply).toMatchObject({ error: 95 });
+  });
+
   test('closes when it is asked to', async () => {
     const { client, server } = pair('structured');
     const gone = client.disconnect();
@@ -212,6 +221,7 @@ describe('a server that breaks a rule is caught', () => {
     ['no simple reply to a READ', 'structured', read, simple(22)],
     ['no simple reply under extended', 'extended', trim, simple(0)],
     ['block status comes in chunks', 'structured', status, simple(0)],
+    ['among chunks', 'structured', trim, Buffer.concat([chunk(MORE, ERROR, failure(5)), simple(5)])],
     ['no unknown flag', 'structured', read, chunk(3, DATA, content)],
     ['NONE is DONE', 'structured', trim, chunk(MORE, NONE, nothing)],
     ['has no payload', 'structured', trim, chunk(DONE, NONE, failure(5))],
@@ -260,6 +270,12 @@ describe('a server that breaks a rule is caught', () => {
       status,
       extendedChunk(DONE, STATUS_EXT, extendedExtents(1, 2, [9, 0])),
     ],
+    [
+      'has whole descriptors',
+      'extended',
+      status,
+      extendedChunk(DONE, STATUS_EXT, (view, at) => extendedExtents(1, 1, [1024, 0])(view, at) + 8),
+    ],
     ['status answers a BLOCK_STATUS', 'structured', read, chunk(DONE, STATUS, all)],
     ['a context that was selected', 'structured', status, chunk(DONE, STATUS, extents(2, [1024, 0]))],
     [
@@ -269,7 +285,7 @@ describe('a server that breaks a rule is caught', () => {
       Buffer.concat([chunk(MORE, STATUS, all), chunk(DONE, STATUS, all)]),
     ],
     ['status of every context', 'structured', status, chunk(DONE, NONE, nothing)],
-    ['an extent has whole blocks', 'structured', status, chunk(DONE, STATUS, extents(1, [0, 0]))],
+    ['an extent has whole blocks', 'structured', status, chunk(DONE, STATUS, extents(1, [0, 0], [1024, 0]))],
     ['no unknown status', 'structured', status, chunk(DONE, STATUS, extents(1, [1024, 4]))],
     ['no unknown status', 'extended', status, extendedChunk(DONE, STATUS_EXT, extendedExtents(1, 1, [1024, 2 ** 32]))],
     ['only the last extent', 'structured', status, chunk(DONE, STATUS, extents(1, [1024, 0], [512, 3]))],
@@ -323,6 +339,40 @@ describe('a server that breaks a rule is caught', () => {
   });
 });
 
+describe('a server that sends too much at once is caught', () => {
+  function withAgreement(agreed: Agreement) {
+    const [clientFd, serverFd] = socketPair();
+    const client = ProtocolClient.onFd(clientFd, agreed);
+    const server = RawClient.onFd(serverFd);
+    open.push(client, server);
+    return { client, server };
+  }
+
+  test('with data beyond the maximum payload', async () => {
+    const blockSizes = { minimum: 512, preferred: 512, maximumPayload: 1023 };
+    const { client, server } = withAgreement({ ...agreement('structured', MIB), blockSizes });
+    const reply = client.ask(read);
+    server.send(chunk(DONE, DATA, zeroes(4096, 1024)));
+    await expect(reply).rejects.toThrow('no more data than the maximum payload');
+  });
+
+  test.each([
+    ['2^20 descriptors are taken', MIB, undefined],
+    ['one more is not', MIB + 1, 'at most 2^20 descriptors'],
+  ])('%s', async (_name, count, words) => {
+    const { client, server } = withAgreement(agreement('structured', 2 * MIB, [BASE_ALLOCATION]));
+    const reply = client.blockStatus(0, 2 * MIB).catch((error: Error) => error.message);
+    const payload = Buffer.alloc(4 + 8 * count);
+    payload.writeUInt32BE(1);
+    for (let at = 4; at < payload.length; at += 8) payload.writeUInt32BE(1, at);
+    server.send(bytes((view, at) => writeChunkHeader(view, at, DONE, STATUS, ...COOKIE, payload.length)));
+    server.send(payload);
+    const answer = await reply;
+    if (words === undefined) expect(answer).toMatchObject({ error: 0 });
+    else expect(answer).toContain(words);
+  });
+});
+
 describe('our own handshake', () => {
   const disk = { name: 'disk', sizeBytes: MIB, flags: 0x056d, contexts: ['base:allocation'] };
   const exports: ExportDirectory = { find: (name) => (name === 'disk' ? disk : undefined), list: () => [disk] };
@@ -362,11 +412,49 @@ describe('our own handshake', () => {
     );
   });
 
-  test('may hear of a zeroing that would be slow', async () => {
-    const { client, server } = pair('structured');
-    const zeroing = { type: NBD_CMD_WRITE_ZEROES, lengthBytes: 512, flags: NBD_CMD_FLAG_FAST_ZERO };
-    const reply = client.ask(zeroing);
-    server.send(simple(95));
-    expect(await reply).toMatchObject({ error: 95 });
+  const GREETING = Buffer.concat([Buffer.from('NBDMAGICIHAVEOPT'), Buffer.from([0, 3])]);
+  const [GO, STRUCTURED, SET_CONTEXTS, ACK, INFO, META_CONTEXT] = [7, 8, 10, 1, 3, 4];
+  const none = new Uint8Array(0);
+  const told = (sizeBytes: bigint, flags: number) =>
+    encodeOptionReply(GO, INFO, encodeInformation({ kind: 'export', sizeBytes, flags }));
+  const context = encodeOptionReply(SET_CONTEXTS, META_CONTEXT, encodeMetaContext(BASE_ALLOCATION));
+  const accepted = (option: number) => encodeOptionReply(option, ACK, none);
+  const strange = { minimum: 3, preferred: 512, maximumPayload: 512 };
+
+  test.each([
+    ['simple', 'the magics', [Buffer.concat([Buffer.from('NBDMAGICIHAVEOPS'), Buffer.from([0, 3])])]],
+    ['simple', 'fixed newstyle', [GREETING.subarray(0, 17), Buffer.from([2])]],
+    ['simple', 'a reply names its option', [GREETING, encodeOptionReply(6, ACK, none)]],
+    ['simple', 'NBD_REP_ACK has no data', [GREETING, encodeOptionReply(GO, ACK, new Uint8Array(1))]],
+    ['simple', 'answers option 7 by 0x2', [GREETING, encodeOptionReply(GO, 2, none)]],
+    ['simple', 'an export has a size', [GREETING, accepted(GO)]],
+    ['simple', 'an export is described once', [GREETING, told(512n, 1), told(512n, 1), accepted(GO)]],
+    ['simple', 'HAS_FLAGS', [GREETING, told(512n, 0), accepted(GO)]],
+    ['simple', 'SEND_DF', [GREETING, told(512n, 0x81), accepted(GO)]],
+    ['simple', 'FAST_ZERO only with WRITE_ZEROES', [GREETING, told(512n, 0x801), accepted(GO)]],
+    [
+      'simple',
+      'minimum block size of 3',
+      [
+        GREETING,
+        told(512n, 1),
+        encodeOptionReply(GO, INFO, encodeInformation({ kind: 'block-size', blockSizes: strange })),
+        accepted(GO),
+      ],
+    ],
+    ['structured', 'an id of its own', [GREETING, accepted(STRUCTURED), context, context, accepted(SET_CONTEXTS)]],
+    [
+      'structured',
+      'SEND_DF',
+      [GREETING, accepted(STRUCTURED), context, accepted(SET_CONTEXTS), told(512n, 1), accepted(GO)],
+    ],
+  ] as const)('fails, asking for %s replies, at a breach: %s', async (replyStyle, words, says) => {
+    const [clientFd, serverFd] = socketPair();
+    const server = RawClient.onFd(serverFd);
+    const socket = new Socket({ fd: clientFd, readable: true, writable: true });
+    open.push(server, { close: () => socket.destroy() });
+    server.send(Buffer.concat(says));
+    const contexts = replyStyle === 'structured' ? ['base:allocation'] : [];
+    await expect(ProtocolClient.negotiate(socket, { replyStyle, contexts })).rejects.toThrow(words);
   });
 });

@@ -114,7 +114,6 @@ export class ReplyCheck {
 
   /** A chunk; answers whether it is the last. */
   chunk(flags: number, type: number, payload: Buffer): boolean {
-    must(this.#agreed.replyStyle !== 'simple', 'no chunk before it was negotiated');
     must((flags & ~NBD_REPLY_FLAG_DONE) === 0, `no unknown flag (0x${flags.toString(16)})`);
     this.#chunkTypes.push(type);
     const done = (flags & NBD_REPLY_FLAG_DONE) !== 0;
