@@ -5,7 +5,7 @@ import { errnoText } from '../kernel/errno.js';
 import { alignedMemory } from '../kernel/memory.js';
 import { DIRECT_BUFFER_BYTES, type DirectFile, MEMORY_ALIGNMENT_BYTES } from './direct-io.js';
 import { ImageError } from './errors.js';
-import { fileCalls } from './file-calls.js';
+import { type FileCalls, fileCalls } from './file-calls.js';
 import type { OpenFile } from './open-file.js';
 
 const { EINVAL, EOPNOTSUPP } = constants.errno;
@@ -19,18 +19,24 @@ const blockBytesUntold = 4096;
  *
  * @throws ImageError 'system' where the file, the file system or the device below cannot do that
  */
-export function openDirect(path: string, { fd }: OpenFile, sizeBytes: number, readOnly: boolean): DirectFile {
+export function openDirect(
+  path: string,
+  { fd }: OpenFile,
+  sizeBytes: number,
+  readOnly: boolean,
+  calls: FileCalls = fileCalls,
+): DirectFile {
   const flags = fsConstants.O_DIRECT | (readOnly ? fsConstants.O_RDONLY : fsConstants.O_RDWR);
-  const directFd = fileCalls.reopen(fd, flags);
+  const directFd = calls.reopen(fd, flags);
   if (directFd < 0) throw refusal(path, -directFd);
   try {
     const blockBytes = blockBytesOf(path, directFd, sizeBytes);
     const block = alignedMemory(blockBytes, MEMORY_ALIGNMENT_BYTES);
-    const got = fileCalls.read(directFd, block, 0, blockBytes, 0);
+    const got = calls.read(directFd, block, 0, blockBytes, 0);
     if (got < 0) throw refusal(path, -got);
     return { fd: directFd, blockBytes };
   } catch (error) {
-    fileCalls.close(directFd);
+    calls.close(directFd);
     throw error;
   }
 }

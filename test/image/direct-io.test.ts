@@ -1,12 +1,15 @@
-import { constants as fsConstants, fstatSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { closeSync, constants as fsConstants, fstatSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { DirectCalls } from '#tsnbd/image/direct-io.js';
 import { fileCalls } from '#tsnbd/image/file-calls.js';
+import { openDirect } from '#tsnbd/image/open-direct.js';
+import { openFile } from '#tsnbd/image/open-file.js';
 import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
 import { RawImage } from '#tsnbd/image/raw.js';
 import { newSharedFields, rangeTable } from '#tsnbd/image/shared-layout.js';
+import { openFdsOf } from './open-fds.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
 const { EINVAL, EIO } = constants.errno;
@@ -47,6 +50,22 @@ describe('direct I/O', () => {
     image.close();
   });
 
+  it('fills the block that the file ends in with zeroes, not with what the memory held', () => {
+    const { handle, path } = open(Buffer.alloc(700, 0x55));
+    const image = imageFrom(handle, {
+      ...fileCalls,
+      read: (fd, target, at, length, offset) => {
+        const got = fileCalls.read(fd, target, at, length, offset);
+        target.fill(0xee, at + got, at + length);
+        return got;
+      },
+    });
+    expect(image.write(1000, 1, block, 0, false)).toBe(0);
+    const expected = Buffer.alloc(1024).fill(0x55, 0, 700);
+    expected[1000] = 7;
+    expect(readFileSync(path).equals(expected)).toBe(true);
+  });
+
   it('takes requests that are longer than its buffer', () => {
     const { handle, path } = open(Buffer.alloc(4 << 20, 0x55));
     const image = imageFrom(handle);
@@ -80,11 +99,10 @@ describe('direct I/O', () => {
   });
 
   it('closes its fd with the image', () => {
-    const before = readdirSync('/proc/self/fd').length;
-    open(block, 'directsync');
-    expect(readdirSync('/proc/self/fd').length).toBe(before + 2);
+    const { path } = open(block, 'directsync');
+    expect(openFdsOf(path)).toBe(2);
     opened.pop()?.close();
-    expect(readdirSync('/proc/self/fd').length).toBe(before);
+    expect(openFdsOf(path)).toBe(0);
   });
 });
 
@@ -165,9 +183,9 @@ describe('connections that write parts of the same blocks at once', () => {
 });
 
 describe('direct I/O is refused', () => {
-  const refused = (path: string) => {
+  const refused = (act: () => void) => {
     try {
-      openImage(path, { readOnly: true, cache: 'none' }).close();
+      act();
     } catch (error) {
       return error as Error & { code: string };
     }
@@ -176,11 +194,24 @@ describe('direct I/O is refused', () => {
 
   it('with the way out, where the file system has none', () => {
     const path = '/sys/devices/system/cpu/online';
-    const before = readdirSync('/proc/self/fd').length;
-    const { code, message } = refused(path);
+    const { code, message } = refused(() => openImage(path, { readOnly: true, cache: 'none' }).close());
     expect(code).toBe('system');
     expect(message).toContain(`${path} cannot be opened for direct I/O (O_DIRECT)`);
     expect(message).toContain('choose a cache mode that uses the page cache');
-    expect(readdirSync('/proc/self/fd').length).toBe(before);
+    expect(openFdsOf(path)).toBe(0);
+  });
+
+  it.each([
+    ['a read does not go well', 4096, { ...fileCalls, read: () => -EINVAL }, 'invalid argument (EINVAL)'],
+    ['the size is no multiple of the blocks', 4196, fileCalls, 'its size of 4196 bytes is no multiple of'],
+  ])('when %s, and leaves no fd open', (_, sizeBytes, calls, text) => {
+    const path = inFolder('disk.raw');
+    writeFileSync(path, block);
+    const file = openFile(path, false);
+    const { code, message } = refused(() => openDirect(path, file, sizeBytes, false, calls));
+    expect(code).toBe('system');
+    expect(message).toContain(text);
+    expect(openFdsOf(path)).toBe(1);
+    closeSync(file.fd);
   });
 });

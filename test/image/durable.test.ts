@@ -3,7 +3,6 @@ import {
   constants as fsConstants,
   fstatSync,
   openSync,
-  readdirSync,
   readFileSync,
   renameSync,
   unlinkSync,
@@ -15,6 +14,7 @@ import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
 import { ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { RawImage } from '#tsnbd/image/raw.js';
 import { newSharedFields } from '#tsnbd/image/shared-layout.js';
+import { openFdsOf } from './open-fds.js';
 import { useRawWorkers } from './raw-workers.js';
 
 const { EBADF, EIO, EMFILE, ENOSPC } = constants.errno;
@@ -85,20 +85,19 @@ describe('durable', () => {
   });
 
   it('opens the second fd when it is wanted, one for each worker, and closes it with the worker', () => {
-    const fdCount = () => readdirSync('/proc/self/fd').length;
-    const { image, second } = workers(4096, {}, {});
-    const before = fdCount();
+    const { image, second, path } = workers(4096, {}, {});
+    const before = openFdsOf(path);
     image.write(0, 512, sector, 0, false);
-    expect(fdCount()).toBe(before);
+    expect(openFdsOf(path)).toBe(before);
     image.write(0, 512, sector, 0, true);
     image.write(0, 512, sector, 0, true);
-    expect(fdCount()).toBe(before + 1);
+    expect(openFdsOf(path)).toBe(before + 1);
     second.write(0, 512, sector, 0, true);
-    expect(fdCount()).toBe(before + 2);
+    expect(openFdsOf(path)).toBe(before + 2);
     image.close();
     image.close();
     second.close();
-    expect(fdCount()).toBe(before);
+    expect(openFdsOf(path)).toBe(before);
   });
 
   it('does not open a read-only image for writing', () => {

@@ -1,9 +1,19 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  constants as fsConstants,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ImageError, type ImageErrorCode } from '#tsnbd/image/errors.js';
+import { fileCalls } from '#tsnbd/image/file-calls.js';
 import { ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, type OpenedImage, type OpenOptions, openImage } from '#tsnbd/image/open-image.js';
 import { useTemporaryFolder } from './temporary-folder.js';
@@ -316,6 +326,42 @@ describe('the cache modes', () => {
       expect(image.read(99, 7, got, 0)).toBe(0);
       expect(got.toString('latin1')).toBe('\x01hello\x01');
       expect(readFileSync(path).subarray(99, 106).equals(got)).toBe(true);
+      image.close();
+    },
+  );
+
+  it.each([
+    ['writeback', ['', 'O_DSYNC'], 1],
+    ['none', ['O_DIRECT', 'O_DIRECT O_DSYNC'], 1],
+    ['writethrough', ['O_DSYNC', 'O_DSYNC'], 1],
+    ['directsync', ['O_DIRECT O_DSYNC', 'O_DIRECT O_DSYNC'], 1],
+    ['unsafe', ['', ''], 0],
+  ] as const)(
+    '%s: a write, and one with FUA, go to fds with the flags %j, and a flush syncs %i times',
+    (cache, expected, syncs) => {
+      const { handle } = open(makeImage(Buffer.alloc(8192, 1)), { ...writable, cache });
+      const written: string[] = [];
+      let synced = 0;
+      const image = imageFrom(handle, {
+        ...fileCalls,
+        write: (fd, ...call) => {
+          const bits = Number.parseInt(
+            /flags:\t([0-7]+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '',
+            8,
+          );
+          written.push((['O_DIRECT', 'O_DSYNC'] as const).filter((flag) => (bits & fsConstants[flag]) !== 0).join(' '));
+          return fileCalls.write(fd, ...call);
+        },
+        sync: (fd) => {
+          synced += 1;
+          return fileCalls.sync(fd);
+        },
+      });
+      for (const durable of [false, true]) expect(image.write(0, 4096, Buffer.alloc(4096), 0, durable)).toBe(0);
+      expect(written).toEqual(expected);
+      expect(synced).toBe(0);
+      expect(image.flush()).toBe(0);
+      expect(synced).toBe(syncs);
       image.close();
     },
   );
