@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { invariant } from '../base/invariant.js';
-import { alignedMemory } from '../kernel/memory.js';
+import { alignedMemory, forget, PAGE_ALIGNMENT_BYTES } from '../kernel/memory.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
 import { RangeLock } from './range-lock.js';
 import type { SharedFields } from './shared-layout.js';
@@ -36,7 +36,7 @@ export class DirectCalls implements FileCalls {
   readonly #fileBytes: number;
   readonly #lock: RangeLock;
   readonly #calls: FileCalls;
-  readonly #buffer = alignedMemory(DIRECT_BUFFER_BYTES, MEMORY_ALIGNMENT_BYTES);
+  readonly #buffer = alignedMemory(DIRECT_BUFFER_BYTES, PAGE_ALIGNMENT_BYTES);
 
   constructor({ direct, fileBytes, shared }: DirectHandle, calls: FileCalls = fileCalls) {
     const { blockBytes } = direct;
@@ -107,6 +107,10 @@ export class DirectCalls implements FileCalls {
 
   close(fd: number): number {
     return this.#calls.close(fd);
+  }
+
+  relax(): void {
+    forget(this.#buffer);
   }
 
   #writePart(fd: number, part: Uint8Array, blockOffsetBytes: number, skip: number): number {

@@ -24,6 +24,8 @@ export interface FileCalls {
   /** Answers a second, independent fd of the same file, whatever its name has become; `flags` are those of open(2). */
   reopen(fd: number, flags: number): number;
   close(fd: number): number;
+  /** Gives memory back that only calls need. */
+  relax?(): void;
 }
 
 export const fileCalls: FileCalls = {

@@ -36,8 +36,16 @@ export abstract class ImageFilter implements Image {
     return this.lower.mayHaveHoles;
   }
 
-  expectRead(offsetBytes: number, length: number): void {
-    this.lower.expectRead(offsetBytes, length);
+  expectRead(offsetBytes: number, length: number): boolean {
+    return this.lower.expectRead(offsetBytes, length);
+  }
+
+  startExpected(): boolean {
+    return this.lower.startExpected();
+  }
+
+  relax(): void {
+    this.lower.relax();
   }
 
   readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {

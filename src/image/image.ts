@@ -44,8 +44,13 @@ export interface Image {
   status(offsetBytes: number, length: number, extent: Extent): number;
   /** Whether `status` may find a hole: where not, it need not be asked. */
   readonly mayHaveHoles: boolean;
-  /** Announces a `read` that waits for its turn, so that a slow disk begins with it now. */
-  expectRead(offsetBytes: number, length: number): void;
+  /**
+   * Announces a `read` that waits for its turn behind others that were announced: with the next `startExpected` a slow disk
+   * begins with all of them. False: not now, there are too many.
+   */
+  expectRead(offsetBytes: number, length: number): boolean;
+  /** Answers whether the read announced first can be had without waiting; true where nobody knows. */
+  startExpected(): boolean;
   /**
    * Puts bytes of the image into an empty pipe, by reference and not by copy. Answers how many the pipe holds now; where
    * they are fewer than `length`, they are of no use, and `read` says why or does it.
@@ -55,6 +60,8 @@ export interface Image {
   cache(offsetBytes: number, length: number): number;
   /** Answers after every write that was answered before, on any connection, is on stable storage. */
   flush(): number;
+  /** Gives memory back that only calls need: there will be none for a while. */
+  relax(): void;
   /** Lets go of what this worker holds of the image; the opener's handle stays. */
   close(): void;
 }

@@ -4,6 +4,7 @@ import { PUNCH_HOLE, ZERO_RANGE } from '../kernel/fd-calls.js';
 import { allocationStatus } from './allocation.js';
 import type { DirectFile } from './direct-io.js';
 import { DurableFd } from './durable-fd.js';
+import { type ExpectedFile, ExpectedReads } from './expected-reads.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
 import { type Extent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from './image.js';
 import { HAS_HOLES, type SharedFields } from './shared-layout.js';
@@ -49,6 +50,9 @@ export class RawImage implements Image {
   readonly #fd: number;
   /** For reads and writes. */
   readonly #dataFd: number;
+  readonly #dataFile: ExpectedFile;
+  /** Absent until a read is announced. */
+  #expected: ExpectedReads | 'unavailable' | undefined;
   /** Absent when the image is read-only: to open it again would not be. */
   readonly #durable: DurableFd | undefined;
   readonly #fileBytes: number;
@@ -63,6 +67,7 @@ export class RawImage implements Image {
     this.readOnly = readOnly;
     this.#fd = fd;
     this.#dataFd = direct?.fd ?? fd;
+    this.#dataFile = direct ?? { fd, blockBytes: 1 };
     const durableFlags = fsConstants.O_RDWR | fsConstants.O_DSYNC | (direct === undefined ? 0 : fsConstants.O_DIRECT);
     this.#durable = readOnly ? undefined : new DurableFd(fd, durableFlags, calls);
     this.#fileBytes = handle.fileBytes;
@@ -77,6 +82,7 @@ export class RawImage implements Image {
   }
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
+    if (typeof this.#expected === 'object' && this.#expected.take(offsetBytes, length, target, at)) return 0;
     let interruptions = 0;
     for (let done = 0; done < length; ) {
       const result = this.#calls.read(this.#dataFd, target, at + done, length - done, offsetBytes + done);
@@ -95,12 +101,14 @@ export class RawImage implements Image {
 
   write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
+    this.#forgetExpected(offsetBytes, length);
     if (durable) return this.#writeDurably(offsetBytes, length, source, at);
     return this.#writeAll(this.#dataFd, offsetBytes, length, source, at);
   }
 
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
+    this.#forgetExpected(offsetBytes, length);
     const fast = (ways & ZERO_FAST) !== 0;
     Atomics.store(this.#shared, HAS_HOLES, 1);
     let errno = (ways & ZERO_MAY_PUNCH) !== 0 ? this.#fallocate(PUNCH_HOLE, offsetBytes, length) : EOPNOTSUPP;
@@ -113,6 +121,7 @@ export class RawImage implements Image {
 
   trim(offsetBytes: number, length: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
+    this.#forgetExpected(offsetBytes, length);
     Atomics.store(this.#shared, HAS_HOLES, 1);
     const errno = this.#fallocate(PUNCH_HOLE, offsetBytes, length);
     return this.#finish(isUnsupported(errno) ? 0 : errno, durable);
@@ -122,8 +131,20 @@ export class RawImage implements Image {
     return allocationStatus(this.#calls, this.#fd, this.#fileBytes, offsetBytes, length, extent);
   }
 
-  expectRead(offsetBytes: number, length: number): void {
+  expectRead(offsetBytes: number, length: number): boolean {
+    this.#expected ??= ExpectedReads.on(this.#dataFile) ?? 'unavailable';
+    if (this.#expected !== 'unavailable') return this.#expected.expect(offsetBytes, length);
     this.#calls.willNeed(this.#dataFd, offsetBytes, length);
+    return true;
+  }
+
+  startExpected(): boolean {
+    return typeof this.#expected === 'object' ? this.#expected.start() : true;
+  }
+
+  relax(): void {
+    if (typeof this.#expected === 'object') this.#expected.relax();
+    this.#calls.relax?.();
   }
 
   readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
@@ -151,7 +172,12 @@ export class RawImage implements Image {
 
   /** The handle's fds are the opener's. */
   close(): void {
+    if (typeof this.#expected === 'object') this.#expected.close();
     this.#durable?.close();
+  }
+
+  #forgetExpected(offsetBytes: number, length: number): void {
+    if (typeof this.#expected === 'object') this.#expected.forgetOverlapping(offsetBytes, length);
   }
 
   #finish(errno: number, durable: boolean): number {

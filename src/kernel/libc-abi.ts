@@ -19,7 +19,49 @@ export const F_SETPIPE_SZ = 1031;
 /** `l_type` and `l_whence` are 16 bits, `l_start` and `l_len` 64, `l_pid` 32, which OFD locks want to be 0. */
 export const STRUCT_FLOCK = { sizeof: 32, l_type: 0, l_whence: 2, l_start: 8, l_len: 16, l_pid: 24 } as const;
 
+// <sys/syscall.h>, the same on x86-64 and arm64
+export const NR_IO_URING_SETUP = 425;
+export const NR_IO_URING_ENTER = 426;
+
+// <linux/io_uring.h>
+export const IORING_OP_READ = 22;
+export const IORING_ENTER_GETEVENTS = 1;
+export const IORING_FEAT_SINGLE_MMAP = 1;
+export const IORING_OFF_SQ_RING = 0;
+export const IORING_OFF_SQES = 0x10000000;
+
+/** All fields are 32 bits; those of `sq_off` and `cq_off` are offsets in the memory that both rings share. */
+export const STRUCT_IO_URING_PARAMS = {
+  sizeof: 120,
+  sq_entries: 0,
+  cq_entries: 4,
+  features: 20,
+  'sq_off.tail': 44,
+  'sq_off.array': 64,
+  'cq_off.head': 80,
+  'cq_off.tail': 84,
+  'cq_off.cqes': 100,
+} as const;
+
+/** `opcode` is 8 bits, `fd` and `len` 32, `off`, `addr` and `user_data` 64. */
+export const STRUCT_IO_URING_SQE = {
+  sizeof: 64,
+  opcode: 0,
+  fd: 4,
+  off: 8,
+  addr: 16,
+  len: 24,
+  user_data: 32,
+} as const;
+
+/** `user_data` is 64 bits, `res` 32. */
+export const STRUCT_IO_URING_CQE = { sizeof: 16, user_data: 0, res: 8 } as const;
+
 // <sys/mman.h>
+export const PROT_READ = 1;
+export const PROT_WRITE = 2;
+export const MAP_SHARED = 1;
+export const MAP_POPULATE = 0x8000;
 export const MADV_DONTNEED = 4;
 
 // <stdio.h>

@@ -1,9 +1,12 @@
 import { getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worker_threads';
-import { DataType, load, open } from 'ffi-rs';
+import { createExternalBuffer, DataType, load, open } from 'ffi-rs';
 import { invariant } from '../base/invariant.js';
 import { KernelError } from './errors.js';
+import { MAP_POPULATE, MAP_SHARED, NR_IO_URING_ENTER, NR_IO_URING_SETUP, PROT_READ, PROT_WRITE } from './libc-abi.js';
 
 const library = 'c';
+/** What mmap(2) answers instead of an address. */
+const MAP_FAILED = -1;
 const loadedKey = 'tsnbd: libc is loaded';
 
 /**
@@ -49,6 +52,14 @@ export const libc = {
     call('statx', [folderFd, path, flags, mask, result]),
   /** Where in memory `bytes` lie: memset(3) of none of them answers it. */
   addressOf: (bytes: Uint8Array): number => call('memset', [bytes, 0, 0]),
+  /** io_uring_setup(2); `params` is a struct io_uring_params. */
+  ioUringSetup: (entries: number, params: Uint8Array): number =>
+    call('ioUringSetup', [NR_IO_URING_SETUP, entries, params]),
+  /** io_uring_enter(2) without a signal mask. */
+  ioUringEnter: (ringFd: number, submit: number, waitFor: number, flags: number): number =>
+    call('ioUringEnter', [NR_IO_URING_ENTER, ringFd, submit, waitFor, flags, 0, 0]),
+  /** munmap(2) of what mapShared gave; nobody may touch it afterwards. */
+  munmap: (memory: Uint8Array): number => call('munmap', [memory, memory.length]),
   /** madvise(2); `memory` begins at a page. */
   madvise: (memory: Uint8Array, lengthBytes: number, advice: number): number =>
     call('madvise', [memory, lengthBytes, advice]),
@@ -89,6 +100,10 @@ const functions = {
   posixFadvise: { symbol: 'posix_fadvise', types: [I32, I64, I64, I32] },
   statx: { symbol: 'statx', types: [I32, U8Array, I32, U64, U8Array] },
   memset: { symbol: 'memset', types: [U8Array, I32, U64], result: I64 },
+  ioUringSetup: { symbol: 'syscall', types: [I64, U64, U8Array] },
+  ioUringEnter: { symbol: 'syscall', types: [I64, I64, U64, U64, U64, I64, U64] },
+  mmap: { symbol: 'mmap', types: [I64, U64, I32, I32, I32, I64] },
+  munmap: { symbol: 'munmap', types: [U8Array, U64] },
   madvise: { symbol: 'madvise', types: [U8Array, U64, I32] },
   unshare: { symbol: 'unshare', types: [I32] },
   close: { symbol: 'close', types: [I32] },
@@ -120,6 +135,22 @@ function resolve(symbol: string): void {
     if (cause instanceof Error && cause.message.includes('length is not equal')) return;
     throw new KernelError('system', `the C library of this system has no ${symbol}()`, { cause });
   }
+}
+
+/** mmap(2) of a file's memory, to be shared with the kernel: bytes that are not Node's. Answers them or −errno. */
+export function mapShared(fd: number, lengthBytes: number, offsetBytes: number): Uint8Array | number {
+  loadLibc();
+  const { symbol, types } = functions.mmap;
+  const { value, errnoCode } = load<DataType.External, true, false>({
+    library,
+    funcName: symbol,
+    retType: DataType.External,
+    paramsType: [...types],
+    paramsValue: [0, lengthBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, offsetBytes],
+    errno: true,
+  });
+  const memory = createExternalBuffer(value, lengthBytes);
+  return libc.addressOf(memory) === MAP_FAILED ? -errnoCode : memory;
 }
 
 function call(name: keyof typeof functions, values: (number | Uint8Array)[]): number {

@@ -22,3 +22,8 @@ export function forget(memory: Uint8Array): void {
   const result = libc.madvise(memory, memory.length, MADV_DONTNEED);
   invariant(result === 0, `memory of whole pages can be given back (${-result})`);
 }
+
+/** Where in memory `bytes` begin; they stay there. */
+export function addressOf(bytes: Uint8Array): number {
+  return libc.addressOf(bytes);
+}

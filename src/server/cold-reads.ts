@@ -2,6 +2,7 @@ import type { Image } from '../image/image.js';
 import { NBD_CMD_READ } from '../protocol/constants.js';
 import { emptyRequest, payloadBytes } from '../protocol/request.js';
 import { checkRequest, type ExportRules } from '../protocol/request-rules.js';
+import type { Reads } from './reads.js';
 import type { RequestInput } from './request-input.js';
 
 /** While reads are quick, one of so many is timed: on some machines to read the clock is a system call. */
@@ -23,15 +24,17 @@ export class ColdReads {
   readonly #image: Image;
   readonly #rules: ExportRules;
   readonly #input: RequestInput;
+  readonly #reads: Reads;
   readonly #ahead = emptyRequest();
   #sampled = 0;
   #timed = 0;
   #slow = 0;
 
-  constructor(image: Image, rules: ExportRules, input: RequestInput) {
+  constructor(image: Image, rules: ExportRules, input: RequestInput, reads: Reads) {
     this.#image = image;
     this.#rules = rules;
     this.#input = input;
+    this.#reads = reads;
   }
 
   /** Asked once a READ: whether it is to be timed. */
@@ -49,23 +52,39 @@ export class ColdReads {
   /** Takes the time of a READ; answers whether a disk was waited for. */
   wasSlow(elapsedMs: number, lengthBytes: number): boolean {
     if (elapsedMs < SLOW_MS + lengthBytes * SLOW_MS_A_BYTE) return false;
-    this.#timed = READS_TIMED;
-    this.#slow += 1;
-    this.isCold = this.#slow >= SLOW_READS;
+    this.sawDisk();
     return this.isCold;
   }
 
-  /** Announces every READ in the input that was not announced yet. */
-  lookAhead(): void {
+  /** A disk is waited for. */
+  sawDisk(): void {
+    this.#timed = READS_TIMED;
+    this.#slow += 1;
+    this.isCold = this.#slow >= SLOW_READS;
+  }
+
+  /**
+   * Announces the READ whose turn it is and every one behind it, those that were announced already aside. Answers whether
+   * the first can be had without waiting for a disk, as far as that is known.
+   */
+  announce(): boolean {
     const input = this.#input;
-    const ahead = this.#ahead;
-    let at = Math.max(input.lookedAt, input.start);
-    while (input.holdsHeader(at) && input.decode(at, ahead)) {
-      if (ahead.type === NBD_CMD_READ && checkRequest(ahead, this.#rules) === 0) {
-        this.#image.expectRead(ahead.offsetBytes, ahead.lengthBytes);
-      }
-      at += input.headerBytes + payloadBytes(ahead, this.#rules.replyStyle);
+    let at = Math.max(input.lookedAt, input.start - input.headerBytes);
+    while (input.holdsHeader(at) && input.decode(at, this.#ahead)) {
+      // There is no room for all; the one whose turn it is does not need any.
+      if (!this.#announceOne() && at >= input.start) break;
+      at += input.headerBytes + payloadBytes(this.#ahead, this.#rules.replyStyle);
     }
     input.lookedAt = at;
+    return this.#image.startExpected();
+  }
+
+  #announceOne(): boolean {
+    const ahead = this.#ahead;
+    if (ahead.type !== NBD_CMD_READ || checkRequest(ahead, this.#rules) !== 0) return true;
+    const { offsetBytes, lengthBytes } = ahead;
+    if (this.#reads.isCopied(ahead)) return this.#image.expectRead(offsetBytes, lengthBytes);
+    this.#image.cache(offsetBytes, lengthBytes);
+    return true;
   }
 }

@@ -2,7 +2,7 @@ import type { Extent, Image } from '../image/image.js';
 import { NBD_CMD_FLAG_DF } from '../protocol/constants.js';
 import { type ReplyStyle, replyError } from '../protocol/reply.js';
 import type { Request } from '../protocol/request.js';
-import { PipedReads } from './piped-reads.js';
+import { PIPED_BYTES_MIN, PipedReads } from './piped-reads.js';
 import type { Replies } from './replies.js';
 
 /** A shorter READ is sent as it is: to look for holes in it takes longer than to send zeroes. */
@@ -29,18 +29,29 @@ export class Reads {
   }
 
   answer(request: Readonly<Request>): void {
-    const { lengthBytes, flags } = request;
+    const { lengthBytes } = request;
     if (lengthBytes === 0) this.#replies.reply(request, 0);
     else if (lengthBytes < WORTH_LOOKING_BYTES) this.#copy(request);
     else {
-      const whole = !this.#inPieces || (flags & NBD_CMD_FLAG_DF) !== 0 || !this.#image.mayHaveHoles;
-      if (!whole && this.#answerInPieces(request)) return;
+      if (!this.#isWhole(request) && this.#answerInPieces(request)) return;
       if (!this.#piped.answer(request)) this.#copy(request);
     }
   }
 
+  /** Whether such a READ will be one `read` of the image: the larger ones have other ways. */
+  isCopied(request: Readonly<Request>): boolean {
+    const { lengthBytes } = request;
+    if (lengthBytes < WORTH_LOOKING_BYTES) return lengthBytes > 0;
+    return lengthBytes < PIPED_BYTES_MIN && this.#isWhole(request);
+  }
+
   close(): void {
     this.#piped.close();
+  }
+
+  /** Whether no holes are looked for. */
+  #isWhole({ flags }: Readonly<Request>): boolean {
+    return !this.#inPieces || (flags & NBD_CMD_FLAG_DF) !== 0 || !this.#image.mayHaveHoles;
   }
 
   #copy(request: Readonly<Request>): void {

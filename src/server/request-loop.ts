@@ -85,11 +85,12 @@ class RequestLoop {
     this.#socket = new PacedSocket(socketFd, busyness, () => {
       this.#input.relax();
       this.#replies.relax();
+      this.#image.relax();
     });
     this.#input = new RequestInput(replyStyle, received);
     this.#replies = new Replies(socketFd, replyStyle);
     this.#reads = new Reads(socketFd, image, this.#replies, replyStyle);
-    this.#cold = new ColdReads(image, rules, this.#input);
+    this.#cold = new ColdReads(image, rules, this.#input, this.#reads);
     this.#status = new StatusReplies(image, this.#replies, contexts);
   }
 
@@ -149,11 +150,20 @@ class RequestLoop {
       this.#reads.answer(this.#request);
       return;
     }
-    if (cold.isCold) cold.lookAhead();
+    if (cold.isCold && !cold.announce()) {
+      cold.sawDisk();
+      this.#whileOthersRead();
+      cold.announce();
+      this.#reads.answer(this.#request);
+      return;
+    }
     const begin = performance.now();
     this.#reads.answer(this.#request);
-    // Others wait for a disk behind this one: what is ready goes out, and what has come meanwhile is looked at.
-    if (!cold.wasSlow(performance.now() - begin, this.#request.lengthBytes)) return;
+    if (cold.wasSlow(performance.now() - begin, this.#request.lengthBytes)) this.#whileOthersRead();
+  }
+
+  /** A disk is waited for: what is ready goes out first, and what has come meanwhile is looked at. */
+  #whileOthersRead(): void {
     this.#replies.send();
     this.#receiveWhatIsThere();
   }

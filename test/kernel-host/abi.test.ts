@@ -9,6 +9,8 @@ import * as nbdAbi from '#tsnbd/kernel/nbd-abi.js';
 /** What stands in our tables and is no macro of a header: how C says it. */
 const expressions: Readonly<Record<string, string>> = {
   SECTOR_BYTES: '512', // <linux/blk_types.h> has SECTOR_SIZE, for the kernel alone
+  NR_IO_URING_SETUP: '__NR_io_uring_setup',
+  NR_IO_URING_ENTER: '__NR_io_uring_enter',
   PAGE_BYTES: '4096', // the smallest page size of Linux; this machine's may be larger
 };
 
@@ -47,6 +49,7 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <linux/capability.h>
       #include <linux/falloc.h>
       #include <linux/fs.h>
+      #include <linux/io_uring.h>
       #include <linux/nbd.h>
       #include <poll.h>
       #include <sched.h>
@@ -55,6 +58,7 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <stdio.h>
       #include <sys/mman.h>
       #include <sys/socket.h>
+      #include <sys/syscall.h>
       #include <sys/stat.h>
       #include <sys/time.h>
       int main(void) {

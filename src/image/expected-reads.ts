@@ -1,0 +1,136 @@
+import { addressOf, alignedMemory, forget, PAGE_ALIGNMENT_BYTES } from '../kernel/memory.js';
+import { ReadRing } from '../kernel/read-ring.js';
+
+/** A longer read is not taken. */
+export const EXPECTED_BYTES_MAX = 65_536;
+/** Reads on their way at a time: as deep a queue as clients keep. A power of two. */
+const READS_MAX = 64;
+/** Of each: its bytes, and a block's rest at either end. */
+const SLOT_BYTES = EXPECTED_BYTES_MAX + 8_192;
+const PENDING = -1_000_000;
+
+/** A file whose reads are announced. */
+export interface ExpectedFile {
+  readonly fd: number;
+  /** What its offsets and lengths must be multiples of: a power of two, at most 4096. */
+  readonly blockBytes: number;
+}
+
+/**
+ * Reads that are announced first, done by the kernel all at the same time, each into memory of its own, and then taken in
+ * the order in which they were announced. When another one is asked for, all are forgotten: nobody gets bytes that were
+ * read before they were announced for this.
+ */
+export class ExpectedReads {
+  readonly #file: ExpectedFile;
+  readonly #ring: ReadRing;
+  readonly #memory = alignedMemory(READS_MAX * SLOT_BYTES, PAGE_ALIGNMENT_BYTES);
+  readonly #address = addressOf(this.#memory);
+  // A circle of reads, from #first on; its entries are the slots of #memory.
+  readonly #offsets = new Float64Array(READS_MAX);
+  readonly #lengths = new Int32Array(READS_MAX);
+  /** Bytes read or −errno, PENDING before that. */
+  readonly #results = new Int32Array(READS_MAX);
+  #first = 0;
+  #count = 0;
+  /** What the kernel had, when it would take no more: nothing is announced ever again. */
+  #broken = false;
+  readonly #onDone = (slot: number, result: number) => {
+    this.#results[slot] = result;
+  };
+
+  private constructor(file: ExpectedFile, ring: ReadRing) {
+    this.#file = file;
+    this.#ring = ring;
+  }
+
+  /** Absent where the kernel does not do several reads at a time for one thread. */
+  static on(file: ExpectedFile): ExpectedReads | undefined {
+    const ring = ReadRing.open(READS_MAX);
+    return ring === undefined ? undefined : new ExpectedReads(file, ring);
+  }
+
+  /** Announces a read; false where it is too long, or no room is left for now. */
+  expect(offsetBytes: number, length: number): boolean {
+    const { fd, blockBytes } = this.#file;
+    const start = offsetBytes - (offsetBytes % blockBytes);
+    const wholeBytes = Math.ceil((offsetBytes + length - start) / blockBytes) * blockBytes;
+    if (this.#broken || this.#count === READS_MAX || wholeBytes > SLOT_BYTES) return false;
+    const slot = (this.#first + this.#count) % READS_MAX;
+    this.#offsets[slot] = offsetBytes;
+    this.#lengths[slot] = length;
+    this.#results[slot] = PENDING;
+    this.#ring.add(fd, start, wholeBytes, this.#address + slot * SLOT_BYTES, slot);
+    this.#count += 1;
+    return true;
+  }
+
+  /** Hands what was announced to the kernel. Answers whether the first can be taken without a wait. */
+  start(): boolean {
+    if (this.#isFirstDone()) return true;
+    this.#submit(0);
+    return this.#isFirstDone();
+  }
+
+  /** Copies the read announced first into `target`, if that is this one and went well; else false. */
+  take(offsetBytes: number, length: number, target: Uint8Array, at: number): boolean {
+    if (this.#count === 0 || length > EXPECTED_BYTES_MAX) return false;
+    const slot = this.#first;
+    if (this.#offsets[slot] !== offsetBytes || this.#lengths[slot] !== length) {
+      this.forgetAll();
+      return false;
+    }
+    while (!this.#isFirstDone()) this.#submit(1);
+    if (this.#count === 0) return false;
+    this.#first = (slot + 1) % READS_MAX;
+    this.#count -= 1;
+    const skip = offsetBytes % this.#file.blockBytes;
+    if ((this.#results[slot] ?? 0) < skip + length) return false; // an error, or the end: a read of its own tells
+    const from = slot * SLOT_BYTES + skip;
+    this.#memory.copy(target, at, from, from + length);
+    return true;
+  }
+
+  /** Before a change of the range: what was read of it is not shown to whoever asks after the change. */
+  forgetOverlapping(offsetBytes: number, length: number): void {
+    for (let index = 0; index < this.#count; index += 1) {
+      const slot = (this.#first + index) % READS_MAX;
+      const start = this.#offsets[slot] ?? 0;
+      if (start < offsetBytes + length && offsetBytes < start + (this.#lengths[slot] ?? 0)) {
+        this.forgetAll();
+        return;
+      }
+    }
+  }
+
+  /** Waits until the kernel writes to no memory of ours any more. */
+  forgetAll(): void {
+    while (this.#count > 0) {
+      while (!this.#isFirstDone()) this.#submit(1);
+      this.#first = (this.#first + 1) % READS_MAX;
+      this.#count = Math.max(0, this.#count - 1);
+    }
+  }
+
+  /** Gives the memory back, which the next reads take again. */
+  relax(): void {
+    if (this.#count === 0 && !this.#broken) forget(this.#memory);
+  }
+
+  close(): void {
+    this.forgetAll();
+    if (!this.#broken) this.#ring.close();
+  }
+
+  #isFirstDone(): boolean {
+    if (this.#count === 0 || this.#results[this.#first] !== PENDING) return true;
+    this.#ring.take(this.#onDone);
+    return this.#results[this.#first] !== PENDING;
+  }
+
+  #submit(waitFor: number): void {
+    if (this.#ring.submit(waitFor) === 0) return;
+    this.#broken = true;
+    this.#count = 0;
+  }
+}
