@@ -8,11 +8,15 @@ const { EAGAIN } = constants.errno;
 
 /** The mode is thought over after so many waits. */
 const WAITS_A_PERIOD = 32;
-/** Tries before a spinning worker sleeps: about 60 µs, which is what a sleep and its wake-up cost. */
+/** Tries before a spinning worker sleeps: about what a sleep and its wake-up cost. */
 const TRIES_MAX = 20;
 /** More requests than that at a time: whoever sends so many ahead does not wait for each answer. */
 const REQUESTS_AT_A_TIME_MAX = 2;
-/** After a period in which spinning did not pay, so many periods pass before the next try, twice as many each time. */
+/** To be awake must make a period so much shorter. */
+const WORTH = 0.9;
+/** While it pays, the other way is tried again after so many periods: the machine's load changes. */
+const PERIODS_AWAKE = 256;
+/** After a try that did not pay, so many periods pass before the next, twice as many each time. */
 const PATIENCE_PERIODS_MAX = 1024;
 /** A connection that is silent for so long is idle. */
 const IDLE_SECONDS = 1;
@@ -20,8 +24,9 @@ const IDLE_SECONDS = 1;
 /**
  * A connection's socket, waited on in the way that costs least. Asleep in a blocking read, or, for a client that waits for
  * each answer while a core has nothing else to do, awake: the read is tried some times before the worker sleeps. To wake
- * a sleeping thread takes longer than such a client's whole turn; with more busy workers than spare cores being awake
- * takes time from those who have work.
+ * a sleeping thread can take longer than such a client's whole turn; but where the scheduler runs the client on the very
+ * core that waits for it, and with more busy workers than spare cores, being awake takes time from those who have work.
+ * So both are tried, and timed.
  */
 export class PacedSocket {
   readonly #fd: number;
@@ -34,8 +39,13 @@ export class PacedSocket {
   #requests = 0;
   #misses = 0;
   #glances = 0;
+  /** 0: the last period was not compared, so that nobody knows when this one began. */
+  #periodBegan = 0;
+  /** Of the last period asleep. */
+  #asleepMs = 0;
   #patience = 1;
-  #periodsToWait = 0;
+  /** Until the other way is tried. */
+  #periodsToGo = 1;
 
   /** `onIdle` is called when the client has been silent for a second, before the wait for it goes on. */
   constructor(fd: number, busyness: Busyness, onIdle: () => void) {
@@ -87,10 +97,8 @@ export class PacedSocket {
 
   #thinkOver(): void {
     const deep = this.#requests > this.#waits * REQUESTS_AT_A_TIME_MAX;
-    const pays = !deep && this.#busyness.hasCoreToSpare();
-    if (this.#spinning) this.#spinOn(pays);
-    else if (pays && this.#periodsToWait === 0) this.#spinning = true;
-    else if (pays) this.#periodsToWait -= 1;
+    if (!deep && this.#busyness.hasCoreToSpare()) this.#compare();
+    else this.#sleepOn();
     this.#block(!this.#spinning && this.#glances === 0);
     this.#waits = 0;
     this.#requests = 0;
@@ -98,12 +106,33 @@ export class PacedSocket {
     this.#glances = 0;
   }
 
-  #spinOn(pays: boolean): void {
-    const missed = this.#misses * 4 > this.#waits;
-    this.#patience = missed ? Math.min(this.#patience * 2, PATIENCE_PERIODS_MAX) : 1;
-    if (pays && !missed) return;
-    this.#spinning = false;
-    this.#periodsToWait = this.#patience;
+  #compare(): void {
+    const now = performance.now();
+    const periodMs = now - this.#periodBegan;
+    const isWhole = this.#periodBegan > 0;
+    this.#periodBegan = now;
+    if (!isWhole) return;
+    this.#periodsToGo -= 1;
+    if (!this.#spinning) {
+      this.#asleepMs = periodMs;
+      if (this.#periodsToGo <= 0) this.#spin(true, PERIODS_AWAKE);
+    } else if (this.#misses * 4 > this.#waits || periodMs > this.#asleepMs * WORTH) {
+      this.#patience = Math.min(this.#patience * 2, PATIENCE_PERIODS_MAX);
+      this.#spin(false, this.#patience);
+    } else if (this.#periodsToGo <= 0) {
+      this.#patience = 1;
+      this.#spin(false, 1);
+    }
+  }
+
+  #sleepOn(): void {
+    this.#periodBegan = 0;
+    this.#spin(false, 1);
+  }
+
+  #spin(spinning: boolean, periods: number): void {
+    this.#spinning = spinning;
+    this.#periodsToGo = periods;
   }
 
   #block(blocking: boolean): void {
