@@ -1,4 +1,4 @@
-// The cases in the bench kernel: /dev/nbd0 attached by each program in turn; and how long an attach takes.
+// The cases in the bench kernel: a device attached by each program; and how long an attach takes.
 import { join } from 'node:path';
 import { byNbdkit, byQemuNbd, byTsnbd, DeviceBench } from './guest.js';
 import { inTurns } from './rounds.js';
@@ -12,13 +12,18 @@ import { median, spread } from './statistics.js';
  */
 
 const MIB = 2 ** 20;
-const IMAGE = '/tmp/image.raw';
-const PATTERN = '/tmp/pattern.raw';
-const IMAGE_BYTES = 256 * MIB;
+/** Each device has an image of its own, a copy of the same: two modes of one program would not share one. */
+const IMAGE_BYTES = 128 * MIB;
+const CHECK_BYTES = 16 * MIB;
+/** Where the bytes are checked and attaches are timed. */
+const SPARE = { device: '/dev/nbd7', image: '/tmp/spare.raw' };
 const PSS_LIMIT_BYTES = 64 * MIB;
 /** What may come on top of a C program's time when a process of ours stays: this many times `node -e 0`. */
 const NODE_STARTS = 2.5;
 const IDLE_SECONDS = 2;
+const MS_PER_TICK = 10;
+/** One, while one device is attached. */
+const OUR_PROCESSES = '/proc/$(pgrep -f attach-process.js)';
 
 /**
  * @param {readonly FioCase[]} cases
@@ -28,54 +33,55 @@ const IDLE_SECONDS = 2;
 export async function measureDevices(cases, options, checkout) {
   const bench = await DeviceBench.boot();
   try {
-    await bench.makeImage(IMAGE, IMAGE_BYTES);
-    await bench.makeImage(PATTERN, IMAGE_BYTES);
     const packages = join(checkout, 'node_modules');
     const programs = bench.bring(options.us, packages, 'tsnbd');
     const before = options.versus === undefined ? undefined : bench.bring(options.versus, packages, 'before');
-    const attachers = await usable(bench, [
-      byTsnbd(`${programs}/tsnbd.js`, IMAGE),
-      ...(before === undefined ? [] : [byTsnbd(`${before}/tsnbd.js`, IMAGE, 'tsnbd-before')]),
-      ...[byNbdkit(IMAGE), byQemuNbd('threads', IMAGE), byQemuNbd('io_uring', IMAGE)].filter(
+    const asked = [
+      byTsnbd(`${programs}/tsnbd.js`),
+      ...(before === undefined ? [] : [byTsnbd(`${before}/tsnbd.js`, 'tsnbd-before')]),
+      ...[byNbdkit(), byQemuNbd('threads'), byQemuNbd('io_uring')].filter(
         ({ group }) => options.peers === undefined || options.peers.includes(group),
       ),
-    ]);
+    ];
     if (options.checks) {
-      for (const attacher of attachers) await bench.checkBytes(attacher, IMAGE, PATTERN);
+      for (const attacher of asked) await bench.checkBytes(attacher, SPARE, CHECK_BYTES);
       console.log(
-        `sha256 of what was read and written on ${attachers.map(({ name }) => name).join(', ')}'s device is right`,
+        `sha256 of what was read and written on devices is right: ${asked.map(({ name }) => name).join(', ')}`,
       );
     }
-    const { seconds, rounds } = options;
-    const results = await inTurns(cases, attachers, rounds, (one, attacher) =>
-      bench.measure(attacher, one, { seconds, sizeBytes: IMAGE_BYTES }),
-    );
-    const measured = options.selected
-      ? []
-      : [...(await attachTimes(bench, programs, options)), ...(await idleDevice(bench, programs))];
-    return { results, measured };
+    const results = cases.length === 0 ? [] : await measureSpeed(bench, asked, cases, options);
+    if (options.selected) return { results, measured: [] };
+    await bench.makeImage(SPARE.image, IMAGE_BYTES);
+    const times = await attachTimes(bench, programs, options);
+    return { results, measured: [...times, ...(await idleDevice(bench, programs))] };
   } finally {
     await bench.powerOff();
   }
 }
 
 /**
+ * All are attached at the same time; a device that nobody uses takes nothing from the others.
  * @param {DeviceBench} bench
  * @param {readonly Attacher[]} attachers ours first
+ * @param {readonly FioCase[]} cases
+ * @param {Options} options
  */
-async function usable(bench, attachers) {
-  /** @type {Attacher[]} */
-  const found = [];
-  for (const attacher of attachers) {
-    try {
-      await bench.attached(attacher, async () => {});
-      found.push(attacher);
-    } catch (error) {
-      if (attacher.group.startsWith('tsnbd')) throw error;
-      console.log(`left out: ${error instanceof Error ? error.message : error}`);
-    }
+async function measureSpeed(bench, attachers, cases, { rounds, seconds }) {
+  const places = attachers.map((_, index) => ({ device: `/dev/nbd${index}`, image: `/tmp/image${index}.raw` }));
+  const placed = attachers.map((attacher, index) => ({ ...attacher, place: places[index] ?? SPARE }));
+  await bench.makeImage(SPARE.image, IMAGE_BYTES);
+  for (const { place, ...attacher } of placed) {
+    await bench.ok(`cp ${SPARE.image} ${place.image}`);
+    await bench.attach(attacher, place);
   }
-  return found;
+  const results = await inTurns(cases, placed, rounds, (one, { place }) =>
+    bench.measure(one, { device: place.device, seconds, sizeBytes: IMAGE_BYTES }),
+  );
+  for (const { place, ...attacher } of placed) {
+    await bench.detach(attacher, place);
+    await bench.ok(`rm ${place.image}`);
+  }
+  return results;
 }
 
 /**
@@ -86,17 +92,14 @@ async function usable(bench, attachers) {
  * @returns {Promise<Measured[]>}
  */
 async function attachTimes(bench, programs, { rounds, quick }) {
-  const images = [byTsnbd(`${programs}/tsnbd.js`, IMAGE), byQemuNbd('threads', IMAGE)];
-  const exports = [
-    byNbdkit(IMAGE, `node ${programs}/tsnbd-client.js`, 'tsnbd-client'),
-    byNbdkit(IMAGE, 'nbd-client', 'nbd-client'),
-  ];
+  const images = [byTsnbd(`${programs}/tsnbd.js`), byQemuNbd('threads')];
+  const exports = [byNbdkit(`node ${programs}/tsnbd-client.js`, 'tsnbd-client'), byNbdkit('nbd-client', 'nbd-client')];
   /** @type {Map<string, number[]>} */
   const times = new Map([['node -e 0', []]]);
-  for (let round = 0; round < (quick ? 2 : Math.max(rounds, 5)); round++) {
+  for (let round = 0; round < (quick ? 1 : Math.max(rounds, 5)); round++) {
     times.get('node -e 0')?.push(await bench.time('node -e 0'));
     for (const attacher of [...images, ...exports])
-      times.set(attacher.name, [...(times.get(attacher.name) ?? []), await bench.timeToUsable(attacher)]);
+      times.set(attacher.name, [...(times.get(attacher.name) ?? []), await bench.timeToUsable(attacher, SPARE)]);
   }
   const of = (/** @type {string} */ name) => median(times.get(name) ?? []);
   const limit = (/** @type {string} */ peer) => of(peer) + NODE_STARTS * of('node -e 0');
@@ -119,29 +122,34 @@ async function attachTimes(bench, programs, { rounds, quick }) {
  * @returns {Promise<Measured[]>}
  */
 async function idleDevice(bench, programs) {
-  return bench.attached(byTsnbd(`${programs}/tsnbd.js`, IMAGE), async () => {
-    const ticks = `cat $(pgrep -f attach-process.js | sed 's|.*|/proc/&/stat|') | sed 's/.*) //' | awk '{ sum += $12 + $13 } END { print sum }'`;
-    const before = Number(await bench.ok(ticks));
-    await bench.ok(`sleep ${IDLE_SECONDS}`);
-    const spent = Number(await bench.ok(ticks)) - before;
-    const pss = Number(
-      await bench.ok(
-        `cat $(pgrep -f attach-process.js | sed 's|.*|/proc/&/smaps_rollup|') | awk '/^Pss:/ { sum += $2 } END { print sum }'`,
-      ),
-    );
-    return [
-      {
-        what: 'in the guest: one attached idle image, PSS',
-        unit: 'MiB',
-        value: spread([pss / 1024]),
-        limit: PSS_LIMIT_BYTES / MIB,
-      },
-      {
-        what: 'in the guest: one attached idle image, processor time',
-        unit: 'ms/s',
-        value: spread([(spent * 10) / IDLE_SECONDS]),
-        limit: 0,
-      },
-    ];
-  });
+  const attacher = byTsnbd(`${programs}/tsnbd.js`);
+  await bench.attach(attacher, SPARE);
+  const before = await ticks(bench);
+  await bench.ok(`sleep ${IDLE_SECONDS}`);
+  const spentMs = ((await ticks(bench)) - before) * MS_PER_TICK;
+  const pssKib = Number(
+    await bench.ok(`cat ${OUR_PROCESSES}/smaps_rollup | awk '/^Pss:/ { sum += $2 } END { print sum }'`),
+  );
+  await bench.detach(attacher, SPARE);
+  return [
+    {
+      what: 'in the guest: one attached idle image, PSS',
+      unit: 'MiB',
+      value: spread([pssKib / 1024]),
+      limit: PSS_LIMIT_BYTES / MIB,
+    },
+    {
+      what: 'in the guest: one attached idle image, processor time',
+      unit: 'ms/s',
+      value: spread([spentMs / IDLE_SECONDS]),
+      limit: 0,
+    },
+  ];
+}
+
+/** Processor time of the processes that stay behind an attach. @param {DeviceBench} bench */
+async function ticks(bench) {
+  // Behind the name, which is in parentheses, utime and stime are the 12th and 13th field.
+  const script = `cat ${OUR_PROCESSES}/stat | sed 's/.*) //' | awk '{ sum += $12 + $13 } END { print sum }'`;
+  return Number(await bench.ok(script));
 }

@@ -1,8 +1,9 @@
-// The bench kernel: a device attached by each program in turn, and what is measured on it.
-import { cpSync, mkdirSync, symlinkSync } from 'node:fs';
-import { join } from 'node:path';
+// The bench kernel: how each program attaches an image to a device there, and what is done with it.
+import { cpSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { bootGuest } from '../scripts/kernel-bench-guest.js';
 import { quote } from '../scripts/kernel-bench-start.js';
+import { makeImage, sha256 } from './image.js';
 import { fioArguments, fioLoad } from './load.js';
 
 /**
@@ -11,69 +12,71 @@ import { fioArguments, fioLoad } from './load.js';
  * @typedef {import('./measure.js').Sample} Sample
  */
 
-const DEVICE = '/dev/nbd0';
 const BOOT_LIMIT_MS = 60_000;
 const COMMAND_LIMIT_MS = 120_000;
-const IS_FREE = 'test ! -e /sys/block/nbd0/pid && test "$(cat /sys/block/nbd0/size)" = 0';
-const IS_USABLE = `dd if=${DEVICE} of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null`;
 
 /**
- * How a program attaches an image to the device: command lines of sh.
+ * What is attached where.
+ * @typedef {{ device: string, image: string }} Place
+ */
+
+/**
+ * How a program attaches an image to a device: command lines of sh.
  * @typedef {object} Attacher
  * @property {string} name
  * @property {string} group what a target names
- * @property {string} [prepare] before, and not part of the time it takes: a server
- * @property {string} attach
- * @property {string} detach
- * @property {string} [finish]
+ * @property {(place: Place) => string} [prepare] before, and not part of the time it takes: a server
+ * @property {(place: Place) => string} attach
+ * @property {(place: Place) => string} detach
+ * @property {(place: Place) => string} [finish]
  */
 
 /**
  * @param {string} program path of tsnbd.js in the guest
- * @param {string} image
  * @param {string} [name]
  * @returns {Attacher}
  */
-export function byTsnbd(program, image, name = 'tsnbd') {
+export function byTsnbd(program, name = 'tsnbd') {
   const tsnbd = `node ${quote(program)}`;
   return {
     name,
     group: name,
-    attach: `${tsnbd} -c ${DEVICE} -f raw ${quote(image)}`,
-    detach: `${tsnbd} -d ${DEVICE}`,
+    attach: ({ device, image }) => `${tsnbd} -c ${device} -f raw ${quote(image)}`,
+    detach: ({ device }) => `${tsnbd} -d ${device}`,
   };
 }
 
 /**
  * @param {'threads' | 'io_uring'} aio
- * @param {string} image
  * @returns {Attacher}
  */
-export function byQemuNbd(aio, image) {
+export function byQemuNbd(aio) {
+  const how = `-f raw --cache=writeback --aio=${aio}`;
   return {
     name: aio === 'threads' ? 'qemu-nbd' : `qemu-nbd ${aio}`,
     group: 'qemu-nbd',
-    attach: `qemu-nbd -f raw --cache=writeback --aio=${aio} -c ${DEVICE} ${quote(image)} >/dev/null`,
-    detach: `qemu-nbd -d ${DEVICE} >/dev/null`,
+    attach: ({ device, image }) => `qemu-nbd ${how} -c ${device} ${quote(image)} >/dev/null`,
+    detach: ({ device }) => `qemu-nbd -d ${device} >/dev/null`,
   };
 }
 
 /**
  * nbdkit serves, and another program attaches: nbd-client, or ours.
- * @param {string} image
  * @param {string} [client]
  * @param {string} [name]
  * @returns {Attacher}
  */
-export function byNbdkit(image, client = 'nbd-client', name = 'nbdkit') {
-  const [socket, pidFile] = ['/run/bench.sock', '/run/bench.pid'];
+export function byNbdkit(client = 'nbd-client', name = 'nbdkit') {
+  const run = (/** @type {Place} */ { device }) => `/run/bench-${basename(device)}`;
   return {
     name,
     group: name,
-    prepare: `nbdkit -P ${pidFile} -U ${socket} file ${quote(image)} && while ! test -e ${pidFile}; do sleep 0.01; done`,
-    attach: `${client} -unix ${socket} ${DEVICE} >/dev/null`,
-    detach: `${client} -d ${DEVICE} >/dev/null`,
-    finish: `kill "$(cat ${pidFile})"; while test -e ${socket} && pgrep -x nbdkit >/dev/null; do sleep 0.01; done; rm -f ${pidFile} ${socket}`,
+    prepare: (place) =>
+      `nbdkit -P ${run(place)}.pid -U ${run(place)}.sock file ${quote(place.image)} && ${until(`test -e ${run(place)}.pid`)}`,
+    attach: (place) => `${client} -unix ${run(place)}.sock ${place.device} >/dev/null`,
+    detach: ({ device }) => `${client} -d ${device} >/dev/null`,
+    finish: (place) =>
+      `server=$(cat ${run(place)}.pid); kill $server; ${until('! kill -0 $server 2>/dev/null')}; rm -f ${run(place)}.*`,
   };
 }
 
@@ -114,65 +117,76 @@ export class DeviceBench {
   }
 
   /**
-   * An image without holes in the guest's memory.
+   * Puts an image into the guest's memory. It is made on the host, where that takes less long, and copied.
    * @param {string} path
    * @param {number} sizeBytes
+   * @returns {Promise<string>} its sha256
    */
   async makeImage(path, sizeBytes) {
-    await this.ok(`head -c ${sizeBytes} /dev/urandom >${quote(path)}`);
+    const made = join(this.guest.workDir, 'image.raw');
+    makeImage(made, sizeBytes);
+    await this.ok(`cp ${quote(made)} ${quote(path)}`);
+    const sum = await sha256(made);
+    rmSync(made);
+    return sum;
   }
 
   /**
-   * Attaches, does something with the device, detaches.
-   * @template T
    * @param {Attacher} attacher
-   * @param {() => Promise<T>} use
+   * @param {Place} place
    */
-  async attached(attacher, use) {
-    await this.ok(`${attacher.prepare ?? ':'}\n${attacher.attach} && ${until(IS_USABLE)}`);
-    try {
-      return await use();
-    } finally {
-      await this.ok(`${attacher.detach}; ${until(IS_FREE)}; ${attacher.finish ?? ':'}`);
-    }
+  async attach(attacher, place) {
+    await this.ok(`${attacher.prepare?.(place) ?? ':'}\n${attacher.attach(place)} && ${until(isUsable(place))}`);
   }
 
   /**
    * @param {Attacher} attacher
+   * @param {Place} place
+   */
+  async detach(attacher, place) {
+    await this.ok(`${attacher.detach(place)}; ${until(isFree(place))}; ${attacher.finish?.(place) ?? ':'}`);
+  }
+
+  /**
    * @param {FioCase} one
-   * @param {{ seconds: number, sizeBytes: number }} options
+   * @param {{ device: string, seconds: number, sizeBytes: number }} options
    * @returns {Promise<Sample>}
    */
-  async measure(attacher, one, { seconds, sizeBytes }) {
-    const args = ['--ioengine=libaio', '--direct=1', `--filename=${DEVICE}`, ...fioArguments(one, seconds, sizeBytes)];
-    return this.attached(attacher, async () => fioLoad(await this.ok(`fio ${args.join(' ')}`)));
+  async measure(one, { device, seconds, sizeBytes }) {
+    const args = ['--ioengine=libaio', '--direct=1', `--filename=${device}`, ...fioArguments(one, seconds, sizeBytes)];
+    return fioLoad(await this.ok(`fio ${args.join(' ')}`));
   }
 
   /**
-   * Reads the whole device and writes another image to it; throws on the first wrong byte.
+   * Reads a whole device and writes another image to it; throws on a wrong byte.
    * @param {Attacher} attacher
-   * @param {string} image that it attaches
-   * @param {string} pattern another of that size
+   * @param {Place} place
+   * @param {number} sizeBytes
    */
-  async checkBytes(attacher, image, pattern) {
-    const sum = (/** @type {string} */ path) => this.ok(`sha256sum <${quote(path)}`);
-    const [expected, given] = [await sum(image), await sum(pattern)];
-    await this.attached(attacher, async () => {
-      if ((await sum(DEVICE)) !== expected)
-        throw new Error(`${attacher.name}: the device gave other bytes than the image has`);
-      await this.ok(`dd if=${quote(pattern)} of=${DEVICE} bs=1M oflag=direct conv=fsync status=none`);
-    });
-    if ((await sum(image)) !== given)
+  async checkBytes(attacher, place, sizeBytes) {
+    const pattern = `${place.image}.pattern`;
+    const sum = async (/** @type {string} */ path) => (await this.ok(`sha256sum <${quote(path)}`)).split(' ')[0];
+    const expected = await this.makeImage(place.image, sizeBytes);
+    const written = await this.makeImage(pattern, sizeBytes);
+    await this.attach(attacher, place);
+    const given = await sum(place.device);
+    await this.ok(`dd if=${quote(pattern)} of=${place.device} bs=1M oflag=direct conv=fsync status=none`);
+    await this.detach(attacher, place);
+    if (given !== expected) throw new Error(`${attacher.name}: the device gave other bytes than the image has`);
+    if ((await sum(place.image)) !== written)
       throw new Error(`${attacher.name}: the image got other bytes than the device was given`);
+    await this.ok(`rm ${quote(place.image)} ${quote(pattern)}`);
   }
 
   /**
    * Milliseconds from the command to a device that can be read.
    * @param {Attacher} attacher
+   * @param {Place} place
    */
-  async timeToUsable(attacher) {
-    const timed = `${attacher.prepare ?? ':'}\n${timing(`${attacher.attach} && ${until(IS_USABLE)}`)}`;
-    const said = await this.ok(`${timed}\n${attacher.detach} >&2; ${until(IS_FREE)}; ${attacher.finish ?? ':'}`);
+  async timeToUsable(attacher, place) {
+    const timed = timing(`${attacher.attach(place)} && ${until(isUsable(place))}`);
+    const said = await this.ok(`${attacher.prepare?.(place) ?? ':'}\n${timed}`);
+    await this.detach(attacher, place);
     return Number(said) / 1_000_000;
   }
 
@@ -184,6 +198,17 @@ export class DeviceBench {
   async powerOff() {
     await this.guest.powerOff();
   }
+}
+
+/** @param {Place} place */
+function isUsable({ device }) {
+  return `dd if=${device} of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null`;
+}
+
+/** @param {Place} place */
+function isFree({ device }) {
+  const folder = `/sys/block/${basename(device)}`;
+  return `test ! -e ${folder}/pid && test "$(cat ${folder}/size)" = 0`;
 }
 
 /** Waits for a condition, up to 20 s. @param {string} condition a command line of sh */

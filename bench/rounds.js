@@ -35,7 +35,8 @@ export async function inTurns(cases, peers, rounds, measure) {
   return cases.map((one) => resultOf(one, peers, (peer) => of(one, peer)));
 }
 
-/** Progress, for who watches. @param {string} progress */
+/** Progress, for who watches: on a terminal one line that changes. @param {string} progress */
 function tell(progress) {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${progress}`);
+  else if (progress !== '') process.stderr.write(`${progress}\n`);
 }
