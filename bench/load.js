@@ -33,7 +33,7 @@ export function fioArguments(one, seconds, sizeBytes) {
     `--bs=${one.blockBytes}`,
     `--iodepth=${one.depth}`,
     `--numjobs=${one.connections}`,
-    `--runtime=${seconds}`,
+    `--runtime=${Math.round(seconds * 1000)}ms`,
     ...(one.cache === 'once' ? [] : ['--time_based']),
     // Sequential connections each take a part of the image, so that none reads what another has just brought in.
     ...(one.connections > 1 && !one.access.startsWith('rand')
