@@ -1,5 +1,6 @@
 import { closeSync, readSync } from 'node:fs';
 import type { Image } from '../image/image.js';
+import { setNonBlocking } from '../kernel/fd-calls.js';
 import { growPipe, makePipe, type Pipe } from '../kernel/pipe-calls.js';
 import { growSendBuffer, isUnixSocket } from '../kernel/socket-calls.js';
 import type { Request } from '../protocol/request.js';
@@ -62,6 +63,8 @@ export class PipedReads {
 
 function openPipe(): Pipe | undefined {
   const pipe = makePipe();
+  // It holds so many pages: of a read that begins within one, they are fewer bytes. Nobody would make room.
+  setNonBlocking(pipe.writeFd);
   if (growPipe(pipe, PIPE_BYTES) >= PIPE_BYTES) return pipe;
   closeSync(pipe.readFd);
   closeSync(pipe.writeFd);

@@ -121,6 +121,20 @@ describe('a connection to a raw image', () => {
     }
   });
 
+  test.each([0, 1, 511, 4_095])(
+    'reads as much as a pipe holds, and its neighbours, from offset %i',
+    async (offsetBytes) => {
+      const content = Buffer.alloc(SIZE_BYTES);
+      for (let at = 0; at < SIZE_BYTES; at += 4) content.writeUInt32LE(at, at);
+      writeFileSync(path, content);
+      const { client } = start();
+      for (const lengthBytes of [1_048_576, 1_048_577, 1_048_575, 1_044_480, 131_072]) {
+        const { data } = await client.ask({ type: NBD_CMD_READ, offsetBytes, lengthBytes });
+        expect(data.equals(content.subarray(offsetBytes, offsetBytes + lengthBytes))).toBe(true);
+      }
+    },
+  );
+
   test('reads what another connection wrote', async () => {
     const [writer, reader] = [start().client, start().client];
     for (let value = 1; value <= 50; value += 1) {
