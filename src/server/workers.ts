@@ -56,7 +56,8 @@ export function startConnection(start: ConnectionStart): ServedConnection {
   const field = freeFields.pop();
   invariant(field !== undefined, `at most ${CLIENTS_MAX} connections are served`);
   const workerData: WorkerTask = { ...start, received: start.received.slice(), stop, activity, worker: field };
-  const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
+  // Node knows only of fds that node:fs opened, and would warn, on stderr, when another is closed.
+  const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData, trackUnmanagedFds: false });
   let open = true;
   const unlessClosed = (act: (fd: number) => void) => {
     if (open) act(start.socketFd);

@@ -78,6 +78,8 @@ describe.each(['tcp', 'unix'] as const)('our server over %s', (transport) => {
     makeDisk(copy);
     await succeed('nbdcopy', '--flush', copy, uri);
     expect(sha256(image)).toBe(sha256(copy));
+    expect(await server?.stop()).toBe(0);
+    expect(server?.said()).toBe('');
   });
 
   test('is copied from and to by nbdcopy with requests of 32 MiB', async () => {
