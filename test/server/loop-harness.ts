@@ -2,6 +2,8 @@ import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { shutdownFd, shutdownReading, socketPair } from '#tsnbd/kernel/fd-calls.js';
+import type { MetaContext } from '#tsnbd/protocol/meta-context.js';
+import type { ReplyStyle } from '#tsnbd/protocol/reply.js';
 import type { LoopEnd } from '#tsnbd/server/request-loop.js';
 import { RawClient } from './raw-client.js';
 
@@ -18,6 +20,14 @@ export interface LoopThreadData {
   readonly memory: Uint8Array;
   readonly readOnly: boolean;
   readonly minimumBlockBytes: number;
+  readonly replyStyle: ReplyStyle;
+  readonly contexts: readonly MetaContext[];
+  /** Blocks of 4096 zeroes are holes. */
+  readonly sparse: boolean;
+  /** The first byte of a block of 4096 that cannot be read; -1: there is none. */
+  readonly badBlockBytes: number;
+  /** Zeroing means writing zeroes. */
+  readonly slowZero: boolean;
   readonly received: Uint8Array;
   readonly stop: Int32Array;
   readonly faults: Int32Array;
@@ -47,13 +57,18 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
     memory,
     readOnly: false,
     minimumBlockBytes: 1,
+    replyStyle: 'simple',
+    contexts: [],
+    sparse: false,
+    badBlockBytes: -1,
+    slowZero: false,
     received: new Uint8Array(0),
     stop,
     faults,
     counts,
     ...options,
   };
-  const worker = new Worker(new URL('./loop-thread.js', import.meta.url), { workerData });
+  const worker = new Worker(new URL('./loop-thread.js', import.meta.url), { workerData, trackUnmanagedFds: false });
   const end = once(worker, 'message').then(([loopEnd]) => loopEnd as LoopEnd);
   worker.on('exit', () => {
     shutdownFd(socketFd);

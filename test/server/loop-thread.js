@@ -1,11 +1,14 @@
 // A thread that runs the request loop over an image in memory, whose faults and counts the test shares.
 import { parentPort, workerData } from 'node:worker_threads';
-import { transmissionFlags } from '#tsnbd/protocol/request-rules.js';
+import { ZERO_FAST } from '#tsnbd/image/image.js';
+import { announcedFlags, transmissionFlags } from '#tsnbd/protocol/request-rules.js';
 import { Busyness, newActivity } from '#tsnbd/server/activity.js';
 import { serveRequests } from '#tsnbd/server/request-loop.js';
 
 /** @type {import('./loop-harness.js').LoopThreadData} */
 const { socketFd, sizeBytes, memory, readOnly, minimumBlockBytes, received, stop, faults, counts } = workerData;
+/** @type {import('./loop-harness.js').LoopThreadData} */
+const { replyStyle, contexts, sparse, badBlockBytes, slowZero } = workerData;
 
 /** @param {import('./loop-harness.js').Call} call */
 const enter = (call) => {
@@ -20,6 +23,12 @@ const ZERO = 2;
 const TRIM = 3;
 const FLUSH = 4;
 const DURABLE = 5;
+const BLOCK_BYTES = 4096;
+const EIO = 5;
+const EOPNOTSUPP = 95;
+
+/** @param {number} at */
+const isHole = (at) => sparse && memory.subarray(at, at + BLOCK_BYTES).every((byte) => byte === 0);
 
 /** @type {import('#tsnbd/image/image.js').Image} */
 const image = {
@@ -28,7 +37,8 @@ const image = {
   read(offset, length, target, at) {
     const errno = enter(READ);
     target.set(memory.subarray(offset, offset + length), at);
-    return errno;
+    const isBad = badBlockBytes >= 0 && offset < badBlockBytes + BLOCK_BYTES && badBlockBytes < offset + length;
+    return isBad ? EIO : errno;
   },
   write(offset, length, source, at, durable) {
     if (durable) enter(DURABLE);
@@ -36,7 +46,8 @@ const image = {
     if (errno === 0) memory.set(source.subarray(at, at + length), offset);
     return errno;
   },
-  zero(offset, length, _ways, durable) {
+  zero(offset, length, ways, durable) {
+    if (slowZero && (ways & ZERO_FAST) !== 0) return EOPNOTSUPP;
     if (durable) enter(DURABLE);
     const errno = enter(ZERO);
     if (errno === 0) memory.fill(0, offset, offset + length);
@@ -46,12 +57,16 @@ const image = {
     if (durable) enter(DURABLE);
     return enter(TRIM);
   },
-  status(_offset, length, extent) {
-    Object.assign(extent, { lengthBytes: length, hole: false, zero: false });
+  status(offset, length, extent) {
+    const hole = isHole(offset);
+    let end = offset - (offset % BLOCK_BYTES);
+    do end += BLOCK_BYTES;
+    while (end < offset + length && isHole(end) === hole);
+    Object.assign(extent, { lengthBytes: Math.min(end - offset, length), hole, zero: hole });
     return 0;
   },
   cache: () => 0,
-  mayHaveHoles: false,
+  mayHaveHoles: sparse,
   expectRead: () => true,
   startExpected: () => true,
   relax() {},
@@ -60,7 +75,10 @@ const image = {
   close() {},
 };
 const busyness = new Busyness(newActivity(1), 0);
-const flags = transmissionFlags({ readOnly, multiConn: true, rotational: false, fastZero: false, trim: true });
+const flags = announcedFlags(
+  transmissionFlags({ readOnly, multiConn: true, rotational: false, fastZero: true, trim: true }),
+  replyStyle,
+);
 /** @type {import('#tsnbd/protocol/request-rules.js').ExportRules} */
-const rules = { sizeBytes, readOnly, minimumBlockBytes, replyStyle: 'simple', statusContexts: 0, flags };
-parentPort?.postMessage(serveRequests({ socketFd, image, rules, contexts: [], received, stop, busyness }));
+const rules = { sizeBytes, readOnly, minimumBlockBytes, replyStyle, statusContexts: contexts.length, flags };
+parentPort?.postMessage(serveRequests({ socketFd, image, rules, contexts, received, stop, busyness }));

@@ -93,8 +93,8 @@ export class ReplyCheck {
     this.#asked = asked;
     this.#agreed = agreed;
     // A READ that is refused may ask for more than there is memory.
-    if (asked.type === NBD_CMD_READ && asked.lengthBytes <= agreed.sizeBytes)
-      this.#data = Buffer.alloc(asked.lengthBytes);
+    const dataBytesMax = Math.min(agreed.sizeBytes, agreed.blockSizes.maximumPayload);
+    if (asked.type === NBD_CMD_READ && asked.lengthBytes <= dataBytesMax) this.#data = Buffer.alloc(asked.lengthBytes);
   }
 
   /** A whole simple reply but its data. */
