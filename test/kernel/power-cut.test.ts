@@ -1,0 +1,157 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, expect, test } from 'vitest';
+import { assertQuietKernel, freshDir, ok } from './guest.js';
+import { BLOCK_BYTES, LANE_BLOCKS, lostBlocks } from './numbered-blocks.js';
+import { expectNothingLeft, ROOT } from './programs.js';
+import { attached, dropStorage, loopDevice, mappedDevice } from './storage.js';
+import { loggedWrites } from './write-log.js';
+
+const MIB = 1 << 20;
+const RAW_PARTITION_OFFSET_BYTES = MIB;
+const RAW_PARTITION_BYTES = 4 * MIB;
+const FILE_SYSTEM_OFFSET_BYTES = 8 * MIB;
+const DISK_BYTES = 32 * MIB;
+const LANE_BYTES = LANE_BLOCKS * BLOCK_BYTES;
+const ROUNDS_ALONE = 6;
+const ROUNDS_TOGETHER = 18;
+
+/** Two lanes on a partition, two in files of a file system: each way that a program can make its data durable. */
+const LANES = [
+  { file: undefined, offsetBytes: 0, way: 'fua' },
+  { file: undefined, offsetBytes: LANE_BYTES, way: 'fsync' },
+  { file: 'synced', offsetBytes: 0, way: 'fdatasync' },
+  { file: 'durable', offsetBytes: 0, way: 'dsync' },
+] as const;
+
+afterEach(async () => {
+  await dropStorage();
+  await expectNothingLeft();
+  await assertQuietKernel();
+});
+
+/** What a run left: the disk as it was before, and the log of what became durable, in its order. */
+interface Run {
+  readonly dir: string;
+  readonly disk: Buffer;
+  readonly log: Buffer;
+  readonly marks: number;
+}
+
+/** Attaches a disk on dm-log-writes, writes numbered blocks to its partition and its file system, and gives the log. */
+async function writeNumbered(options: string): Promise<Run> {
+  const dir = freshDir('power-cut');
+  const disk = join(dir, 'disk');
+  makeDisk(disk);
+  await ok(`cp --sparse=always ${disk} /tmp/power-cut.disk && rm -f /tmp/power-cut.log && modprobe dm-log-writes`);
+  const below = await loopDevice(String(DISK_BYTES), '/tmp/power-cut.disk');
+  const logged = await loopDevice('512M', '/tmp/power-cut.log');
+  const image = await mappedDevice('logged', below, `log-writes ${below} ${logged}`);
+  const attachment = await attached(`${options} ${image}`);
+  const mount = `${dir}/mnt`;
+  await ok(`: </dev/nbd0 && mkdir ${mount} && mount /dev/nbd0p2 ${mount}`);
+  const lanes = LANES.map(({ file, offsetBytes, way }) => {
+    return { path: file === undefined ? '/dev/nbd0p1' : join(mount, file), offsetBytes, way };
+  });
+  const written = JSON.parse(
+    await ok(
+      `node test/kernel/numbered-writer.js logged ${ROUNDS_ALONE} ${ROUNDS_TOGETHER} '${JSON.stringify(lanes)}'`,
+      {
+        cwd: ROOT,
+        limitMs: 900_000,
+      },
+    ),
+  );
+  await ok(`umount ${mount}`);
+  expect((await attachment.stop()).status).toBe(0);
+  // The blocks of the sparse file are those that were written, and the log is written from its beginning on.
+  await ok(
+    `dmsetup remove logged && head -c $(($(stat -c %b /tmp/power-cut.log) * 512)) /tmp/power-cut.log >${dir}/log`,
+  );
+  expect(written.acknowledged).toEqual(LANES.map(() => ROUNDS_ALONE + ROUNDS_TOGETHER));
+  return { dir, disk: readFileSync(disk), log: readFileSync(join(dir, 'log')), marks: written.marks };
+}
+
+function makeDisk(path: string): void {
+  execFileSync('truncate', ['-s', String(DISK_BYTES), path]);
+  const sectors = (bytes: number) => bytes / 512;
+  const table = [
+    'label: dos',
+    `start=${sectors(RAW_PARTITION_OFFSET_BYTES)} size=${sectors(RAW_PARTITION_BYTES)} type=83`,
+    `start=${sectors(FILE_SYSTEM_OFFSET_BYTES)} type=83`,
+  ];
+  execFileSync('sfdisk', ['-q', path], { input: `${table.join('\n')}\n` });
+  const format = ['-q', '-b', '4096', '-J', 'size=4', '-E', `offset=${FILE_SYSTEM_OFFSET_BYTES}`, path];
+  execFileSync('mkfs.ext4', [...format, String((DISK_BYTES - FILE_SYSTEM_OFFSET_BYTES) / 4096)]);
+}
+
+interface Replay {
+  readonly marks: number;
+  readonly flushes: number;
+  /** What was acknowledged and is not there, or a file system that is damaged: a sentence each. */
+  readonly losses: readonly string[];
+}
+
+/** Cuts the power at every mark and at every flush: what was acknowledged before must be there. */
+function replay({ dir, disk, log }: Run): Replay {
+  const counts = { marks: 0, flushes: 0 };
+  const losses: string[] = [];
+  let acknowledged = LANES.map(() => 0);
+  let files = new Map<string, Buffer>();
+  let changed = true;
+  for (const { offsetBytes, data, durable, mark } of loggedWrites(log)) {
+    disk.set(data, offsetBytes);
+    changed ||= data.length > 0 && offsetBytes + data.length > FILE_SYSTEM_OFFSET_BYTES;
+    // The log ends with a mark of its own.
+    if (mark?.includes(',')) {
+      acknowledged = mark.split(',').map(Number);
+      counts.marks += 1;
+    }
+    if (durable) counts.flushes += 1;
+    if (!durable && mark === undefined) continue;
+    const found: string[] = [];
+    if (changed) files = recoveredFiles(join(dir, 'replayed'), disk, (damage) => found.push(damage));
+    changed = false;
+    for (const [lane, { file, offsetBytes: start }] of LANES.entries()) {
+      const bytes = file === undefined ? disk.subarray(RAW_PARTITION_OFFSET_BYTES + start) : files.get(file);
+      found.push(...lostBlocks(bytes ?? Buffer.alloc(0), lane, acknowledged[lane] ?? 0));
+    }
+    losses.push(...found.map((loss) => `after mark ${counts.marks} and flush ${counts.flushes}: ${loss}`));
+  }
+  return { ...counts, losses };
+}
+
+/** Does what a mount after the power cut does, checks all of the file system, and gives its files. */
+function recoveredFiles(path: string, disk: Buffer, onDamage: (damage: string) => void): Map<string, Buffer> {
+  writeFileSync(path, disk.subarray(FILE_SYSTEM_OFFSET_BYTES));
+  for (const way of [
+    ['-p', '-E', 'journal_only'],
+    ['-f', '-n'],
+  ]) {
+    const { status, stdout } = spawnSync('e2fsck', [...way, path], { encoding: 'utf8' });
+    if (status !== 0) onDamage(`e2fsck ${way.join(' ')} says ${status}: ${stdout}`);
+  }
+  const dir = `${path}.files`;
+  rmSync(dir, { recursive: true, force: true });
+  mkdirSync(dir);
+  execFileSync('debugfs', ['-R', `rdump / ${dir}`, path], { stdio: 'pipe' });
+  const names = readdirSync(dir, { withFileTypes: true }).filter((entry) => entry.isFile());
+  return new Map(names.map(({ name }) => [name, readFileSync(join(dir, name))]));
+}
+
+test.each(['writeback', 'none'])(
+  'what --cache=%s acknowledged as durable is there after a power cut',
+  async (cache) => {
+    const run = await writeNumbered(`--cache=${cache}`);
+    const { marks, flushes, losses } = replay(run);
+    expect(losses).toEqual([]);
+    expect(marks).toBe(run.marks);
+    expect(flushes).toBeGreaterThan(ROUNDS_TOGETHER);
+  },
+);
+
+test('--cache=unsafe loses what it acknowledged: these tests would see it', async () => {
+  const { losses } = replay(await writeNumbered('--cache=unsafe'));
+  expect(losses).not.toEqual([]);
+});
