@@ -108,7 +108,7 @@ export class ReadRing {
     while (head !== tail) {
       const at = this.#cqesAt + (head & (this.#cqEntries - 1)) * sizeof;
       done(this.#ringsView.getUint32(at + user_data, true), this.#ringsView.getInt32(at + res, true));
-      head = (head + 1) | 0;
+      head = (head + 1) | 0; // the kernel's counter wraps around
     }
     Atomics.store(this.#fields, this.#cqHead, head);
   }

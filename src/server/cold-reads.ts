@@ -71,8 +71,7 @@ export class ColdReads {
     const input = this.#input;
     let at = Math.max(input.lookedAt, input.start - input.headerBytes);
     while (input.holdsHeader(at) && input.decode(at, this.#ahead)) {
-      // There is no room for all; the one whose turn it is does not need any.
-      if (!this.#announceOne() && at >= input.start) break;
+      if (!this.#announceOne()) break;
       at += input.headerBytes + payloadBytes(this.#ahead, this.#rules.replyStyle);
     }
     input.lookedAt = at;

@@ -21,6 +21,9 @@ const PATIENCE_PERIODS_MAX = 1024;
 /** A connection that is silent for so long is idle. */
 const IDLE_SECONDS = 1;
 
+/** Tells whether there is a core to spare. */
+export type Spare = Pick<Busyness, 'hasCoreToSpare'>;
+
 /**
  * A connection's socket, waited on in the way that costs least. Asleep in a blocking read, or, for a client that waits for
  * each answer while a core has nothing else to do, awake: the read is tried some times before the worker sleeps. To wake
@@ -30,8 +33,9 @@ const IDLE_SECONDS = 1;
  */
 export class PacedSocket {
   readonly #fd: number;
-  readonly #busyness: Busyness;
+  readonly #busyness: Spare;
   readonly #onIdle: () => void;
+  readonly #clockMs: () => number;
   #spinning = false;
   /** The socket's own state: whether its reads and writes wait. */
   #blocking = true;
@@ -47,11 +51,15 @@ export class PacedSocket {
   /** Until the other way is tried. */
   #periodsToGo = 1;
 
-  /** `onIdle` is called when the client has been silent for a second, before the wait for it goes on. */
-  constructor(fd: number, busyness: Busyness, onIdle: () => void) {
+  /**
+   * `onIdle` is called when the client has been silent for a second, before the wait for it goes on. Tests pass a clock
+   * (milliseconds) of their own.
+   */
+  constructor(fd: number, busyness: Spare, onIdle: () => void, clockMs: () => number = () => performance.now()) {
     this.#fd = fd;
     this.#busyness = busyness;
     this.#onIdle = onIdle;
+    this.#clockMs = clockMs;
     limitReads(fd, IDLE_SECONDS);
   }
 
@@ -107,7 +115,7 @@ export class PacedSocket {
   }
 
   #compare(): void {
-    const now = performance.now();
+    const now = this.#clockMs();
     const periodMs = now - this.#periodBegan;
     const isWhole = this.#periodBegan > 0;
     this.#periodBegan = now;

@@ -1,0 +1,122 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import type { Image } from '#tsnbd/image/image.js';
+import { NBD_CMD_READ, NBD_CMD_WRITE, NBD_REQUEST_BYTES } from '#tsnbd/protocol/constants.js';
+import { encodeRequest } from '#tsnbd/protocol/request.js';
+import { transmissionFlags } from '#tsnbd/protocol/request-rules.js';
+import { ColdReads } from '#tsnbd/server/cold-reads.js';
+import type { Reads } from '#tsnbd/server/reads.js';
+import { RequestInput } from '#tsnbd/server/request-input.js';
+
+const SIZE_BYTES = 1_048_576;
+const SLOW_MS = 5;
+const QUICK_MS = 0.01;
+let log: string[];
+let room: number;
+const image = {
+  expectRead: (offset: number) => {
+    if (room === 0) return false;
+    room -= 1;
+    log.push(`read ${offset}`);
+    return true;
+  },
+  cache: (offset: number) => log.push(`cache ${offset}`),
+  startExpected: () => {
+    log.push('start');
+    return false;
+  },
+} as unknown as Image;
+const reads = { isCopied: ({ lengthBytes }: { lengthBytes: number }) => lengthBytes < 65_536 } as unknown as Reads;
+const flags = transmissionFlags({ readOnly: false, multiConn: true, rotational: false, fastZero: false, trim: true });
+const rules = {
+  sizeBytes: SIZE_BYTES,
+  readOnly: false,
+  minimumBlockBytes: 1,
+  replyStyle: 'simple',
+  statusContexts: 0,
+  flags,
+} as const;
+
+function bytesOf(type: number, offsetBytes: number, lengthBytes: number): Buffer {
+  const data = type === NBD_CMD_WRITE ? lengthBytes : 0;
+  const bytes = Buffer.alloc(NBD_REQUEST_BYTES + data);
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  encodeRequest(view, 0, { type, flags: 0, cookieHigh: 0, cookieLow: 1, offsetBytes, lengthBytes });
+  return bytes;
+}
+
+function withInput(...requests: Buffer[]): { cold: ColdReads; input: RequestInput } {
+  const input = new RequestInput('simple', Buffer.concat(requests));
+  return { cold: new ColdReads(image, rules, input, reads), input };
+}
+
+beforeEach(() => {
+  log = [];
+  room = 100;
+});
+
+describe('reads', () => {
+  test('are timed now and then while they are quick, and each once two were slow', () => {
+    const { cold } = withInput();
+    const timed = Array.from({ length: 64 }, () => cold.isTimed() && cold.wasSlow(QUICK_MS, 4_096));
+    expect(timed.filter((slow) => slow)).toEqual([]);
+    const first = Array.from({ length: 16 }, () => cold.isTimed()).indexOf(true);
+    expect(first).toBe(15);
+    expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false); // the scheduler's doing, perhaps
+    expect(cold.isTimed()).toBe(true);
+    expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(true);
+    expect(cold.isCold).toBe(true);
+    for (let count = 0; count < 64; count += 1) expect(cold.isTimed()).toBe(true);
+    expect(cold.isTimed()).toBe(false);
+    expect(cold.isCold).toBe(false);
+  });
+
+  test('that are long may take longer', () => {
+    const { cold } = withInput();
+    for (let count = 0; count < 4; count += 1) expect(cold.wasSlow(0.4, 1_048_576)).toBe(false);
+    cold.wasSlow(0.4, 4_096);
+    expect(cold.wasSlow(0.4, 4_096)).toBe(true);
+  });
+});
+
+describe('announcing', () => {
+  test('tells the read whose turn it is and every whole one behind it, once', () => {
+    const { cold, input } = withInput(
+      bytesOf(NBD_CMD_READ, 1_000, 512),
+      bytesOf(NBD_CMD_WRITE, 2_000, 512),
+      bytesOf(NBD_CMD_READ, 3_000, 512),
+      bytesOf(NBD_CMD_READ, 4_000, 131_072),
+      bytesOf(NBD_CMD_READ, SIZE_BYTES, 512), // beyond the end: refused later
+      bytesOf(NBD_CMD_READ, 5_000, 512).subarray(0, 20),
+    );
+    input.start += NBD_REQUEST_BYTES;
+    expect(cold.announce()).toBe(false);
+    expect(log).toEqual(['read 1000', 'read 3000', 'cache 4000', 'start']);
+    input.makeRoom();
+    input.bytes.set(bytesOf(NBD_CMD_READ, 5_000, 512), input.end - 20);
+    input.end += NBD_REQUEST_BYTES - 20;
+    cold.announce();
+    expect(log.slice(4)).toEqual(['read 5000', 'start']);
+  });
+
+  test('stops where there is no room, and goes on there later', () => {
+    const { cold, input } = withInput(...[0, 1, 2, 3].map((index) => bytesOf(NBD_CMD_READ, index * 512, 512)));
+    room = 2;
+    input.start += NBD_REQUEST_BYTES;
+    cold.announce();
+    room = 2;
+    input.start += NBD_REQUEST_BYTES;
+    cold.announce();
+    expect(log).toEqual(['read 0', 'read 512', 'start', 'read 1024', 'read 1536', 'start']);
+  });
+
+  test('does not get stuck at a read that finds no room in its own turn', () => {
+    const { cold, input } = withInput(...[0, 1, 2].map((index) => bytesOf(NBD_CMD_READ, index * 512, 512)));
+    room = 0;
+    input.start += NBD_REQUEST_BYTES;
+    cold.announce();
+    room = 5;
+    input.start += NBD_REQUEST_BYTES;
+    cold.announce();
+    expect(log).toEqual(['start', 'read 512', 'read 1024', 'start']);
+  });
+});

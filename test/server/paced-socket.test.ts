@@ -1,0 +1,90 @@
+import { closeSync, writeSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { socketPair } from '#tsnbd/kernel/fd-calls.js';
+import { libc } from '#tsnbd/kernel/libc.js';
+import { F_GETFL, O_NONBLOCK } from '#tsnbd/kernel/libc-abi.js';
+import { PacedSocket } from '#tsnbd/server/paced-socket.js';
+
+const WAITS_A_PERIOD = 32;
+const target = Buffer.alloc(64);
+let client: number;
+let server: number;
+let now: number;
+let isSpare: boolean;
+
+beforeEach(() => {
+  [client, server] = socketPair();
+  now = 1;
+  isSpare = true;
+});
+afterEach(() => {
+  closeSync(client);
+  closeSync(server);
+});
+
+const paced = () =>
+  new PacedSocket(
+    server,
+    { hasCoreToSpare: () => isSpare },
+    () => {},
+    () => now,
+  );
+const isAwake = () => (libc.fcntl(server, F_GETFL, 0) & O_NONBLOCK) !== 0;
+
+/** A period of waits for a client that is always there, and answers each with `requests`; it takes `ms` by the clock. */
+function period(socket: PacedSocket, ms: number, requests = 1): boolean {
+  for (let wait = 0; wait < WAITS_A_PERIOD; wait += 1) {
+    writeSync(client, 'x');
+    if (wait === WAITS_A_PERIOD - 1) now += ms;
+    expect(socket.receive(target, 0, 1, requests)).toBe(1);
+  }
+  return isAwake();
+}
+
+describe('a socket', () => {
+  test('is tried awake after two periods asleep, and stays so while that is faster', () => {
+    const socket = paced();
+    const modes = [period(socket, 10), period(socket, 10)];
+    for (let count = 0; count < 50; count += 1) modes.push(period(socket, 5));
+    expect(modes).toEqual([false, ...Array(51).fill(true)]);
+  });
+
+  test('sleeps again where being awake is no faster, and tries it less and less often', () => {
+    const socket = paced();
+    const awake: number[] = [];
+    for (let count = 0; count < 200; count += 1) if (period(socket, 10)) awake.push(count);
+    expect(awake.slice(0, 6)).toEqual([1, 4, 9, 18, 35, 68]);
+  });
+
+  test('looks now and then whether sleeping has become faster', () => {
+    const socket = paced();
+    period(socket, 10);
+    const asleep: number[] = [];
+    for (let count = 0; count < 600; count += 1) if (!period(socket, isAwake() ? 5 : 10)) asleep.push(count);
+    expect(asleep).toEqual([256, 513]);
+  });
+
+  test.each([
+    ['no core is to spare', 1, false],
+    ['the client sends many requests ahead', 3, true],
+  ])('stays asleep while %s', (_, requests, spare) => {
+    isSpare = spare;
+    const socket = paced();
+    for (let count = 0; count < 10; count += 1) expect(period(socket, 10, requests)).toBe(false);
+  });
+
+  test('does not wait for what may be there, awake or asleep', () => {
+    const socket = paced();
+    expect(socket.receiveIfThere(target, 0, 1)).toBeLessThan(0);
+    writeSync(client, 'y');
+    expect(socket.receiveIfThere(target, 0, 1)).toBe(1);
+    expect(target[0]).toBe('y'.charCodeAt(0));
+    writeSync(client, 'z');
+    expect(socket.receive(target, 0, 1, 1)).toBe(1);
+    isSpare = false;
+    period(socket, 10);
+    expect(isAwake()).toBe(true); // the last glance was in that period
+    period(socket, 10);
+    expect(isAwake()).toBe(false);
+  });
+});
