@@ -21,8 +21,9 @@ export default defineConfig({
         test: {
           name: 'interop',
           include: ['test/interop/**/*.test.ts'],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          // Programs of others, started one after the other: they end in seconds, on a busy machine in minutes.
+          testTimeout: 300_000,
+          hookTimeout: 120_000,
         },
       },
       {

@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url';
 import { connect } from '#tsnbd/transport/connect.js';
 
 const TSNBD = fileURLToPath(new URL('../../dist/tsnbd.js', import.meta.url));
-const READY_LIMIT_MS = 10_000;
-const PROGRAM_LIMIT_MS = 45_000;
+const READY_LIMIT_MS = 60_000;
+const PROGRAM_LIMIT_MS = 240_000;
 const OWN_STDIO: SpawnOptions = { stdio: ['ignore', 'inherit', 'pipe'] };
 
 /** A `tsnbd` that serves images. */

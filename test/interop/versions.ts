@@ -5,6 +5,7 @@ const PEERS: Readonly<Record<string, readonly string[]>> = {
   nbdinfo: ['--version'],
   nbdcopy: ['--version'],
   'qemu-img': ['--version'],
+  'qemu-io': ['--version'],
   'qemu-nbd': ['--version'],
   nbdkit: ['--version'],
   'nbd-server': ['-V'],

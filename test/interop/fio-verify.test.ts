@@ -1,0 +1,182 @@
+import { randomFillSync } from 'node:crypto';
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { type Served, serveTcp, serveUnix, succeed } from './served.js';
+
+const MIB = 1_048_576;
+const SIZE_BYTES = 64 * MIB;
+/** What a run writes at most; a connection has a part of the image for itself. */
+const WRITTEN_BYTES = 8 * MIB;
+
+let folder: string;
+let image: string;
+let server: Served | undefined;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'tsnbd-fio-'));
+  image = join(folder, 'disk.raw');
+  writeFileSync(image, randomFillSync(Buffer.alloc(MIB)));
+  truncateSync(image, SIZE_BYTES);
+});
+afterEach(async () => {
+  expect(await server?.stop()).toBe(0);
+  expect(server?.said()).toBe('');
+  server = undefined;
+  rmSync(folder, { recursive: true });
+});
+
+const serve = async (transport: 'tcp' | 'unix', ...options: string[]) => {
+  const all = ['-t', '-e', '0', ...options];
+  server = await (transport === 'tcp' ? serveTcp(image, ...all) : serveUnix(join(folder, 'socket'), image, ...all));
+  return server.uri;
+};
+
+/** fio's options, without their dashes. */
+type FioOptions = Readonly<Record<string, string | number>>;
+
+/**
+ * Runs jobs at the same time, each of which writes, reads back after some blocks, and compares; answers how many bytes each
+ * has read. Fails when one has read what it did not write.
+ */
+async function verify(uri: string, shared: FioOptions, ...jobs: FioOptions[]): Promise<readonly number[]> {
+  const always: FioOptions = {
+    ioengine: 'nbd',
+    uri,
+    verify: 'crc32c',
+    verify_fatal: 1,
+    verify_state_save: 0,
+    verify_backlog: 64,
+    randseed: 4711,
+    ...shared,
+  };
+  const args = jobs.flatMap((job, index) => [`--name=job${index}`, ...flags({ ...always, ...job })]);
+  const report = await succeed('fio', '--output-format=json', ...args);
+  const results: FioResult[] = JSON.parse(report.slice(report.indexOf('{'))).jobs;
+  for (const { error, write } of results) {
+    expect(error).toBe(0);
+    expect(write.io_bytes).toBeGreaterThan(0);
+  }
+  return results.map(({ read }) => read.io_bytes);
+}
+
+interface FioResult {
+  readonly error: number;
+  readonly read: { readonly io_bytes: number };
+  readonly write: { readonly io_bytes: number };
+}
+
+function flags(options: FioOptions): string[] {
+  return Object.entries(options).map(([name, value]) => `--${name}=${value}`);
+}
+
+/** So many connections, each to a part of the image for itself. */
+function connections(count: number): FioOptions {
+  const sizeBytes = WRITTEN_BYTES / count;
+  return { numjobs: count, size: sizeBytes, offset_increment: SIZE_BYTES / count };
+}
+
+/** Has the kernel forget what it holds of the image, again and again, until `task` is done; answers how often. */
+async function whileDropped<T>(task: Promise<T>): Promise<{ readonly result: T; readonly drops: number }> {
+  let running = true;
+  const settle = () => {
+    running = false;
+  };
+  task.then(settle, settle);
+  let drops = 0;
+  while (running) {
+    await succeed('dd', `of=${image}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none');
+    drops += 1;
+    await sleep(20);
+  }
+  return { result: await task, drops };
+}
+
+const MIXED = { bsrange: '512-256k', bs_unaligned: 1 };
+
+describe('what fio writes is what it reads', () => {
+  test('one connection, one request at a time, over unix and TCP', async () => {
+    for (const transport of ['unix', 'tcp'] as const) {
+      const uri = await serve(transport);
+      await verify(uri, { rw: 'randwrite', bs: '4k', iodepth: 1, ...connections(1), size: 4 * MIB }, {});
+      await server?.stop();
+    }
+  });
+
+  test.each([2, 4, 8])('%i connections, 16 requests at a time each', async (count) => {
+    const uri = await serve('unix');
+    await verify(uri, { rw: 'randrw', bs: '4k', iodepth: 16, ...connections(count) }, {});
+  });
+
+  test.each(['unix', 'tcp'] as const)('blocks of 256 KiB and 1 MiB over %s', async (transport) => {
+    const uri = await serve(transport);
+    await verify(
+      uri,
+      { rw: 'randwrite', bs: '256k', iodepth: 8, ...connections(2) },
+      {},
+      { bs: '1m', offset: 16 * MIB },
+    );
+  });
+
+  test.each(['unix', 'tcp'] as const)('blocks of every size at every place over %s', async (transport) => {
+    const uri = await serve(transport);
+    await verify(uri, { rw: 'randwrite', ...MIXED, iodepth: 16, ...connections(4) }, {});
+  });
+
+  test.each([
+    { bs: '4k', iodepth: 32 },
+    { bs: '64k', iodepth: 16 },
+    { bs: '256k', iodepth: 8 },
+  ])('past the page cache (--cache=none): $bs, $iodepth at a time', async (shape) => {
+    const uri = await serve('unix', '--cache=none');
+    await verify(uri, { rw: 'randrw', ...shape, ...connections(2) }, {});
+  });
+
+  test('past the page cache, parts of blocks by several connections', async () => {
+    const uri = await serve('unix', '--cache=none');
+    await verify(uri, { rw: 'randwrite', bsrange: '512-32k', bs_unaligned: 1, iodepth: 8, ...connections(8) }, {});
+  });
+
+  test.each([
+    { bs: '4k', iodepth: 32 },
+    { bs: '64k', iodepth: 16 },
+    { bs: '256k', iodepth: 8 },
+    { ...MIXED, iodepth: 16 },
+  ])('from a disk: the page cache is dropped all the time (%j)', async (shape) => {
+    const uri = await serve('unix');
+    const { drops } = await whileDropped(verify(uri, { rw: 'randrw', ...shape, ...connections(4) }, {}));
+    expect(drops).toBeGreaterThan(1);
+  });
+});
+
+describe('what fio writes is what it reads while the way it is served changes', () => {
+  /** A client that comes later, and is gone before the first one. */
+  const later = (index: number, options: FioOptions): FioOptions => ({
+    offset: (8 * index + 8) * (SIZE_BYTES / 64),
+    size: SIZE_BYTES / 8,
+    startdelay: index % 2 === 0 ? '1000ms' : '1800ms',
+    runtime: 2,
+    ...options,
+  });
+
+  test.each([[[]], [['--cache=none']]])('alone, among seven others, cold, and alone again (%j)', async (options) => {
+    const uri = await serve('unix', ...options);
+    const others = [
+      { bs: '4k', iodepth: 16 },
+      { bs: '4k', iodepth: 1 },
+      { bs: '64k', iodepth: 16 },
+      { bs: '256k', iodepth: 8 },
+      { ...MIXED, iodepth: 16 },
+      { bs: '1m', iodepth: 4 },
+      { bs: '512', iodepth: 64 },
+    ];
+    const alone = { bs: '4k', iodepth: 1, offset: 0, size: SIZE_BYTES / 8, runtime: 5 };
+    const jobs = others.map((shape, index) => later(index, shape));
+    const fio = verify(uri, { rw: 'randwrite', time_based: 1, verify_backlog: 8 }, alone, ...jobs);
+    await sleep(2_000);
+    await whileDropped(Promise.race([fio, sleep(1_500)]));
+    for (const readBytes of await fio) expect(readBytes).toBeGreaterThan(0);
+  });
+});
