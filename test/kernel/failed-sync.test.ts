@@ -1,0 +1,95 @@
+import { afterEach, expect, test } from 'vitest';
+import { assertQuietKernel, ok, run, until } from './guest.js';
+import { expectNothingLeft, isSocket, startServer, tsnbd } from './programs.js';
+import { attached, dropStorage, loopDevice, mappedDevice, swapTable } from './storage.js';
+
+afterEach(async () => {
+  await dropStorage();
+  await expectNothingLeft();
+  await assertQuietKernel();
+});
+
+const DEVICES = ['/dev/nbd0', '/dev/nbd1'];
+
+/** A disk that can be made to fail, and two devices of two connections to one server of it. */
+async function twoDevices(cache: string) {
+  const below = await loopDevice('32M');
+  const disk = await mappedDevice('failing', below, `linear ${below} 0`);
+  const socket = `${disk.replace('/dev/mapper', '/run')}.socket`;
+  const server = await startServer(`${tsnbd} -k ${socket} -e 2 -f raw --cache=${cache} ${disk}`, isSocket(socket));
+  for (const device of DEVICES) await ok(`nbd-client -L -unix ${socket} ${device}`);
+  await until('test -e /sys/block/nbd0/pid && test -e /sys/block/nbd1/pid');
+  return {
+    disk,
+    server,
+    fail: () => swapTable('failing', below, 'error'),
+    heal: () => swapTable('failing', below, `linear ${below} 0`),
+    detach: () => ok(DEVICES.map((device) => `nbd-client -L -d ${device}`).join(' && ')),
+  };
+}
+
+const write = (device: string, how: string) =>
+  `dd if=/dev/urandom of=${device} bs=64k count=16 oflag=direct${how} status=none`;
+
+/** The disk is well again, but what it lost may be anybody's: by neither device is a flush or a write acknowledged. */
+async function expectNothingDurable(): Promise<void> {
+  const wanted = DEVICES.flatMap((device) => {
+    return [`sync ${device}`, write(device, ''), write(device, ',dsync'), `sync -d ${device}`];
+  });
+  const script = wanted.map((command) => `${command} && echo '${command} said that all is well' || true`);
+  expect(await ok(script.join('\n'))).toBe('');
+  await ok(
+    DEVICES.map((device) => `dd if=${device} of=/dev/null bs=64k count=16 iflag=direct status=none`).join(' && '),
+  );
+}
+
+test('one failed fsync, and nothing is durable again by any connection, until the image is opened again', async () => {
+  const { disk, server, fail, heal, detach } = await twoDevices('writeback');
+  for (const device of DEVICES) await ok(`${write(device, '')} && sync ${device}`);
+  await fail();
+  // It goes into the server's page cache, where the kernel takes it for good.
+  await ok(write('/dev/nbd0', ''));
+  expect((await run('sync /dev/nbd1')).stderr).toMatch(/Input\/output error/);
+  await heal();
+  await expectNothingDurable();
+  await detach();
+  expect((await server.result).stderr).toMatch(/could not be flushed: .*I\/O error/i);
+
+  const again = await attached(disk);
+  await ok(`${write('/dev/nbd0', '')} && sync /dev/nbd0 && ${write('/dev/nbd0', ',dsync')}`);
+  expect((await again.stop()).status).toBe(0);
+});
+
+test.each(['writeback', 'none'])('a durable write (FUA) that fails is as bad, with --cache=%s', async (cache) => {
+  const { server, fail, heal, detach } = await twoDevices(cache);
+  await ok(write('/dev/nbd0', ',dsync'));
+  await fail();
+  expect((await run(write('/dev/nbd0', ',dsync'))).stderr).toMatch(/Input\/output error/);
+  await heal();
+  await expectNothingDurable();
+  await detach();
+  await server.result;
+});
+
+test('a disk with a bad block: what cannot be read is an error, never other bytes, and all else is right', async () => {
+  const below = await loopDevice('16M');
+  await ok(`dd if=/dev/urandom of=${below} bs=1M status=none; cp ${below} /tmp/expected; true`);
+  const disk = await mappedDevice('dusty', below, `dust ${below} 0 4096`);
+  await ok('dmsetup message dusty 0 addbadblock 1000 && dmsetup message dusty 0 enable');
+  const attachment = await attached(disk);
+  const read = (blocks: number, block: number) =>
+    `dd if=/dev/nbd0 bs=${blocks * 4}k count=1 skip=${block / blocks} iflag=direct`;
+  const same = (blocks: number, block: number) =>
+    ok(`${read(blocks, block)} status=none | cmp -n ${blocks * 4096} -i 0:${block * 4096} - /tmp/expected`);
+  for (const blocks of [1, 8, 40]) {
+    expect((await run(`${read(blocks, 1000)} of=/dev/null status=none`)).stderr).toMatch(/Input\/output error/);
+  }
+  await same(40, 960);
+  await same(1, 999);
+  await same(1, 1001);
+  // A write gives the disk a good block for the bad one.
+  await ok('dd if=/tmp/expected of=/dev/nbd0 bs=4k count=1 skip=1000 seek=1000 oflag=direct,dsync conv=notrunc');
+  await same(40, 1000);
+  expect((await attachment.stop()).status).toBe(0);
+  await ok(`cmp ${below} /tmp/expected && rm /tmp/expected`);
+});
