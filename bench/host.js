@@ -35,7 +35,7 @@ export async function measureOnHost(owned, peers, cases, options) {
   if (cases.some(({ kind, access }) => kind === 'nbdcopy' && access === 'write')) makeImage(source, sizeBytes);
   for (const path of [image, source]) if (existsSync(path)) settle(path);
   return inTurns(cases, peers, options.rounds, (one, peer) =>
-    measure(owned, peer, one, { image, source, sizeBytes, seconds }),
+    named(`${peer.name}, ${one.name}`, measure(owned, peer, one, { image, source, sizeBytes, seconds })),
   );
 }
 
@@ -63,6 +63,20 @@ export async function usablePeers(owned, { us, versus, peers }) {
   return found;
 }
 
+/**
+ * Whoever fails, it is said what was being done.
+ * @template T
+ * @param {string} what
+ * @param {Promise<T>} done
+ */
+async function named(what, done) {
+  try {
+    return await done;
+  } catch (error) {
+    throw new Error(`${what}: ${error instanceof Error ? error.message : error}`, { cause: error });
+  }
+}
+
 /** @param {string} folder a checkout */
 function programOf(folder) {
   const program = join(folder, 'dist/tsnbd.js');
@@ -80,7 +94,8 @@ async function checkAll(owned, peers, cases, sizeBytes) {
   const names = peers.map(({ name }) => name).join(', ');
   for (const transport of /** @type {const} */ (['unix', 'tcp'])) {
     if (!cases.some((one) => one.transport === transport)) continue;
-    for (const peer of peers) await checkBytes(owned, peer, transport, sizeBytes);
+    for (const peer of peers)
+      await named(`${peer.name} over ${transport}`, checkBytes(owned, peer, transport, sizeBytes));
     console.log(`sha256 of what was read and written over ${transport} is right: ${names}`);
   }
 }

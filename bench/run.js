@@ -29,9 +29,12 @@ async function main(words) {
     await bench(options);
     return 0;
   } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(`bench: ${error.message}\n\n${usage}`);
-    return 2;
+    if (error instanceof UsageError) {
+      console.error(`bench: ${error.message}\n\n${usage}`);
+      return 2;
+    }
+    console.error('bench: failed:', error);
+    return 1;
   }
 }
 

@@ -58,7 +58,10 @@ export async function startServer(owned, peer, transport, image) {
     ]);
   } catch (error) {
     owned.ended(child);
-    throw new ServerError(`${peer.name} does not serve: ${said}`, { cause: error });
+    throw new ServerError(
+      `${peer.name} does not serve (status ${child.exitCode ?? child.signalCode ?? 'none yet'}): ${said}`,
+      { cause: error },
+    );
   }
   const pid = daemonFile === undefined ? child.pid : Number(readFileSync(daemonFile, 'utf8'));
   if (pid === undefined || !(pid > 0)) throw new ServerError(`${peer.name} has no process`);
