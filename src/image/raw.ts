@@ -128,6 +128,8 @@ export class RawImage implements Image {
   }
 
   status(offsetBytes: number, length: number, extent: Extent): number {
+    // Whoever asks may not read any more what it has announced: a later read is to see what others write until then.
+    this.#forgetExpected(offsetBytes, length);
     return allocationStatus(this.#calls, this.#fd, this.#fileBytes, offsetBytes, length, extent);
   }
 
