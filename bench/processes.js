@@ -24,10 +24,18 @@ export function cpuSeconds(pid) {
  * @param {number} pid
  */
 export function pssBytes(pid) {
-  return family(pid).reduce((sum, member) => {
-    const rollup = readFileSync(`/proc/${member.pid}/smaps_rollup`, 'utf8');
-    return sum + Number(/^Pss:\s+(\d+) kB$/m.exec(rollup)?.[1]) * 1024;
-  }, 0);
+  return family(pid).reduce((sum, member) => sum + ownPssBytes(member.pid), 0);
+}
+
+/** @param {number} pid */
+function ownPssBytes(pid) {
+  try {
+    const kib = /^Pss:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1];
+    return Number(kib ?? 0) * 1024;
+  } catch {
+    // It has just ended.
+    return 0;
+  }
 }
 
 /**
