@@ -1,4 +1,4 @@
-import { addressOf, alignedMemory, forget, PAGE_ALIGNMENT_BYTES } from '../kernel/memory.js';
+import { addressOf, forget, freeMemory, keptMemory } from '../kernel/memory.js';
 import { ReadRing } from '../kernel/read-ring.js';
 
 /** A longer read is not taken. */
@@ -24,8 +24,8 @@ export interface ExpectedFile {
 export class ExpectedReads {
   readonly #file: ExpectedFile;
   readonly #ring: ReadRing;
-  readonly #memory = alignedMemory(READS_MAX * SLOT_BYTES, PAGE_ALIGNMENT_BYTES);
-  readonly #address = addressOf(this.#memory);
+  readonly #memory: Buffer;
+  readonly #address: number;
   // A circle of reads, from #first on; its entries are the slots of #memory.
   readonly #offsets = new Float64Array(READS_MAX);
   readonly #lengths = new Int32Array(READS_MAX);
@@ -33,21 +33,26 @@ export class ExpectedReads {
   readonly #results = new Int32Array(READS_MAX);
   #first = 0;
   #count = 0;
-  /** What the kernel had, when it would take no more: nothing is announced ever again. */
+  /** The ring would not go on. What is on its way may still be written, so the memory is kept, and nothing is announced. */
   #broken = false;
   readonly #onDone = (slot: number, result: number) => {
     this.#results[slot] = result;
   };
 
-  private constructor(file: ExpectedFile, ring: ReadRing) {
+  private constructor(file: ExpectedFile, ring: ReadRing, memory: Buffer) {
     this.#file = file;
     this.#ring = ring;
+    this.#memory = memory;
+    this.#address = addressOf(memory);
   }
 
   /** Absent where the kernel does not do several reads at a time for one thread. */
   static on(file: ExpectedFile): ExpectedReads | undefined {
     const ring = ReadRing.open(READS_MAX);
-    return ring === undefined ? undefined : new ExpectedReads(file, ring);
+    if (ring === undefined) return undefined;
+    const memory = keptMemory(READS_MAX * SLOT_BYTES);
+    if (memory === undefined) ring.close();
+    return memory === undefined ? undefined : new ExpectedReads(file, ring, memory);
   }
 
   /** Announces a read; false where it is too long, or no room is left for now. */
@@ -119,7 +124,9 @@ export class ExpectedReads {
 
   close(): void {
     this.forgetAll();
-    if (!this.#broken) this.#ring.close();
+    if (this.#broken) return;
+    this.#ring.close();
+    freeMemory(this.#memory);
   }
 
   #isFirstDone(): boolean {

@@ -61,6 +61,8 @@ export const STRUCT_IO_URING_CQE = { sizeof: 16, user_data: 0, res: 8 } as const
 export const PROT_READ = 1;
 export const PROT_WRITE = 2;
 export const MAP_SHARED = 1;
+export const MAP_PRIVATE = 2;
+export const MAP_ANONYMOUS = 0x20;
 export const MAP_POPULATE = 0x8000;
 export const MADV_DONTNEED = 4;
 

@@ -2,7 +2,16 @@ import { getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worke
 import { createExternalBuffer, DataType, load, open } from 'ffi-rs';
 import { invariant } from '../base/invariant.js';
 import { KernelError } from './errors.js';
-import { MAP_POPULATE, MAP_SHARED, NR_IO_URING_ENTER, NR_IO_URING_SETUP, PROT_READ, PROT_WRITE } from './libc-abi.js';
+import {
+  MAP_ANONYMOUS,
+  MAP_POPULATE,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  NR_IO_URING_ENTER,
+  NR_IO_URING_SETUP,
+  PROT_READ,
+  PROT_WRITE,
+} from './libc-abi.js';
 
 const library = 'c';
 /** What mmap(2) answers instead of an address. */
@@ -137,8 +146,17 @@ function resolve(symbol: string): void {
   }
 }
 
-/** mmap(2) of a file's memory, to be shared with the kernel: bytes that are not Node's. Answers them or −errno. */
+/** mmap(2) of a ring's memory, shared with the kernel: bytes that are not Node's. Answers them or −errno. */
 export function mapShared(fd: number, lengthBytes: number, offsetBytes: number): Uint8Array | number {
+  return map(lengthBytes, MAP_SHARED | MAP_POPULATE, fd, offsetBytes);
+}
+
+/** mmap(2) of new memory of zeroes, which stays until munmap, whatever becomes of the thread. Answers it or −errno. */
+export function mapMemory(lengthBytes: number): Uint8Array | number {
+  return map(lengthBytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+function map(lengthBytes: number, flags: number, fd: number, offsetBytes: number): Uint8Array | number {
   loadLibc();
   const { symbol, types } = functions.mmap;
   const { value, errnoCode } = load<DataType.External, true, false>({
@@ -146,7 +164,7 @@ export function mapShared(fd: number, lengthBytes: number, offsetBytes: number):
     funcName: symbol,
     retType: DataType.External,
     paramsType: [...types],
-    paramsValue: [0, lengthBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, offsetBytes],
+    paramsValue: [0, lengthBytes, PROT_READ | PROT_WRITE, flags, fd, offsetBytes],
     errno: true,
   });
   const memory = createExternalBuffer(value, lengthBytes);

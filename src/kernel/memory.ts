@@ -1,5 +1,5 @@
 import { invariant } from '../base/invariant.js';
-import { libc } from './libc.js';
+import { libc, mapMemory } from './libc.js';
 import { MADV_DONTNEED } from './libc-abi.js';
 
 /** What `forget` works in: the largest page size that machines of ours have. */
@@ -26,4 +26,18 @@ export function forget(memory: Uint8Array): void {
 /** Where in memory `bytes` begin; they stay there. */
 export function addressOf(bytes: Uint8Array): number {
   return libc.addressOf(bytes);
+}
+
+/**
+ * Memory that the kernel may write to at any time: it stays until `freeMemory`, whatever becomes of the thread. Absent where
+ * there is none.
+ */
+export function keptMemory(lengthBytes: number): Buffer | undefined {
+  const memory = mapMemory(lengthBytes);
+  return typeof memory === 'number' ? undefined : Buffer.from(memory.buffer, memory.byteOffset, memory.length);
+}
+
+/** Nobody may hold a view of it that is still used. */
+export function freeMemory(memory: Uint8Array): void {
+  libc.munmap(memory);
 }

@@ -1,4 +1,3 @@
-import { systemError } from './errors.js';
 import { libc } from './libc.js';
 import { F_SETPIPE_SZ, O_CLOEXEC } from './libc-abi.js';
 
@@ -8,11 +7,10 @@ export interface Pipe {
   readonly writeFd: number;
 }
 
-/** @throws KernelError 'system' */
-export function makePipe(): Pipe {
+/** Absent where the process has no fds left. */
+export function makePipe(): Pipe | undefined {
   const fds = new Uint8Array(8);
-  const result = libc.pipe2(fds, O_CLOEXEC);
-  if (result < 0) throw systemError('make a pipe', -result);
+  if (libc.pipe2(fds, O_CLOEXEC) < 0) return undefined;
   const view = new DataView(fds.buffer);
   return { readFd: view.getInt32(0, true), writeFd: view.getInt32(4, true) };
 }

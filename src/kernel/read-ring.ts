@@ -14,6 +14,8 @@ import {
 } from './libc-abi.js';
 
 const { EAGAIN, EBUSY, EINTR } = constants.errno;
+/** A signal, or a kernel short of memory, may interrupt; one that never lets us through is an error. */
+const TRIES_MAX = 1_000;
 /** Of an Int32 in the rings. */
 const FIELD_BYTES = 4;
 
@@ -86,9 +88,9 @@ export class ReadRing {
 
   /** Hands over what was added, and waits until `waitFor` reads are done. Answers 0 or −errno. */
   submit(waitFor: number): number {
-    for (;;) {
+    for (let tries = 0; ; tries += 1) {
       const taken = libc.ioUringEnter(this.#fd, this.#added, waitFor, waitFor > 0 ? IORING_ENTER_GETEVENTS : 0);
-      if (taken === -EINTR || taken === -EAGAIN || taken === -EBUSY) continue;
+      if ((taken === -EINTR || taken === -EAGAIN || taken === -EBUSY) && tries < TRIES_MAX) continue;
       if (taken < 0) return taken;
       this.#added -= taken;
       if (this.#added === 0 || taken === 0) return 0;

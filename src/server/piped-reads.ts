@@ -63,6 +63,7 @@ export class PipedReads {
 
 function openPipe(): Pipe | undefined {
   const pipe = makePipe();
+  if (pipe === undefined) return undefined;
   // It holds so many pages: of a read that begins within one, they are fewer bytes. Nobody would make room.
   setNonBlocking(pipe.writeFd);
   if (growPipe(pipe, PIPE_BYTES) >= PIPE_BYTES) return pipe;

@@ -247,7 +247,6 @@ it('a read that was announced, and then answered by what its status told, is not
   const target = new Uint8Array(65_536);
   expect(image.read(0, 65_536, target, 0)).toBe(0);
   expect([...target.subarray(0, 512)]).toEqual([...sector]);
-  image.close();
 });
 
 it('closing one worker leaves the file open for the others', () => {
