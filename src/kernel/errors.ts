@@ -17,3 +17,9 @@ export class KernelError extends Error {
 export function systemError(doing: string, errno: number): KernelError {
   return new KernelError('system', `cannot ${doing}: ${errnoText(errno)}`);
 }
+
+/** What a call answered, unless that is −errno. @throws KernelError 'system' */
+export function expect(doing: string, result: number): number {
+  if (result < 0) throw systemError(doing, -result);
+  return result;
+}

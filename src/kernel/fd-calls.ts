@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { invariant } from '../base/invariant.js';
-import { KernelError, systemError } from './errors.js';
+import { expect, KernelError } from './errors.js';
 import { libc } from './libc.js';
 import {
   AF_UNIX,
@@ -142,9 +142,4 @@ function statusFlags(fd: number): number {
 function endSocket(fd: number, how: number): void {
   const result = libc.shutdown(fd, how);
   if (result !== -ENOTCONN) expect('shut a socket down', result);
-}
-
-function expect(doing: string, result: number): number {
-  if (result < 0) throw systemError(doing, -result);
-  return result;
 }

@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { systemError } from './errors.js';
+import { expect } from './errors.js';
 import { libc } from './libc.js';
 import {
   AF_UNIX,
@@ -66,9 +66,4 @@ function wait(socketFd: number, events: number, limitMs: number): number {
     const result = libc.poll(pollfd, limitMs);
     if (result !== -EINTR) return result;
   }
-}
-
-function expect(doing: string, result: number): number {
-  if (result < 0) throw systemError(doing, -result);
-  return result;
 }
