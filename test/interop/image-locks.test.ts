@@ -32,12 +32,13 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
-/** qemu-nbd has the image open, locked, when its socket is there. */
+/** qemu-nbd listens before it opens the image: it has it, locked, once a client is served. */
 async function qemuServes(...options: string[]): Promise<number> {
   const socket = join(folder, 'socket');
   theirs = spawn('qemu-nbd', ['-t', '-k', socket, ...options, image], { stdio: ['ignore', 'ignore', 'inherit'] });
   for (let i = 0; i < 200 && !existsSync(socket); i += 1) await sleep(50);
   expect(existsSync(socket)).toBe(true);
+  await run('nbdinfo', ['--size', `nbd+unix:///?socket=${socket}`]);
   return theirs.pid ?? 0;
 }
 
