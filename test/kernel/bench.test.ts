@@ -67,9 +67,9 @@ describe('the guest', () => {
   });
 
   test('ends a command at its time limit, SIGTERM ignored or not', async () => {
-    const polite = await run('echo begun; exec sleep 100', { limitMs: 300 });
-    expect(polite).toEqual({ status: 124, stdout: 'begun\n', stderr: 'bench: time limit of 0.3 s reached\n' });
-    expect((await run('trap "" TERM; sleep 100', { limitMs: 300 })).status).toBe(124);
+    const polite = await run('echo begun; exec sleep 100', { limitMs: 3_000 });
+    expect(polite).toEqual({ status: 124, stdout: 'begun\n', stderr: 'bench: time limit of 3 s reached\n' });
+    expect((await run('trap "" TERM; sleep 100', { limitMs: 3_000 })).status).toBe(124);
     expect((await run('pgrep sleep')).status).toBe(1);
   });
 
