@@ -74,7 +74,7 @@ describe('the guest', () => {
   });
 
   test('leaves no zombies of orphans', async () => {
-    await ok('(setsid sleep 0.1 &) ; sleep 0.5; ! grep -l "^State:.*zombie" /proc/[0-9]*/status');
+    await ok('(setsid sleep 0.1 &) ; sleep 3; ! grep -l "^State:.*zombie" /proc/[0-9]*/status');
   });
 
   test('kills at a chosen system call under strace', async () => {
@@ -125,10 +125,10 @@ describe('scripts/kernel-bench', () => {
 
   test('says 124 after its time limit and 125 for a guest that dies', async () => {
     const [late, dead] = await Promise.all([
-      kernelBench(['-t', '0.5', 'echo begun; sleep 100']),
+      kernelBench(['-t', '5', 'echo begun; sleep 100']),
       kernelBench(['-n', 'none', 'test ! -e /sys/module/nbd || exit 1; echo c >/proc/sysrq-trigger; sleep 100']),
     ]);
-    expect(late).toEqual({ status: 124, stdout: 'begun\n', stderr: 'bench: time limit of 0.5 s reached\n' });
+    expect(late).toEqual({ status: 124, stdout: 'begun\n', stderr: 'bench: time limit of 5 s reached\n' });
     expect(dead.status).toBe(125);
     expect(dead.stderr).toContain('sysrq triggered crash');
   });
