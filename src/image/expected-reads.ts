@@ -1,3 +1,4 @@
+import { invariant } from '../base/invariant.js';
 import { addressOf, forget, freeMemory, keptMemory } from '../kernel/memory.js';
 import { ReadRing } from '../kernel/read-ring.js';
 
@@ -57,10 +58,11 @@ export class ExpectedReads {
 
   /** Announces a read; false where it is too long, or no room is left for now. */
   expect(offsetBytes: number, length: number): boolean {
+    if (this.#broken || this.#count === READS_MAX || length > EXPECTED_BYTES_MAX) return false;
     const { fd, blockBytes } = this.#file;
     const start = offsetBytes - (offsetBytes % blockBytes);
     const wholeBytes = Math.ceil((offsetBytes + length - start) / blockBytes) * blockBytes;
-    if (this.#broken || this.#count === READS_MAX || wholeBytes > SLOT_BYTES) return false;
+    invariant(wholeBytes <= SLOT_BYTES, 'a slot holds the longest read with a block more at either end');
     const slot = (this.#first + this.#count) % READS_MAX;
     this.#offsets[slot] = offsetBytes;
     this.#lengths[slot] = length;
