@@ -22,7 +22,7 @@ ended() { ! kill -0 "$tracer" 2>/dev/null; }
 is_attached() { grep -qE 'connected to|sz=[0-9]+ bytes' "$folder/out" && test -e /run/tsnbd/nbd0.json; }
 settled() { ended || is_attached; }
 leftovers() {
-  within 100 is_free || echo busy
+  within 600 is_free || echo busy
   ls -A /run/tsnbd 2>/dev/null | grep -vxE 'nbd0\.(json|json\.new|sock)'
   pgrep -x node | sed 's/^/process /'
 }
@@ -32,12 +32,12 @@ attempt() {
   : >"$folder/out"
   strace -f -qq "$@" >"$folder/out" 2>&1 </dev/null &
   tracer=$!
-  within 600 settled || outcome=hangs
+  within 3000 settled || outcome=hangs
   if is_attached; then
     outcome=attached
     # A kill may also come at one of the calls that detaching makes.
     sh -c "$detach" >"$folder/detach" 2>&1 || outcome=killed
-    within 200 ended || outcome="does not end: $(cat "$folder/detach")"
+    within 1200 ended || outcome="does not end: $(cat "$folder/detach")"
   elif ended; then
     outcome=killed
   fi
