@@ -23,6 +23,8 @@ export default defineConfig({
           include: ['test/interop/**/*.test.ts'],
           // Programs of others, started one after the other: they end in seconds, on a busy machine in minutes.
           testTimeout: 300_000,
+          // Peers, like guests, can be late on a busy machine. The run tells of it.
+          retry: 1,
           hookTimeout: 120_000,
         },
       },
