@@ -1,7 +1,8 @@
-import type { Extent, Image } from '../image/image.js';
-import { NBD_CMD_FLAG_DF } from '../protocol/constants.js';
+import type { Image } from '../image/image.js';
+import { NBD_CMD_FLAG_DF, NBD_STATE_ZERO } from '../protocol/constants.js';
 import { type ReplyStyle, replyError } from '../protocol/reply.js';
 import type { Request } from '../protocol/request.js';
+import { Extents } from './extents.js';
 import { PIPED_BYTES_MIN, PipedReads } from './piped-reads.js';
 import type { Replies } from './replies.js';
 
@@ -16,14 +17,13 @@ export class Reads {
   readonly #replies: Replies;
   readonly #inPieces: boolean;
   readonly #piped: PipedReads;
-  readonly #extent: Extent = { lengthBytes: 0, hole: false, zero: false };
   /** The pieces of a READ: zeroes, or data that are to be read. */
-  readonly #pieceBytes = new Float64Array(PIECES_MAX);
-  readonly #pieceIsHole = new Uint8Array(PIECES_MAX);
+  readonly #pieces: Extents;
 
   constructor(socketFd: number, image: Image, replies: Replies, style: ReplyStyle) {
     this.#image = image;
     this.#replies = replies;
+    this.#pieces = new Extents(image, PIECES_MAX, NBD_STATE_ZERO);
     this.#inPieces = style !== 'simple';
     this.#piped = new PipedReads(socketFd, image, replies);
   }
@@ -63,37 +63,21 @@ export class Reads {
     else this.#replies.reply(request, replyError(errno, request));
   }
 
-  /** False where there is no hole to be spared, or too many: nothing has happened then. */
+  /** False where there is no hole to be spared, too many, or none can be told: nothing has happened then. */
   #answerInPieces(request: Readonly<Request>): boolean {
-    const pieces = this.#findPieces(request.offsetBytes, request.lengthBytes);
-    if (pieces === 0 || (pieces === 1 && this.#pieceIsHole[0] === 0)) return false;
+    const { lengths, states } = this.#pieces;
+    const count = this.#pieces.find(request.offsetBytes, request.lengthBytes);
+    if (count < 0 || this.#pieces.coveredBytes < request.lengthBytes) return false;
+    if (count === 1 && states[0] !== NBD_STATE_ZERO) return false;
     let offsetBytes = request.offsetBytes;
-    for (let piece = 0; piece < pieces; piece += 1) {
-      const lengthBytes = this.#pieceBytes[piece] ?? 0;
-      const last = piece === pieces - 1;
-      if (this.#pieceIsHole[piece] === 1) this.#replies.hole(request, offsetBytes, lengthBytes, last);
+    for (let piece = 0; piece < count; piece += 1) {
+      const lengthBytes = lengths[piece] ?? 0;
+      const last = piece === count - 1;
+      if (states[piece] === NBD_STATE_ZERO) this.#replies.hole(request, offsetBytes, lengthBytes, last);
       else if (!this.#answerPiece(request, offsetBytes, lengthBytes, last)) return true;
       offsetBytes += lengthBytes;
     }
     return true;
-  }
-
-  /** Answers how many pieces there are, 0 where that cannot be told or would be too many. */
-  #findPieces(fromBytes: number, lengthBytes: number): number {
-    let pieces = 0;
-    for (let done = 0; done < lengthBytes; done += this.#extent.lengthBytes) {
-      if (this.#image.status(fromBytes + done, lengthBytes - done, this.#extent) !== 0) return 0;
-      const isHole = this.#extent.zero ? 1 : 0;
-      if (pieces > 0 && this.#pieceIsHole[pieces - 1] === isHole) {
-        this.#pieceBytes[pieces - 1] = (this.#pieceBytes[pieces - 1] ?? 0) + this.#extent.lengthBytes;
-        continue;
-      }
-      if (pieces === PIECES_MAX) return 0;
-      this.#pieceBytes[pieces] = this.#extent.lengthBytes;
-      this.#pieceIsHole[pieces] = isHole;
-      pieces += 1;
-    }
-    return pieces;
   }
 
   /** False after an error, which is the last chunk then. */
