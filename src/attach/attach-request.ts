@@ -15,18 +15,20 @@ export interface RemoteAttachRequest {
   readonly requestTimeoutSeconds: number;
 }
 
-/** An image becomes a device, served by a process of our own over a socketpair. */
-export interface ImageAttachRequest {
-  readonly kind: 'image';
-  /** Absolute. */
-  readonly imagePath: string;
-  /** Absent: found by the image's first bytes. */
-  readonly format: 'raw' | undefined;
+/** How the user wants an image opened; what is absent is as openImage has it. */
+export interface ImageSettings {
+  readonly format: OpenOptions['format'];
   readonly readOnly: boolean;
-  /** Absent, these three: what openImage does by itself. */
   readonly cache: OpenOptions['cache'];
   readonly discard: OpenOptions['discard'];
   readonly detectZeroes: OpenOptions['detectZeroes'];
+}
+
+/** An image becomes a device, served by a process of our own over a socketpair. */
+export interface ImageAttachRequest extends ImageSettings {
+  readonly kind: 'image';
+  /** Absolute. */
+  readonly imagePath: string;
   readonly device: string;
 }
 

@@ -1,16 +1,7 @@
-import type { OpenOptions } from '../image/open-image.js';
+import type { ImageSettings } from '../attach/attach-request.js';
 import { UsageError } from './errors.js';
 import type { OptionTable, OptionValues } from './option-table.js';
 import { cacheMode, detectZeroes, discardMode, imageFormat } from './option-values.js';
-
-/** How images are opened, wherever they go; what is absent is as openImage has it. */
-export interface ImageSettings {
-  readonly format: 'raw' | undefined;
-  readonly readOnly: boolean;
-  readonly cache: OpenOptions['cache'];
-  readonly discard: OpenOptions['discard'];
-  readonly detectZeroes: OpenOptions['detectZeroes'];
-}
 
 /** qemu-nbd's options for how an image is opened. */
 export function imageOptions<Mode extends string>(modes: readonly Mode[]) {

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { CACHE_MODES, type CacheMode } from '../image/cache-modes.js';
 import { parseDeviceName } from '../kernel/device-name.js';
 import { KernelError } from '../kernel/errors.js';
 import { STRING_BYTES_MAX } from '../protocol/limits.js';
@@ -57,8 +58,8 @@ export function imageFormat(text: string): 'raw' {
   throw new UsageError(`the image format '${text}' is not supported, only 'raw' is`);
 }
 
-export function cacheMode(text: string) {
-  return oneOf(text, ['writeback', 'none', 'writethrough', 'directsync', 'unsafe'], 'a cache mode');
+export function cacheMode(text: string): CacheMode {
+  return oneOf(text, Object.keys(CACHE_MODES) as CacheMode[], 'a cache mode');
 }
 
 export function discardMode(text: string): 'ignore' | 'unmap' {

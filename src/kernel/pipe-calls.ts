@@ -1,7 +1,7 @@
 import { libc } from './libc.js';
 import { F_SETPIPE_SZ, O_CLOEXEC } from './libc-abi.js';
 
-/** A pipe; both ends are blocking and closed on exec. */
+/** A pipe; both ends are closed on exec, and blocking until told otherwise. */
 export interface Pipe {
   readonly readFd: number;
   readonly writeFd: number;
@@ -25,7 +25,7 @@ const offsetView = new DataView(offset.buffer);
 
 /**
  * Puts a file's pages into a pipe, by reference where the file system can (sendfile(2) into a pipe). Answers the bytes
- * moved, 0 at the end of the file, or −errno. Waits for room in the pipe.
+ * moved, 0 at the end of the file, or −errno; EAGAIN where a pipe that does not wait is full.
  */
 export function fileIntoPipe(fileFd: number, offsetBytes: number, lengthBytes: number, pipeWriteFd: number): number {
   offsetView.setUint32(0, offsetBytes % 2 ** 32, true);

@@ -48,7 +48,7 @@ export function imageFlags({ readOnly, traits }: OpenedImage, multiConn: boolean
 }
 
 /** What was negotiated for a connection. */
-export interface Negotiated {
+export interface NegotiatedRules {
   /** The transmission flags that the client was told. */
   readonly flags: number;
   readonly replyStyle: ReplyStyle;
@@ -57,6 +57,6 @@ export interface Negotiated {
 }
 
 /** What a connection's requests are checked against. */
-export function rulesOf({ sizeBytes, readOnly, blockSizes }: OpenedImage, negotiated: Negotiated): ExportRules {
+export function rulesOf({ sizeBytes, readOnly, blockSizes }: OpenedImage, negotiated: NegotiatedRules): ExportRules {
   return { sizeBytes, readOnly, minimumBlockBytes: blockSizes.minimum, ...negotiated };
 }
