@@ -1,5 +1,6 @@
 // The cases in the bench kernel: a device attached by each program; and how long an attach takes.
 import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
 import { byNbdkit, byQemuNbd, byTsnbd, DeviceBench } from './guest.js';
 import { inTurns } from './rounds.js';
 import { median, spread } from './statistics.js';
@@ -50,7 +51,7 @@ export async function measureDevices(cases, options, checkout) {
       );
     }
     const results = cases.length === 0 ? [] : await measureSpeed(bench, asked, cases, options);
-    if (options.selected) return { results, measured: [] };
+    if (options.selected || performance.now() > options.lateAt.devices) return { results, measured: [] };
     await bench.makeImage(SPARE.image, IMAGE_BYTES);
     const times = await attachTimes(bench, programs, options);
     return { results, measured: [...times, ...(await idleDevice(bench, programs))] };
@@ -66,7 +67,7 @@ export async function measureDevices(cases, options, checkout) {
  * @param {readonly FioCase[]} cases
  * @param {Options} options
  */
-async function measureSpeed(bench, attachers, cases, { rounds, seconds }) {
+async function measureSpeed(bench, attachers, cases, { rounds, seconds, lateAt }) {
   const places = attachers.map((_, index) => ({ device: `/dev/nbd${index}`, image: `/tmp/image${index}.raw` }));
   const placed = attachers.map((attacher, index) => ({ ...attacher, place: places[index] ?? SPARE }));
   await bench.makeImage(SPARE.image, IMAGE_BYTES);
@@ -74,7 +75,7 @@ async function measureSpeed(bench, attachers, cases, { rounds, seconds }) {
     await bench.ok(`cp ${SPARE.image} ${place.image}`);
     await bench.attach(attacher, place);
   }
-  const results = await inTurns(cases, placed, rounds, (one, { place }) =>
+  const results = await inTurns(cases, placed, { rounds, lateAt: lateAt.devices }, (one, { place }) =>
     bench.measure(one, { device: place.device, seconds, sizeBytes: IMAGE_BYTES }),
   );
   for (const { place, ...attacher } of placed) {

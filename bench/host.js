@@ -34,7 +34,7 @@ export async function measureOnHost(owned, peers, cases, options) {
   makeImage(image, sizeBytes);
   if (cases.some(({ kind, access }) => kind === 'nbdcopy' && access === 'write')) makeImage(source, sizeBytes);
   for (const path of [image, source]) if (existsSync(path)) settle(path);
-  return inTurns(cases, peers, options.rounds, (one, peer) =>
+  return inTurns(cases, peers, { rounds: options.rounds, lateAt: options.lateAt.host }, (one, peer) =>
     named(`${peer.name}, ${one.name}`, measure(owned, peer, one, { image, source, sizeBytes, seconds })),
   );
 }

@@ -34,8 +34,13 @@ The table, its data in JSON, and the plot are written to bench/results/.`;
  * @property {string} folder
  * @property {boolean} kernel
  * @property {boolean} checks
+ * @property {{ host: number, boot: number, devices: number }} lateAt milliseconds from the start, after which a quick run
+ *   begins no more cases, does not boot the bench kernel, begins no more cases there
  * @property {boolean} selected some cases were chosen by name: only they are measured, nothing else
  */
+
+/** So that a quick run, with the build before it, ends within 2 minutes on a slow machine too. */
+const QUICK_LATE_AT = { host: 45_000, boot: 65_000, devices: 85_000 };
 
 /** Wrong usage; the message is for the user. */
 export class UsageError extends Error {}
@@ -62,6 +67,7 @@ export function parseOptions(words, checkout) {
     folder: resolve(values.folder ?? '/var/tmp'),
     kernel: values['no-kernel'] !== true,
     checks: values['no-checks'] !== true,
+    lateAt: quick ? QUICK_LATE_AT : { host: Infinity, boot: Infinity, devices: Infinity },
     selected: values.only !== undefined,
   };
 }

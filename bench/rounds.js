@@ -1,4 +1,5 @@
 // The order of measuring, and from it the results of every case.
+import { performance } from 'node:perf_hooks';
 import { resultOf } from './results.js';
 
 /**
@@ -13,11 +14,11 @@ import { resultOf } from './results.js';
  * @template {{ name: string, group: string }} P
  * @param {readonly C[]} cases
  * @param {readonly P[]} peers ours first
- * @param {number} rounds
+ * @param {{ rounds: number, lateAt: number }} limits a case is not begun after `lateAt` (of performance.now()), and is told
  * @param {(one: C, peer: P) => Promise<Sample>} measure
  * @returns {Promise<CaseResult[]>}
  */
-export async function inTurns(cases, peers, rounds, measure) {
+export async function inTurns(cases, peers, { rounds, lateAt }, measure) {
   /** @type {Map<string, Sample[]>} */
   const samples = new Map();
   const of = (/** @type {C} */ one, /** @type {{ name: string }} */ peer) => {
@@ -26,13 +27,17 @@ export async function inTurns(cases, peers, rounds, measure) {
   };
   for (let round = 0; round < rounds; round++)
     for (const [index, one] of cases.entries()) {
+      if (performance.now() > lateAt) break;
       const first = (round + index) % peers.length;
       for (const peer of [...peers.slice(first), ...peers.slice(0, first)])
         of(one, peer).push(await measure(one, peer));
       tell(`round ${round + 1} of ${rounds}, case ${index + 1} of ${cases.length}: ${one.name}`);
     }
   tell('');
-  return cases.map((one) => resultOf(one, peers, (peer) => of(one, peer)));
+  const measured = cases.filter((one) => peers.every((peer) => of(one, peer).length === rounds));
+  const late = cases.filter((one) => !measured.includes(one)).map(({ name }) => name);
+  if (late.length > 0) console.log(`left out, this machine is too slow for so short a run: ${late.join(', ')}`);
+  return measured.map((one) => resultOf(one, peers, (peer) => of(one, peer)));
 }
 
 /** Progress, for who watches: on a terminal one line that changes. @param {string} progress */
