@@ -1,15 +1,16 @@
 #!/usr/bin/env node
-// Builds the project: tsc writes build/ (what the tests import), esbuild bundles it flat into dist/ (what is shipped and
+// Builds the project: tsc writes build/ (what the tests import), which is bundled flat into dist/ (what is shipped and
 // run), one file for each program, process and thread; the manual pages are made from the option tables.
 import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, rmSync } from 'node:fs';
+import { chmodSync, copyFileSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
+import { bundle } from './bundle.js';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const dist = join(root, 'dist');
 
-/** Everything that Node starts by its own file: programs, processes, threads. Basenames are unique because dist is flat. */
+/** Everything that Node starts by its own file: programs, processes, threads. */
 const programs = ['cli/tsnbd', 'cli/tsnbd-client'];
 const others = ['attach/attach-process', 'attach/disconnect-process', 'server/worker', 'kernel/do-it-thread'];
 
@@ -19,22 +20,14 @@ execFileSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '
 });
 execFileSync(process.execPath, [join(root, 'scripts/man.js')], { stdio: 'inherit' });
 
-rmSync(join(root, 'dist'), { recursive: true, force: true });
-const entries = [...programs, ...others].map((name) => join(root, 'build', `${name}.js`));
-await build({
-  entryPoints: entries.filter((path) => existsSync(path)),
-  outdir: join(root, 'dist'),
-  entryNames: '[name]',
-  chunkNames: 'chunk-[hash]',
-  bundle: true,
-  format: 'esm',
-  platform: 'node',
-  target: 'node20.19',
-  splitting: true,
-  packages: 'external',
-  logLevel: 'warning',
-});
-for (const program of programs) {
-  const path = join(root, 'dist', `${program.split('/').pop()}.js`);
-  if (existsSync(path)) chmodSync(path, 0o755);
-}
+rmSync(dist, { recursive: true, force: true });
+const { name, version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+await bundle(
+  [...programs, ...others].map((entry) => join(root, 'build', `${entry}.js`)),
+  dist,
+  // Under this name the version is asked for (cli/version.ts).
+  { name, version, exports: { './package.json': './package.json' } },
+);
+for (const program of programs) chmodSync(join(dist, `${program.split('/').pop()}.js`), 0o755);
+// Its code is in the bundles.
+copyFileSync(join(root, 'node_modules/commander/LICENSE'), join(dist, 'LICENSE-commander'));

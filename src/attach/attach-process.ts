@@ -12,34 +12,38 @@ const END_LIMIT_MS = 10_000;
 
 // The process behind an attached device. It hears what to attach from the command that launched it, tells it how that
 // goes, and stays until the device ends.
-const channel = openReadyChannel();
-const request = (await channel.task) as AttachRequest;
-let attached = false;
+async function answerForDevice(): Promise<void> {
+  const channel = openReadyChannel();
+  const request = (await channel.task) as AttachRequest;
+  let attached = false;
 
-process.on('uncaughtException', (error) => {
-  log('err', `${request.device}: broken: ${error.stack}`);
-  exitNow(1); // process.exit() would wait for threads that wait for us
-});
-
-const onEvent = (event: AttachEvent) => {
-  if (!attached) channel.event(event);
-  else if (event.kind === 'notice') log('warning', `${request.device}: ${event.text}`);
-};
-
-try {
-  const end = await attachAndHold(request, {
-    onEvent,
-    stop: stopOnSignals(channel.abandoned),
-    onAttached: async () => {
-      attached = true;
-      await channel.ready();
-      log('info', `${request.device}: attached`);
-    },
+  process.on('uncaughtException', (error) => {
+    log('err', `${request.device}: broken: ${error.stack}`);
+    exitNow(1); // process.exit() would wait for threads that wait for us
   });
-  if (end === 'detached') log('info', `${request.device}: detached`);
-  else log('err', `${request.device}: the connection was lost; the device is gone`);
-} catch (error) {
-  if (attached) log('err', `${request.device}: ${error instanceof Error ? error.message : error}`);
-  else await channel.failed(error);
+
+  const onEvent = (event: AttachEvent) => {
+    if (!attached) channel.event(event);
+    else if (event.kind === 'notice') log('warning', `${request.device}: ${event.text}`);
+  };
+
+  try {
+    const end = await attachAndHold(request, {
+      onEvent,
+      stop: stopOnSignals(channel.abandoned),
+      onAttached: async () => {
+        attached = true;
+        await channel.ready();
+        log('info', `${request.device}: attached`);
+      },
+    });
+    if (end === 'detached') log('info', `${request.device}: detached`);
+    else log('err', `${request.device}: the connection was lost; the device is gone`);
+  } catch (error) {
+    if (attached) log('err', `${request.device}: ${error instanceof Error ? error.message : error}`);
+    else await channel.failed(error);
+  }
+  endWithin(END_LIMIT_MS);
 }
-endWithin(END_LIMIT_MS);
+
+void answerForDevice();

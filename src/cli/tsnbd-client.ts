@@ -9,7 +9,7 @@ import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options
 const PROGRAM = 'tsnbd-client';
 
 const action = parseTsnbdClient(process.argv.slice(2));
-await run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(action));
+void run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(action));
 
 /** What is printed, and on which stream, is what nbd-client prints there: scripts read it. */
 async function act(action: TsnbdClientAction): Promise<number> {

@@ -8,7 +8,7 @@ import { parseTsnbd, type TsnbdAction } from './tsnbd-options.js';
 const PROGRAM = 'tsnbd';
 
 const action = parseTsnbd(process.argv.slice(2), takePassedFds(process.env, process.pid));
-await run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(action));
+void run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(action));
 
 /** What is printed is what qemu-nbd prints. */
 async function act(action: TsnbdAction): Promise<number> {

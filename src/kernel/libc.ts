@@ -1,5 +1,6 @@
+import { createRequire } from 'node:module';
 import { getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worker_threads';
-import { createExternalBuffer, DataType, load, open } from 'ffi-rs';
+import type { DataType } from 'ffi-rs';
 import { invariant } from '../base/invariant.js';
 import { KernelError } from './errors.js';
 import {
@@ -83,12 +84,15 @@ export const libc = {
 // A type that does not fit the value aborts the process, so types stand here and nowhere else. I64 and U64 take numbers;
 // I64 is also the null pointer's type, and a pointer's as a result. ioctl and fcntl are variadic in C: on x86-64 and
 // arm64 integers go the same way. What names no other result answers an int.
-const { I32, I64, U64, U8Array } = DataType;
+const I32 = 'I32';
+const I64 = 'I64';
+const U64 = 'U64';
+const U8Array = 'U8Array';
 
 interface CFunction {
   readonly symbol: string;
-  readonly types: readonly DataType[];
-  readonly result?: DataType.I64;
+  readonly types: readonly (keyof typeof DataType)[];
+  readonly result?: typeof I64;
 }
 
 const functions = {
@@ -119,6 +123,23 @@ const functions = {
   exit: { symbol: '_exit', types: [I32] },
 } as const satisfies Readonly<Record<string, CFunction>>;
 
+type Ffi = typeof import('ffi-rs');
+
+interface Signature {
+  readonly symbol: string;
+  readonly types: readonly DataType[];
+  readonly result: DataType.I32 | DataType.I64;
+}
+
+/** The library, and its functions in its own terms. */
+interface Binding {
+  readonly ffi: Ffi;
+  readonly signatures: Readonly<Record<keyof typeof functions, Signature>>;
+}
+
+/** This thread's, from its first call on: a command that needs no C does not wait for it. */
+let binding: Binding | undefined;
+
 /**
  * Opens the C library and resolves every function, once, on the main thread: ffi-rs keeps what it found in one table
  * without a lock, so this must be done before the first Worker starts. The main thread's first call does it too.
@@ -126,18 +147,52 @@ const functions = {
  * @throws KernelError 'system' when the C library or one of its functions is not there, or the processor is another one.
  */
 export function loadLibc(): void {
-  if (getEnvironmentData(loadedKey) === true) return;
-  invariant(isMainThread, 'the C library is loaded on the main thread, before the first worker');
+  binding ??= bind();
+}
+
+function bind(): Binding {
+  const loaded = getEnvironmentData(loadedKey) === true;
+  invariant(loaded || isMainThread, 'the C library is loaded on the main thread, before the first worker');
   if (process.arch !== 'x64' && process.arch !== 'arm64') {
     throw new KernelError('system', `tsnbd runs on x86-64 and arm64 processors, not on ${process.arch}`);
   }
-  open({ library, path: '' }); // an empty path is the process itself: the libc it runs with
-  for (const { symbol } of Object.values(functions)) resolve(symbol);
-  setEnvironmentData(loadedKey, true); // every Worker that starts later gets a copy
+  const ffi = requireFfi();
+  if (!loaded) {
+    ffi.open({ library, path: '' }); // an empty path is the process itself: the libc it runs with
+    for (const { symbol } of Object.values(functions)) resolve(ffi, symbol);
+    setEnvironmentData(loadedKey, true); // every Worker that starts later gets a copy
+  }
+  const signatureOf = ({ symbol, types, result }: CFunction): Signature => ({
+    symbol,
+    types: types.map((type) => ffi.DataType[type]),
+    result: result === undefined ? ffi.DataType.I32 : ffi.DataType.I64,
+  });
+  const named = Object.entries(functions).map(([name, called]) => [name, signatureOf(called)]);
+  return { ffi, signatures: Object.fromEntries(named) as Binding['signatures'] };
+}
+
+/**
+ * ffi-rs has a whole diagnostic report made to learn which C library this is, in each process and thread: most of the time
+ * that it takes to load (native-notes/ffi-rs). So it is told that this is glibc, and asks only where that fails.
+ */
+function requireFfi(): Ffi {
+  const require = createRequire(import.meta.url);
+  const { report } = process;
+  const { getReport } = report;
+  report.getReport = () => ({ header: { glibcVersionRuntime: 'assumed' } });
+  try {
+    return require('ffi-rs') as Ffi;
+  } catch {
+    report.getReport = getReport;
+    return require('ffi-rs') as Ffi;
+  } finally {
+    report.getReport = getReport;
+  }
 }
 
 /** ffi-rs looks a symbol up before it counts types and values: with a type too many it resolves and calls nothing. */
-function resolve(symbol: string): void {
+function resolve({ load, DataType }: Ffi, symbol: string): void {
+  const { I32 } = DataType;
   try {
     void load({ library, funcName: symbol, retType: I32, paramsType: [I32], paramsValue: [] });
   } catch (cause) {
@@ -157,28 +212,29 @@ export function mapMemory(lengthBytes: number): Uint8Array | number {
 }
 
 function map(lengthBytes: number, flags: number, fd: number, offsetBytes: number): Uint8Array | number {
-  loadLibc();
-  const { symbol, types } = functions.mmap;
-  const { value, errnoCode } = load<DataType.External, true, false>({
+  binding ??= bind();
+  const { ffi, signatures } = binding;
+  const { symbol, types } = signatures.mmap;
+  const { value, errnoCode } = ffi.load<DataType.External, true, false>({
     library,
     funcName: symbol,
-    retType: DataType.External,
+    retType: ffi.DataType.External,
     paramsType: [...types],
     paramsValue: [0, lengthBytes, PROT_READ | PROT_WRITE, flags, fd, offsetBytes],
     errno: true,
   });
-  const memory = createExternalBuffer(value, lengthBytes);
+  const memory = ffi.createExternalBuffer(value, lengthBytes);
   return libc.addressOf(memory) === MAP_FAILED ? -errnoCode : memory;
 }
 
 function call(name: keyof typeof functions, values: (number | Uint8Array)[]): number {
-  loadLibc();
-  const called: CFunction = functions[name];
-  const { value, errnoCode } = load<DataType.I32 | DataType.I64, true, false>({
+  binding ??= bind();
+  const { symbol, types, result } = binding.signatures[name];
+  const { value, errnoCode } = binding.ffi.load<DataType.I32 | DataType.I64, true, false>({
     library,
-    funcName: called.symbol,
-    retType: called.result ?? I32,
-    paramsType: [...called.types],
+    funcName: symbol,
+    retType: result,
+    paramsType: [...types],
     paramsValue: values,
     errno: true,
   });
