@@ -1,11 +1,9 @@
-import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { assertQuietKernel, memoryDir, ok } from '../kernel/guest.js';
-import { expectNothingLeft, isSocket, newImage, ROOT, startServer } from '../kernel/programs.js';
+import { expectNothingLeft, isSocket, newImage, startServer, testProgram } from '../kernel/programs.js';
 
-const driver = join(ROOT, 'test/fault/drivers/attach-in-process.js');
 /** Of each of the two attaches. */
-const ROUNDS = 50;
+const ROUNDS = process.env.TSNBD_TEST_LONG === '1' ? 50 : 10;
 
 interface Leftovers {
   readonly fds: readonly string[];
@@ -35,7 +33,7 @@ afterEach(async () => {
 
 async function drive(words: string, request: object | undefined): Promise<unknown> {
   return JSON.parse(
-    await ok(`node ${driver} ${words} '${JSON.stringify(request)}'`, { cwd: ROOT, limitMs: 1_700_000 }),
+    await ok(`node ${testProgram('attach-in-process')} ${words} '${JSON.stringify(request)}'`, { limitMs: 1_700_000 }),
   );
 }
 

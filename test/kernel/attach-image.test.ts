@@ -10,6 +10,7 @@ import {
   TWO_PARTITIONS,
   tsnbd,
 } from './programs.js';
+import { attached } from './storage.js';
 
 afterEach(async () => {
   await expectNothingLeft();
@@ -56,10 +57,11 @@ describe('an attached image', () => {
     await ok(`cmp -n 33554432 /tmp/random ${image}`);
 
     // A partition that is open has pages of its own, which no close has written yet.
-    await ok(`${TWO_PARTITIONS} | sfdisk -q ${image} && ${tsnbd} -c /dev/nbd0 -f raw ${image}`);
+    await ok(`${TWO_PARTITIONS} | sfdisk -q ${image}`);
+    const attachment = await attached(image);
     const holder = await background('exec sleep 8 </dev/nbd0p1');
     await ok('dd if=/tmp/random of=/dev/nbd0p1 bs=1M count=8 conv=notrunc status=none');
-    await ok(`${tsnbd} -d /dev/nbd0`);
+    expect((await attachment.stop()).status).toBe(0);
     await ok(`cmp -n 8388608 -i 0:1048576 /tmp/random ${image} && rm /tmp/random`);
     await holder.result;
   });
@@ -68,7 +70,8 @@ describe('an attached image', () => {
     const image = await newImage('200M');
     const dir = await memoryDir('mount');
     await ok(`${TWO_PARTITIONS} | sfdisk -q ${image}`);
-    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && mkfs.ext4 -q /dev/nbd0p1 && mount /dev/nbd0p1 ${dir}`);
+    await attached(image);
+    await ok(`mkfs.ext4 -q /dev/nbd0p1 && mount /dev/nbd0p1 ${dir}`);
     await ok('mkswap /dev/nbd0p2 >/dev/null && swapon /dev/nbd0p2');
     const inUse = (how: string) => ({
       status: 5,
@@ -93,41 +96,42 @@ describe('an attached image', () => {
 
   test('reads an odd size rounded up, and a write into the tail grows the file', async () => {
     const image = await newImage('5000');
-    const { status, stderr } = await run(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
-    expect(status).toBe(0);
-    expect(stderr).toMatch(/^tsnbd: .*5000.*5120.*\n$/);
+    const attachment = await attached(image);
     expect(await ok('blockdev --getsize64 /dev/nbd0; tail -c 120 /dev/nbd0 | tr -d "\\0" | wc -c')).toBe('5120\n0');
     await ok('printf end | dd of=/dev/nbd0 bs=1 seek=5117 conv=notrunc,fsync status=none');
-    await ok(`${tsnbd} -d /dev/nbd0`);
+    const { status, stderr } = await attachment.stop();
+    expect(stderr).toMatch(/^tsnbd: .*5000.*5120.*\n$/);
+    expect(status).toBe(0);
     expect(await ok(`stat -c %s ${image}; tail -c 3 ${image}`)).toBe('5120\nend');
   });
 
   test('that was attached read-only refuses writes', async () => {
     const image = await newImage('4M');
-    await ok(`${tsnbd} -r -c /dev/nbd0 -f raw ${image}`);
+    const attachment = await attached(`-r ${image}`);
     expect(await ok('cat /sys/block/nbd0/ro')).toBe('1');
     expect((await run('dd if=/dev/zero of=/dev/nbd0 bs=4096 count=1 oflag=direct')).status).not.toBe(0);
-    await ok(`${tsnbd} -d /dev/nbd0`);
+    expect((await attachment.stop()).status).toBe(0);
   });
 
   test('on a full disk answers that there is no space, and goes on', async () => {
     const dir = await memoryDir('full');
     await ok(`mount -t tmpfs -o size=2m tmpfs ${dir} && truncate -s 16M ${dir}/disk.raw`);
-    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${dir}/disk.raw`);
+    const attachment = await attached(`${dir}/disk.raw`);
     const { status, stderr } = await run('dd if=/dev/urandom of=/dev/nbd0 bs=1M count=8 oflag=direct');
     expect(status).not.toBe(0);
     // The server answers ENOSPC (test/server); this kernel's driver makes an I/O error of every error.
     expect(stderr).toMatch(/No space left on device|Input\/output error/);
     await ok('dd if=/dev/nbd0 of=/dev/null bs=64k count=1 iflag=direct');
-    await ok(`${tsnbd} -d --force /dev/nbd0; umount ${dir}`);
+    await attachment.stop();
+    await ok(`umount ${dir}`);
   });
 
   test('takes a discard of 5 GiB', async () => {
     const image = await newImage('5G');
-    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
+    const attachment = await attached(image);
     await ok('dd if=/dev/urandom of=/dev/nbd0 bs=1M count=8 oflag=direct status=none && blkdiscard /dev/nbd0');
     expect(Number(await ok(`du -k ${image} | cut -f1`))).toBeLessThan(100);
-    await ok(`${tsnbd} -d /dev/nbd0`);
+    expect((await attachment.stop()).status).toBe(0);
   });
 
   test('stays while its process is asked to end, until it is unmounted', async () => {
@@ -146,7 +150,7 @@ describe('an attached image', () => {
     await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && pkill -KILL -f attach-process.js`);
     await expectFree();
     expect(await ok('ls /run/tsnbd')).toBe('nbd0.json\nnbd0.sock');
-    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && ${tsnbd} -d /dev/nbd0`);
+    expect((await (await attached(image)).stop()).status).toBe(0);
   });
 
   test('in the foreground stays until the device is detached', async () => {
@@ -177,40 +181,48 @@ describe('an image is not attached', () => {
   test('to a device that is busy, missing, or no nbd device', async () => {
     const image = await newImage('4M');
     const other = await newImage('4M');
-    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
+    const attachment = await attached(image);
     await refused(`${tsnbd} -c /dev/nbd0 -f raw ${other}`, 5, /^tsnbd: \/dev\/nbd0 is not free: /);
-    await refused(`${tsnbd} -c /dev/nbd1 -f raw ${image}`, 5, /^tsnbd: .*in use/);
-    await refused(`${tsnbd} -c /dev/nbd99 -f raw ${other}`, 1, /nbd99 does not exist: this kernel has 8 devices/);
+    await refused(`${tsnbd} --nofork -c /dev/nbd1 -f raw ${image}`, 5, /^tsnbd: .*in use/);
+    await refused(
+      `${tsnbd} --nofork -c /dev/nbd99 -f raw ${other}`,
+      1,
+      /nbd99 does not exist: this kernel has 8 devices/,
+    );
     await refused(`${tsnbd} -c /dev/sda -f raw ${other}`, 2, /sda/);
-    await ok(`${tsnbd} -d /dev/nbd0`);
+    expect((await attachment.stop()).status).toBe(0);
   });
 
   test('when it is missing, a folder, empty, or of another format', async () => {
     const dir = await memoryDir('bad');
     await ok(`: >${dir}/empty; qemu-img create -q -f qcow2 ${dir}/disk.qcow2 4M`);
-    const attach = (file: string) => `${tsnbd} -c /dev/nbd0 ${dir}/${file}`;
-    await refused(attach('absent'), 1, /does not exist/);
-    await refused(`${tsnbd} -c /dev/nbd0 ${dir}`, 1, /folder|directory/);
-    await refused(attach('empty'), 1, /empty/);
-    await refused(attach('disk.qcow2'), 6, /qcow2/);
+    await refused(`${tsnbd} --nofork -c /dev/nbd0 ${dir}/absent`, 1, /does not exist/);
+    await refused(`${tsnbd} --nofork -c /dev/nbd0 ${dir}`, 1, /folder|directory/);
+    await refused(`${tsnbd} --nofork -c /dev/nbd0 ${dir}/empty`, 1, /empty/);
+    await refused(`${tsnbd} -c /dev/nbd0 ${dir}/disk.qcow2`, 6, /qcow2/);
   });
 
   test('when it lies on the device itself', async () => {
     const image = await newImage('64M');
     const dir = await memoryDir('mount');
-    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && mkfs.ext4 -q /dev/nbd0 && mount /dev/nbd0 ${dir}`);
-    await ok(`truncate -s 4M ${dir}/inner.raw`);
-    expect((await run(`${tsnbd} -c /dev/nbd0 -f raw ${dir}/inner.raw`)).status).not.toBe(0);
-    await ok(`${tsnbd} -c /dev/nbd1 -f raw ${dir}/inner.raw && ${tsnbd} -d /dev/nbd1`);
-    await ok(`umount ${dir} && ${tsnbd} -d /dev/nbd0`);
-    await expectFree('nbd1');
-    await refused(`${tsnbd} -c /dev/nbd0 -f raw /dev/nbd0`, 6, /nbd0/);
+    const outer = await attached(image);
+    await ok(`mkfs.ext4 -q /dev/nbd0 && mount /dev/nbd0 ${dir} && truncate -s 4M ${dir}/inner.raw`);
+    expect((await run(`${tsnbd} --nofork -c /dev/nbd0 -f raw ${dir}/inner.raw`)).status).not.toBe(0);
+    const inner = await attached(`${dir}/inner.raw`, 'nbd1');
+    expect((await inner.stop()).status).toBe(0);
+    await ok(`umount ${dir}`);
+    expect((await outer.stop()).status).toBe(0);
+    await refused(`${tsnbd} --nofork -c /dev/nbd0 -f raw /dev/nbd0`, 6, /nbd0/);
   });
 
   test('by a user who is not root', async () => {
     const image = await newImage('4M');
     await ok(`chmod 777 ${image} && chmod 755 $(dirname ${image})`);
-    await refused(`setpriv --reuid=65534 --clear-groups ${tsnbd} -c /dev/nbd0 -f raw ${image}`, 3, /only root.*sudo/);
+    await refused(
+      `setpriv --reuid=65534 --clear-groups ${tsnbd} --nofork -c /dev/nbd0 -f raw ${image}`,
+      3,
+      /only root.*sudo/,
+    );
     await refused(`setpriv --reuid=65534 --clear-groups ${tsnbd} -d /dev/nbd0`, 3, /only root.*sudo/);
   });
 

@@ -2,7 +2,9 @@ import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
+import { bundle } from '../../scripts/bundle.js';
 import { bootGuest, type Guest } from '../../scripts/kernel-bench-guest.js';
+import { ROOT, TEST_PROGRAMS } from './test-programs.js';
 
 /** What guest.ts asks for: one request a connection, JSON both ways, each ended by closing that direction. */
 export interface GuestRequest {
@@ -27,14 +29,29 @@ declare module 'vitest' {
   }
 }
 
-/** One guest for each worker of vitest, so that test files run side by side and none disturbs another's devices. */
-const GUESTS = 2;
+/** One guest for each worker of vitest (vitest.config.ts), so that none disturbs another's devices. */
+const GUESTS = 1;
+
+/** What the tests run in the guest, and the threads that it starts by their own files. */
+const PROGRAMS = [
+  'test/kernel/device-program.js',
+  'test/kernel/memory-server.js',
+  'test/kernel/peers/hostile-server.js',
+  'test/fault/drivers/attach-in-process.js',
+  'build/server/worker.js',
+  'build/kernel/do-it-thread.js',
+];
 
 const guests: Guest[] = [];
 const servers: Server[] = [];
 
 /** Boots the guests of a run of the project `kernel`. No guest, no tests: what it throws fails the run. */
 export async function setup(project: TestProject): Promise<void> {
+  // Loaded module by module they take a second longer to start.
+  await bundle(
+    PROGRAMS.map((path) => join(ROOT, path)),
+    TEST_PROGRAMS,
+  );
   const booted = await Promise.allSettled(Array.from({ length: GUESTS }, () => bootGuest()));
   for (const boot of booted) if (boot.status === 'fulfilled') guests.push(boot.value);
   const failed = booted.find((boot) => boot.status === 'rejected');

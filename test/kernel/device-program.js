@@ -40,14 +40,16 @@ for (const signal of /** @type {const} */ ([
   process.on(signal, () => say({ signal }));
 }
 
-loadLibc();
-for (const given of JSON.parse(process.argv[2] ?? '[]')) {
-  task = { ...usual, ...given };
-  say({ begins: given });
-  await run();
+async function runAll() {
+  loadLibc();
+  for (const given of JSON.parse(process.argv[2] ?? '[]')) {
+    task = { ...usual, ...given };
+    say({ begins: given });
+    await run();
+  }
+  // Servers that were told to misbehave may still block.
+  exitNow(0);
 }
-// Servers that were told to misbehave may still block.
-exitNow(0);
 
 async function run() {
   if (task.users !== undefined) return say({ users: deviceUsers(task.device, task.users) });
@@ -153,3 +155,5 @@ function openFds() {
     }
   });
 }
+
+void runAll();

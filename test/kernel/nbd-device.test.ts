@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import {
   assertQuietKernel,
@@ -14,8 +13,8 @@ import {
   until,
   withOwnGuest,
 } from './guest.js';
+import { testProgram } from './programs.js';
 
-const program = fileURLToPath(new URL('device-program.js', import.meta.url));
 const free = { sizeBytes: 0, pid: null, partitions: [] };
 
 type Said = Readonly<Record<string, unknown>>;
@@ -35,7 +34,7 @@ afterEach(async () => {
 });
 
 function command(...tasks: readonly Said[]): string {
-  return `node ${program} '${JSON.stringify(tasks)}'`;
+  return `node ${testProgram('device-program')} '${JSON.stringify(tasks)}'`;
 }
 
 function read(stdout: string): readonly Said[] {

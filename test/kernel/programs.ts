@@ -1,12 +1,15 @@
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
 import { type Background, background, memoryDir, ok, run, until } from './guest.js';
+import { ROOT, TEST_PROGRAMS } from './test-programs.js';
 
-export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+export { ROOT };
 /** The shipped programs, as the guest calls them. */
 export const tsnbd = join(ROOT, 'dist/tsnbd.js');
 export const tsnbdClient = join(ROOT, 'dist/tsnbd-client.js');
+
+/** A program of the tests, for the guest. */
+export const testProgram = (name: string) => join(TEST_PROGRAMS, `${name}.js`);
 
 /** A raw image of `size` (as truncate takes it) in the guest's memory. */
 export async function newImage(size: string): Promise<string> {

@@ -33,15 +33,24 @@ export async function ext4Folder(size: string): Promise<string> {
   return `${dir}/mnt`;
 }
 
-/** Takes down what the functions above made; what they were for is detached. */
+/** Takes down what the functions of this file made, and first what a test that failed has left on it. */
 export async function dropStorage(): Promise<void> {
-  await run('umount /tmp/storage-*/mnt; dmsetup remove_all; losetup -D; rm -rf /tmp/storage-*');
+  const steps = [
+    "grep -E '^/dev/(nbd|loop)' /proc/mounts | cut -d ' ' -f 2 | grep -v storage-.*/mnt | xargs -r umount -l",
+    'for device in nbd0 nbd1; do test -e /sys/block/$device/pid && nbd-client -L -d /dev/$device; done',
+    'pkill -KILL -f tsnbd.js; for try in $(seq 100); do pgrep -f tsnbd.js || break; sleep 0.1; done',
+    'umount /tmp/storage-*/mnt; dmsetup remove_all; losetup -D; rm -rf /tmp/storage-*',
+  ];
+  await run(steps.join('\n'));
 }
 
 /** `tsnbd --nofork -c`: one start of Node, and SIGTERM detaches. `options` are the image's and it. */
 export async function attached(options: string, device = 'nbd0'): Promise<Background> {
   const command = await background(`exec ${tsnbd} --nofork -f raw -c /dev/${device} ${options}`);
-  const ended = `! kill -0 ${command.pid}`;
-  await until(`${ended} || { test -e /run/tsnbd/${device}.json && test -e /sys/block/${device}/pid; }`, 120_000);
+  const isUp = `test -e /run/tsnbd/${device}.json && test "$(cat /sys/block/${device}/size)" != 0`;
+  await until(`! kill -0 ${command.pid} || { ${isUp}; }`, 120_000);
+  await ok(isUp).catch(async () => {
+    throw new Error(`it was not attached: ${JSON.stringify(await command.result)}`);
+  });
   return command;
 }

@@ -61,27 +61,31 @@ async function settled(expected) {
   return leftovers();
 }
 
-if (mode === 'rounds') {
-  // The first round opens what stays open: the library, thread pools.
-  await attachOnce();
-  const before = leftovers();
-  const ends = new Map();
-  for (let i = 0; i < Number(rest[0]); i += 1) {
-    const end = await attachOnce();
-    ends.set(end, (ends.get(end) ?? 0) + 1);
+async function main() {
+  if (mode === 'rounds') {
+    // The first round opens what stays open: the library, thread pools.
+    await attachOnce();
+    const before = leftovers();
+    const ends = new Map();
+    for (let i = 0; i < Number(rest[0]); i += 1) {
+      const end = await attachOnce();
+      ends.set(end, (ends.get(end) ?? 0) + 1);
+    }
+    console.log(JSON.stringify({ ends: Object.fromEntries(ends), before, after: await settled(before) }));
+  } else {
+    /** @type {string[]} */
+    const steps = [];
+    const untouched = await attachOnce((step) => steps.push(step));
+    const before = leftovers();
+    const failures = [];
+    for (const failing of steps) {
+      const end = await attachOnce((step) => {
+        if (step === failing) throw new Error(`injected before '${step}'`);
+      });
+      failures.push({ failing, end, after: await settled(before), next: await attachOnce() });
+    }
+    console.log(JSON.stringify({ untouched, steps, before, failures }));
   }
-  console.log(JSON.stringify({ ends: Object.fromEntries(ends), before, after: await settled(before) }));
-} else {
-  /** @type {string[]} */
-  const steps = [];
-  const untouched = await attachOnce((step) => steps.push(step));
-  const before = leftovers();
-  const failures = [];
-  for (const failing of steps) {
-    const end = await attachOnce((step) => {
-      if (step === failing) throw new Error(`injected before '${step}'`);
-    });
-    failures.push({ failing, end, after: await settled(before), next: await attachOnce() });
-  }
-  console.log(JSON.stringify({ untouched, steps, before, failures }));
 }
+
+void main();

@@ -1,0 +1,105 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { assertQuietKernel, ok, run, until } from './guest.js';
+import { expectNothingLeft, isSocket, startServer, tsnbd } from './programs.js';
+import { attached, dropStorage, ext4Folder } from './storage.js';
+
+afterEach(async () => {
+  await dropStorage();
+  await expectNothingLeft();
+  await assertQuietKernel();
+});
+
+/** An image full of random bytes on an ext4, and beside it a copy that is told what is to become of the image. */
+async function fullImage(): Promise<{ image: string; expected: string }> {
+  const dir = await ext4Folder('64M');
+  await ok(`head -c 8M /dev/urandom >${dir}/disk.raw && cp ${dir}/disk.raw ${dir}/expected && sync`);
+  return { image: `${dir}/disk.raw`, expected: `${dir}/expected` };
+}
+
+/** Runs a command that is to make a range of /dev/nbd0 zeroes, and looks at all of the device and the image. */
+async function expectZeroed(command: string, { image, expected }: { image: string; expected: string }): Promise<void> {
+  const [, offset = '0', length = '8'] = /-o (\d+)M -l (\d+)M/.exec(command) ?? [];
+  const steps = [
+    // What the kernel knows of the device's content is to be right too.
+    'cat /dev/nbd0 >/dev/null',
+    command,
+    `dd if=/dev/zero of=${expected} bs=1M seek=${offset} count=${length} conv=notrunc status=none`,
+    `cmp /dev/nbd0 ${expected}`,
+    `dd if=/dev/nbd0 bs=1M iflag=direct status=none | cmp - ${expected}`,
+    `cmp ${image} ${expected}`,
+  ];
+  await ok(steps.join(' && '));
+}
+
+/** What the image's file occupies; the file system's own blocks for it are less than half of one. */
+async function allocatedMib(image: string): Promise<number> {
+  return Math.round(Number(await ok(`sync ${image} && du -k ${image} | cut -f 1`)) / 1024);
+}
+
+describe('a range of the device', () => {
+  test('that is discarded or zeroed reads as zeroes, the rest as before; a discard gives its storage back', async () => {
+    const files = await fullImage();
+    const attachment = await attached(files.image);
+    await expectZeroed('blkdiscard -z -o 5M -l 2M /dev/nbd0', files);
+    await expectZeroed('fallocate -z -o 7M -l 1M /dev/nbd0', files);
+    expect(await allocatedMib(files.image)).toBe(8);
+    await expectZeroed('blkdiscard -o 1M -l 3M /dev/nbd0', files);
+    expect(await allocatedMib(files.image)).toBe(5);
+    await expectZeroed('blkdiscard /dev/nbd0', files);
+    expect(await allocatedMib(files.image)).toBe(0);
+    expect((await attachment.stop()).status).toBe(0);
+  });
+
+  test('cannot be discarded with --discard=ignore; zeroed, it keeps its storage', async () => {
+    const files = await fullImage();
+    const attachment = await attached(`--discard=ignore ${files.image}`);
+    expect((await run('blkdiscard -o 1M -l 3M /dev/nbd0')).stderr).toMatch(/not supported/);
+    await ok(`cmp /dev/nbd0 ${files.expected}`);
+    await expectZeroed('blkdiscard -z -o 5M -l 2M /dev/nbd0', files);
+    await expectZeroed('fallocate -z -o 7M -l 1M /dev/nbd0', files);
+    expect(await allocatedMib(files.image)).toBe(8);
+    expect((await attachment.stop()).status).toBe(0);
+  });
+
+  test('that is zeroed gives its storage back with --detect-zeroes=unmap', async () => {
+    const files = await fullImage();
+    const attachment = await attached(`--detect-zeroes=unmap ${files.image}`);
+    await expectZeroed('blkdiscard -z -o 5M -l 2M /dev/nbd0', files);
+    expect(await allocatedMib(files.image)).toBe(6);
+    expect((await attachment.stop()).status).toBe(0);
+  });
+});
+
+test.each([
+  ['unmap', 12],
+  ['ignore', 0],
+])(
+  'fstrim of a mounted ext4 with --discard=%s gives %i MiB back, and files stay as they were',
+  async (mode, givenBack) => {
+    const dir = await ext4Folder('96M');
+    const image = `${dir}/disk.raw`;
+    const socket = `${dir}/../socket`;
+    const inner = `${dir}/../inner`;
+    await ok(`truncate -s 48M ${image} && mkfs.ext4 -q ${image} && mkdir ${inner}`);
+    const server = await startServer(`${tsnbd} -k ${socket} -f raw --discard=${mode} ${image}`, isSocket(socket));
+    await ok(`nbd-client -L -unix ${socket} /dev/nbd0`);
+    await until('test -e /sys/block/nbd0/pid');
+    await ok(`mount /dev/nbd0 ${inner} && head -c 4M /dev/urandom >${inner}/kept`);
+    await ok(`head -c 12M /dev/urandom >${inner}/gone && sync -f ${inner}`);
+    const sum = await ok(`sha256sum ${inner}/kept`);
+    const before = await allocatedMib(image);
+    await ok(`rm ${inner}/gone && sync -f ${inner}`);
+    expect((await run(`fstrim ${inner}`)).stderr).toMatch(mode === 'unmap' ? /^$/ : /not supported/);
+    const shrunk = before - (await allocatedMib(image));
+    // mkfs has written blocks that are free, too.
+    expect(shrunk).toBeGreaterThanOrEqual(givenBack);
+    expect(shrunk).toBeLessThanOrEqual(givenBack * 2);
+
+    await ok(`umount ${inner} && mount -o ro /dev/nbd0 ${inner}`);
+    expect(await ok(`sha256sum ${inner}/kept`)).toBe(sum);
+    await ok(`umount ${inner} && nbd-client -L -d /dev/nbd0`);
+    expect((await server.result).status).toBe(0);
+    await ok(`e2fsck -f -n ${image} && mount -o loop,ro ${image} ${inner}`);
+    expect(await ok(`sha256sum ${inner}/kept && umount ${inner}`)).toBe(sum);
+  },
+);

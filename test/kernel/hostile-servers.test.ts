@@ -1,0 +1,59 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { assertQuietKernel, type Background, memoryDir, ok } from './guest.js';
+import { expectNothingLeft, isSocket, startServer, testProgram, tsnbdClient } from './programs.js';
+
+const CASES: readonly [behaviour: string, status: number, message: RegExp][] = [
+  ['closes early', 6, /closed/],
+  ['sends garbage', 6, /not.* NBD|NBD server/],
+  ['is of the old style', 6, /old/],
+  ['has a wrong magic', 6, /./],
+  ['says nothing at all', 7, /time limit/],
+  ['closes after an option', 6, /closed/],
+  ['sends a huge length', 6, /4294967295|limit|too/],
+  ['answers another option', 6, /option/],
+  ['sends an unknown reply', 6, /77|unknown/],
+  ['has an export of 0 bytes', 6, /0 bytes/],
+  ['has an export of 2^63 bytes', 6, /9223372036854775808/],
+  ['has blocks of 3 bytes', 6, /3/],
+  ['has blocks of 64 KiB', 6, /65536/],
+  ['wants TLS', 6, /TLS.*TLS, please|TLS, please.*TLS/],
+  ['refuses by policy', 6, /not on a Sunday/],
+  ['does not know the export', 6, /export/],
+  ['is shutting down', 6, /shut/],
+  ['goes on after its last reply', 6, /./],
+  ['never answers a read', 7, /partition table/],
+];
+/** They are waited for until a time limit: at the same time, each with a device of its own. */
+const SLOW: Readonly<Record<string, string>> = { 'says nothing at all': 'nbd1', 'never answers a read': 'nbd2' };
+
+const socketOf = (behaviour: string) => behaviour.replaceAll(' ', '-');
+
+let folder = '';
+let server: Background | undefined;
+
+/** Attaches each, in one shell: FOLDER/SOCKET.status has the exit status, and so on. */
+beforeAll(async () => {
+  folder = await memoryDir('hostile');
+  const last = socketOf(CASES.at(-1)?.[0] ?? '');
+  server = await startServer(`node ${testProgram('hostile-server')} ${folder}`, isSocket(`${folder}/${last}`));
+  const attempt = `attempt() { ${tsnbdClient} -nofork -unix $1 /dev/$2 >$1.stdout 2>$1.stderr; echo $? >$1.status; }`;
+  const slow = Object.entries(SLOW).map(([behaviour, device]) => `attempt ${socketOf(behaviour)} ${device} &`);
+  const quick = CASES.filter(([behaviour]) => !(behaviour in SLOW)).map(([each]) => `attempt '${socketOf(each)}' nbd0`);
+  await ok([attempt, ...slow, ...quick, 'wait'].join('\n'), { cwd: folder, limitMs: 600_000 });
+}, 700_000);
+
+afterAll(async () => {
+  await server?.stop('KILL');
+  for (const device of ['nbd0', ...Object.values(SLOW)]) await expectNothingLeft(device);
+  await assertQuietKernel();
+});
+
+describe('a server is refused that', () => {
+  test.each(CASES)('%s', async (behaviour, status, message) => {
+    const of = (what: string) => ok(`cat '${socketOf(behaviour)}.${what}'`, { cwd: folder });
+    const stderr = await of('stderr');
+    expect(stderr).toMatch(message);
+    expect(stderr).toMatch(/^(bs=.*\n)?tsnbd-client: [^\n]+$/);
+    expect(await of('status')).toBe(String(status));
+  });
+});
