@@ -2,13 +2,25 @@ import { join } from 'node:path';
 import { expect } from 'vitest';
 import { ok } from '../kernel/guest.js';
 import { ROOT, tsnbd } from '../kernel/programs.js';
+import { KILL_AT_CALL } from '../kernel/test-programs.js';
 
 const driver = join(ROOT, 'test/fault/drivers/kill-at-each-call.sh');
 const LIMIT_MS = 1_700_000;
 
 /** The calls that reach outside of the process; with --long those too that an attach makes for itself. */
 const OUTSIDE = ['ioctl', 'connect', 'socketpair', 'bind', 'sendmsg', 'write-open', 'rename', 'unlink'];
-const INSIDE = ['mkdir', 'chmod', 'close', 'fcntl', 'shutdown', 'clone3', 'listen', 'accept4', 'setsockopt', 'fsync'];
+const INSIDE = [
+  'mkdir',
+  'chmod',
+  'close',
+  'fcntl',
+  'shutdown',
+  'pthread_create',
+  'listen',
+  'accept4',
+  'setsockopt',
+  'fsync',
+];
 const long = process.env.TSNBD_TEST_LONG === '1';
 export const calls = long ? [...OUTSIDE, ...INSIDE] : OUTSIDE;
 /** For an attach in the background: command and process each count their own calls, so the command dies first. */
@@ -16,7 +28,9 @@ export const backgroundCalls = long ? OUTSIDE : ['bind'];
 
 /** Kills the command at its first, second … such call until it attaches: the device is always free for the next attach. */
 export async function expectCleanKills(call: string, command: string): Promise<void> {
-  const lines = (await ok(`${driver} ${call} '${tsnbd} -d nbd0' ${command}`, { limitMs: LIMIT_MS })).split('\n');
+  const lines = (
+    await ok(`${driver} ${KILL_AT_CALL} ${call} '${tsnbd} -d nbd0' ${command}`, { limitMs: LIMIT_MS })
+  ).split('\n');
   const outcomes = lines.map((line) => line.split(' ').slice(2).join(' '));
   expect(new Set([...outcomes, 'killed', 'attached']), lines.join('\n')).toEqual(new Set(['killed', 'attached']));
   expect(outcomes.at(-1)).toBe('attached');

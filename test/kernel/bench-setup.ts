@@ -1,10 +1,11 @@
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
 import { bundle } from '../../scripts/bundle.js';
 import { bootGuest, type Guest } from '../../scripts/kernel-bench-guest.js';
-import { ROOT, TEST_PROGRAMS } from './test-programs.js';
+import { KILL_AT_CALL, ROOT, TEST_PROGRAMS } from './test-programs.js';
 
 /** What guest.ts asks for: one request a connection, JSON both ways, each ended by closing that direction. */
 export interface GuestRequest {
@@ -52,6 +53,8 @@ export async function setup(project: TestProject): Promise<void> {
     PROGRAMS.map((path) => join(ROOT, path)),
     TEST_PROGRAMS,
   );
+  const source = join(ROOT, 'test/fault/drivers/kill-at-call.c');
+  execFileSync('cc', ['-shared', '-fPIC', '-O1', '-Wall', '-Wextra', '-Werror', '-o', KILL_AT_CALL, source, '-ldl']);
   const booted = await Promise.allSettled(Array.from({ length: GUESTS }, () => bootGuest()));
   for (const boot of booted) if (boot.status === 'fulfilled') guests.push(boot.value);
   const failed = booted.find((boot) => boot.status === 'rejected');

@@ -42,9 +42,9 @@ export async function ok(command: string, options: RunOptions = {}): Promise<str
 /** Waits until a condition (a command line of sh) holds; throws what it said last if it never does. */
 export async function until(condition: string, limitMs = 10_000): Promise<void> {
   const tries = Math.ceil(limitMs / 100);
-  const loop = `for try in $(seq ${tries}); do ( ${condition}\n) >last 2>&1 && exit 0; sleep 0.1; done; cat last; exit 1`;
+  const loop = `for try in $(seq ${tries}); do last=$( ( ${condition}\n) 2>&1 ) && exit 0; sleep 0.1; done; echo "$last"; exit 1`;
   // The tries are what ends it: a slow machine gets more time.
-  await ok(loop, { cwd: await memoryDir('until'), limitMs: limitMs * 5 + 5_000 });
+  await ok(loop, { cwd: '/', limitMs: limitMs * 5 + 5_000 });
 }
 
 export interface Background {

@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { expect } from 'vitest';
 import { type Background, background, memoryDir, ok, run, until } from './guest.js';
 import { ROOT, TEST_PROGRAMS } from './test-programs.js';
 
@@ -18,12 +17,14 @@ export async function newImage(size: string): Promise<string> {
   return image;
 }
 
+const isFree = (device: string) => `! test -e /sys/block/${device}/pid && test "$(cat /sys/block/${device}/size)" = 0`;
+const NO_PROCESS = '! pgrep -af "(attach|disconnect)-process.js"';
+const NO_RUN_FILES = '! ls -A /run/tsnbd 2>/dev/null | grep .';
+
 /** Fails unless the device is free and no process, control socket or state file of ours is left; then makes it so. */
 export async function expectNothingLeft(device = 'nbd0'): Promise<void> {
   try {
-    await until('! pgrep -f attach-process.js && ! pgrep -f disconnect-process.js');
-    await expectFree(device);
-    expect(await ok('ls -A /run/tsnbd 2>/dev/null || true')).toBe('');
+    await until(`${NO_PROCESS} && ${isFree(device)} && ${NO_RUN_FILES}`);
   } catch (error) {
     // The next test is to tell of its own faults only.
     await run(
@@ -34,9 +35,7 @@ export async function expectNothingLeft(device = 'nbd0'): Promise<void> {
   }
 }
 
-export async function expectFree(device = 'nbd0'): Promise<void> {
-  await until(`! test -e /sys/block/${device}/pid && test "$(cat /sys/block/${device}/size)" = 0`);
-}
+export const expectFree = (device = 'nbd0'): Promise<void> => until(isFree(device));
 
 /** Two GPT partitions; as many as a test of partitions needs. */
 export const TWO_PARTITIONS = "printf 'label: gpt\\nsize=40M\\ntype=linux\\n'";

@@ -1,14 +1,16 @@
 #!/bin/sh
 # Runs in the guest: runs an attach command again and again, killed at the first, second … call of one kind, until it
 # attaches; each run is the next attach after a kill. Prints a line `CALL N OUTCOME` a run.
-# Usage: kill-at-each-call.sh CALL DETACH COMMAND…  (CALL 'write-open': openat for writing; DETACH: a command that detaches)
-call=$1
-detach=$2
-shift 2
+# Usage: kill-at-each-call.sh LIBRARY CALL DETACH COMMAND…  (LIBRARY: kill-at-call.c, which names the CALLs; DETACH: a
+# command that detaches)
+library=$1
+call=$2
+detach=$3
+shift 3
 folder=$(mktemp -d)
 runs_max=80
 
-is_free() { ! test -e /sys/block/nbd0/pid && test "$(cat /sys/block/nbd0/size)" = 0; }
+is_free() { ! test -e /sys/block/nbd0/pid && read -r sectors </sys/block/nbd0/size && [ "$sectors" = 0 ]; }
 within() { # within TENTHS COMMAND…
   tenths=$1
   shift
@@ -18,8 +20,8 @@ within() { # within TENTHS COMMAND…
     sleep 0.1
   done
 }
-ended() { ! kill -0 "$tracer" 2>/dev/null; }
-is_attached() { grep -qE 'connected to|sz=[0-9]+ bytes' "$folder/out" && test -e /run/tsnbd/nbd0.json; }
+ended() { ! kill -0 "$program" 2>/dev/null; }
+is_attached() { test -e /run/tsnbd/nbd0.json && grep -qE 'connected to|sz=[0-9]+ bytes' "$folder/out"; }
 settled() { ended || is_attached; }
 leftovers() {
   within 600 is_free || echo busy
@@ -27,11 +29,10 @@ leftovers() {
   pgrep -x node | sed 's/^/process /'
 }
 
-# One run under strace with the given options; sets outcome.
-attempt() {
-  : >"$folder/out"
-  strace -f -qq "$@" >"$folder/out" 2>&1 </dev/null &
-  tracer=$!
+n=1
+while [ "$n" -le "$runs_max" ]; do
+  KILL_CALL=$call KILL_AT=$n LD_PRELOAD=$library "$@" >"$folder/out" 2>&1 </dev/null &
+  program=$!
   within 3000 settled || outcome=hangs
   if is_attached; then
     outcome=attached
@@ -43,25 +44,6 @@ attempt() {
   fi
   left=$(leftovers | tr '\n' ' ')
   [ -z "$left" ] || outcome="$outcome, left: $left"
-}
-
-if [ "$call" = write-open ]; then
-  attempt -o "$folder/calls" -e trace=openat "$@"
-  echo "write-open 0 $outcome"
-  main=$(head -n 1 "$folder/calls" | cut -d ' ' -f 1)
-  grep "^$main .*openat(" "$folder/calls" | grep -nE 'O_WRONLY|O_RDWR' | cut -d : -f 1 >"$folder/numbers"
-  while read -r n; do
-    attempt -o /dev/null -e trace=openat -e "inject=openat:signal=SIGKILL:when=$n" "$@"
-    echo "write-open $n $outcome"
-  done <"$folder/numbers"
-  attempt -o /dev/null -e trace=none "$@"
-  echo "write-open after $outcome"
-  exit
-fi
-
-n=1
-while [ "$n" -le "$runs_max" ]; do
-  attempt -o /dev/null -e "trace=$call" -e "inject=$call:signal=SIGKILL:when=$n" "$@"
   echo "$call $n $outcome"
   case $outcome in killed) ;; *) break ;; esac
   n=$((n + 1))

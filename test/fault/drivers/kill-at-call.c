@@ -1,0 +1,69 @@
+// Loaded into a program (LD_PRELOAD): ends its process by SIGKILL where it is about to make its KILL_AT-th call of the kind
+// KILL_CALL. Calls of all threads count; a process that it starts counts its own.
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *call = "";
+static int at;
+static atomic_int calls;
+
+__attribute__((constructor)) static void start(void) {
+  if (getenv("KILL_CALL") == NULL || getenv("KILL_AT") == NULL) return;
+  call = getenv("KILL_CALL");
+  at = atoi(getenv("KILL_AT"));
+}
+
+static void reach(const char *name) {
+  if (strcmp(name, call) == 0 && atomic_fetch_add(&calls, 1) + 1 == at) kill(getpid(), SIGKILL);
+}
+
+// The C library's own declarations of some of these have variable arguments; so ours have other names in C.
+#define CALL(kind, result, name, parameters, arguments)          \
+  result our_##name parameters __asm__(#name);                   \
+  result our_##name parameters {                                 \
+    static result(*real) parameters;                             \
+    const char *one = kind;                                      \
+    if (one != NULL) reach(one);                                 \
+    if (real == NULL) *(void **)&real = dlsym(RTLD_NEXT, #name); \
+    return real arguments;                                       \
+  }
+
+#define WRITES(flags) (((flags) & (O_WRONLY | O_RDWR)) != 0 ? "write-open" : NULL)
+
+// Of what C takes as variable arguments one is passed on: none of these calls takes more.
+CALL("ioctl", int, ioctl, (int fd, unsigned long request, void *argument), (fd, request, argument))
+CALL("fcntl", int, fcntl, (int fd, int command, void *argument), (fd, command, argument))
+CALL("fcntl", int, fcntl64, (int fd, int command, void *argument), (fd, command, argument))
+CALL(WRITES(flags), int, open, (const char *path, int flags, mode_t mode), (path, flags, mode))
+CALL(WRITES(flags), int, open64, (const char *path, int flags, mode_t mode), (path, flags, mode))
+CALL(WRITES(flags), int, openat, (int folder, const char *path, int flags, mode_t mode), (folder, path, flags, mode))
+CALL(WRITES(flags), int, openat64, (int folder, const char *path, int flags, mode_t mode), (folder, path, flags, mode))
+CALL("connect", int, connect, (int fd, const struct sockaddr *address, socklen_t length), (fd, address, length))
+CALL("socketpair", int, socketpair, (int domain, int type, int protocol, int fds[2]), (domain, type, protocol, fds))
+CALL("bind", int, bind, (int fd, const struct sockaddr *address, socklen_t length), (fd, address, length))
+CALL("sendmsg", ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
+CALL("rename", int, rename, (const char *from, const char *to), (from, to))
+CALL("unlink", int, unlink, (const char *path), (path))
+CALL("mkdir", int, mkdir, (const char *path, mode_t mode), (path, mode))
+CALL("chmod", int, chmod, (const char *path, mode_t mode), (path, mode))
+CALL("close", int, close, (int fd), (fd))
+CALL("shutdown", int, shutdown, (int fd, int how), (fd, how))
+CALL("listen", int, listen, (int fd, int backlog), (fd, backlog))
+CALL("accept4", int, accept4, (int fd, struct sockaddr *address, socklen_t *length, int flags),
+     (fd, address, length, flags))
+CALL("setsockopt", int, setsockopt, (int fd, int level, int option, const void *value, socklen_t length),
+     (fd, level, option, value, length))
+CALL("fsync", int, fsync, (int fd), (fd))
+CALL("fdatasync", int, fdatasync, (int fd), (fd))
+CALL("pthread_create", int, pthread_create,
+     (pthread_t * thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument),
+     (thread, attributes, run, argument))
