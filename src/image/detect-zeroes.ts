@@ -14,6 +14,14 @@ export class DetectZeroesImage extends ImageFilter {
     this.#ways = ways;
   }
 
+  override get beginsWrites(): boolean {
+    return this.lower.beginsWrites;
+  }
+
+  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean {
+    return !isZero(source, at, length) && this.lower.beginWrite(offsetBytes, length, source, at);
+  }
+
   override write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {
     return isZero(source, at, length)
       ? this.lower.zero(offsetBytes, length, this.#ways, durable)

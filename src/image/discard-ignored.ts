@@ -3,6 +3,14 @@ import { ImageFilter } from './image-filter.js';
 
 /** No storage is given back: a trim changes nothing, and what is zeroed stays allocated. */
 export class DiscardIgnoredImage extends ImageFilter {
+  override get beginsWrites(): boolean {
+    return this.lower.beginsWrites;
+  }
+
+  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean {
+    return this.lower.beginWrite(offsetBytes, length, source, at);
+  }
+
   override zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
     return this.lower.zero(offsetBytes, length, ways & ~ZERO_MAY_PUNCH, durable);
   }

@@ -1,6 +1,6 @@
 import { invariant } from '../base/invariant.js';
+import { FileRing } from '../kernel/file-ring.js';
 import { addressOf, forget, freeMemory, keptMemory } from '../kernel/memory.js';
-import { ReadRing } from '../kernel/read-ring.js';
 
 /** A longer read is not taken. */
 export const EXPECTED_BYTES_MAX = 65_536;
@@ -24,7 +24,7 @@ export interface ExpectedFile {
  */
 export class ExpectedReads {
   readonly #file: ExpectedFile;
-  readonly #ring: ReadRing;
+  readonly #ring: FileRing;
   readonly #memory: Buffer;
   readonly #address: number;
   // A circle of reads, from #first on; its entries are the slots of #memory.
@@ -40,7 +40,7 @@ export class ExpectedReads {
     this.#results[slot] = result;
   };
 
-  private constructor(file: ExpectedFile, ring: ReadRing, memory: Buffer) {
+  private constructor(file: ExpectedFile, ring: FileRing, memory: Buffer) {
     this.#file = file;
     this.#ring = ring;
     this.#memory = memory;
@@ -49,7 +49,7 @@ export class ExpectedReads {
 
   /** Absent where the kernel does not do several reads at a time for one thread. */
   static on(file: ExpectedFile): ExpectedReads | undefined {
-    const ring = ReadRing.open(READS_MAX);
+    const ring = FileRing.open(READS_MAX);
     if (ring === undefined) return undefined;
     const memory = keptMemory(READS_MAX * SLOT_BYTES);
     if (memory === undefined) ring.close();
@@ -67,7 +67,7 @@ export class ExpectedReads {
     this.#offsets[slot] = offsetBytes;
     this.#lengths[slot] = length;
     this.#results[slot] = PENDING;
-    this.#ring.add(fd, start, wholeBytes, this.#address + slot * SLOT_BYTES, slot);
+    this.#ring.read(fd, start, wholeBytes, this.#address + slot * SLOT_BYTES, slot);
     this.#count += 1;
     return true;
   }

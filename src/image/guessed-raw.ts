@@ -13,6 +13,14 @@ const zeroes = new Uint8Array(MAGIC_BYTES);
 export class GuessedRawImage extends ImageFilter {
   readonly #head = new Uint8Array(MAGIC_BYTES);
 
+  override get beginsWrites(): boolean {
+    return this.lower.beginsWrites;
+  }
+
+  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean {
+    return offsetBytes >= MAGIC_BYTES && this.lower.beginWrite(offsetBytes, length, source, at);
+  }
+
   override write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {
     const errno = offsetBytes < MAGIC_BYTES ? this.#checkHead(offsetBytes, length, source, at) : 0;
     return errno === 0 ? this.lower.write(offsetBytes, length, source, at, durable) : errno;

@@ -20,6 +20,19 @@ export abstract class ImageFilter implements Image {
     return this.lower.write(offsetBytes, length, source, at, durable);
   }
 
+  /** A filter that changes nothing of a write passes this on; any other has its own `write` asked. */
+  get beginsWrites(): boolean {
+    return false;
+  }
+
+  beginWrite(_offsetBytes: number, _length: number, _source: Uint8Array, _at: number): boolean {
+    return false;
+  }
+
+  finishWrites(errnos: Int32Array): void {
+    this.lower.finishWrites(errnos);
+  }
+
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
     return this.lower.zero(offsetBytes, length, ways, durable);
   }

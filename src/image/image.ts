@@ -31,6 +31,15 @@ export interface Image {
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number;
   /** With `durable` (FUA) the bytes are on stable storage before the answer. */
   write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number;
+  /** Whether `beginWrite` may take writes: where not, it need not be asked. */
+  readonly beginsWrites: boolean;
+  /**
+   * Begins a write that need not be durable, beside others; `source` is free again at once. False: it is one for `write`.
+   * Before anything else is asked of the image, `finishWrites` waits for all that were begun.
+   */
+  beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean;
+  /** Fills `errnos` (BEGUN_MAX) with 0 or a positive errno of each write that was begun, in their order. */
+  finishWrites(errnos: Int32Array): void;
   /**
    * Makes the range read as zeroes. `ways`: ZERO_MAY_PUNCH and ZERO_FAST, or 0; with ZERO_FAST it answers EOPNOTSUPP, and
    * the image is as it was, where zeroes would have to be written.

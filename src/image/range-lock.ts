@@ -1,5 +1,13 @@
 import { invariant } from '../base/invariant.js';
-import { RANGE_FIELDS, RANGES_LOCK, RANGES_MAX, RANGES_TURNS, rangeTable, type SharedFields } from './shared-layout.js';
+import {
+  RANGE_FIELDS,
+  RANGES_LOCK,
+  RANGES_MAX,
+  RANGES_TURNS,
+  RANGES_WAITING,
+  rangeTable,
+  type SharedFields,
+} from './shared-layout.js';
 import { SharedLock } from './shared-lock.js';
 
 // What a range of the table is held as.
@@ -32,7 +40,14 @@ export class RangeLock {
 
   /** For a change of a part of the block at `offsetBytes`. */
   takeAlone(offsetBytes: number, length: number): void {
+    Atomics.add(this.#fields, RANGES_WAITING, 1);
     this.#take(ALONE, offsetBytes, offsetBytes + length);
+    Atomics.sub(this.#fields, RANGES_WAITING, 1);
+  }
+
+  /** Whether somebody waits for a range alone: who takes large ones again and again lets him through. */
+  get isAwaited(): boolean {
+    return Atomics.load(this.#fields, RANGES_WAITING) !== 0;
   }
 
   release(): void {

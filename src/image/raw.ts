@@ -2,7 +2,8 @@ import { constants as fsConstants } from 'node:fs';
 import { constants } from 'node:os';
 import { PUNCH_HOLE, ZERO_RANGE } from '../kernel/fd-calls.js';
 import { allocationStatus } from './allocation.js';
-import type { DirectFile } from './direct-io.js';
+import { BegunWrites } from './begun-writes.js';
+import type { DirectFile, DirectHandle } from './direct-io.js';
 import { DurableFd } from './durable-fd.js';
 import { type ExpectedFile, ExpectedReads } from './expected-reads.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
@@ -53,6 +54,12 @@ export class RawImage implements Image {
   readonly #dataFile: ExpectedFile;
   /** Absent until a read is announced. */
   #expected: ExpectedReads | 'unavailable' | undefined;
+  /** Where several writes at a time are worth it: past the page cache. */
+  readonly #direct: DirectHandle | undefined;
+  /** Absent until a write is begun. */
+  #begun: BegunWrites | 'unavailable' | undefined;
+  readonly #writeBegun = (offsetBytes: number, length: number, source: Uint8Array, at: number) =>
+    this.#writeAll(this.#dataFd, offsetBytes, length, source, at);
   /** Absent when the image is read-only: to open it again would not be. */
   readonly #durable: DurableFd | undefined;
   readonly #fileBytes: number;
@@ -67,6 +74,7 @@ export class RawImage implements Image {
     this.readOnly = readOnly;
     this.#fd = fd;
     this.#dataFd = direct?.fd ?? fd;
+    this.#direct = direct === undefined || readOnly ? undefined : { ...handle, direct };
     this.#dataFile = direct ?? { fd, blockBytes: 1 };
     const durableFlags = fsConstants.O_RDWR | fsConstants.O_DSYNC | (direct === undefined ? 0 : fsConstants.O_DIRECT);
     this.#durable = readOnly ? undefined : new DurableFd(fd, durableFlags, calls);
@@ -104,6 +112,22 @@ export class RawImage implements Image {
     this.#forgetExpected(offsetBytes, length);
     if (durable) return this.#writeDurably(offsetBytes, length, source, at);
     return this.#writeAll(this.#dataFd, offsetBytes, length, source, at);
+  }
+
+  get beginsWrites(): boolean {
+    return this.#direct !== undefined;
+  }
+
+  beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean {
+    if (this.#direct === undefined || this.#storage.failed) return false;
+    this.#begun ??= BegunWrites.on(this.#direct) ?? 'unavailable';
+    if (this.#begun === 'unavailable' || !this.#begun.begin(offsetBytes, length, source, at)) return false;
+    this.#forgetExpected(offsetBytes, length);
+    return true;
+  }
+
+  finishWrites(errnos: Int32Array): void {
+    if (typeof this.#begun === 'object') this.#begun.finish(errnos, this.#writeBegun);
   }
 
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
@@ -146,6 +170,7 @@ export class RawImage implements Image {
 
   relax(): void {
     if (typeof this.#expected === 'object') this.#expected.relax();
+    if (typeof this.#begun === 'object') this.#begun.relax();
     this.#calls.relax?.();
   }
 
@@ -175,6 +200,7 @@ export class RawImage implements Image {
   /** The handle's fds are the opener's. */
   close(): void {
     if (typeof this.#expected === 'object') this.#expected.close();
+    if (typeof this.#begun === 'object') this.#begun.close();
     this.#durable?.close();
   }
 

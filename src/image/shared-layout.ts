@@ -11,6 +11,7 @@
  * | SYNCS_DONE | under SYNC_LOCK | the number of the newest sync that went well; wraps around |
  * | RANGES_LOCK | whoever takes or leaves the lock | as SYNC_LOCK |
  * | RANGES_TURNS | whoever gives a range back | goes up each time; wraps around; this is what is waited for |
+ * | RANGES_WAITING | whoever waits for a range alone | how many do |
  * | HAS_HOLES | whoever finds or makes one | 1: the file may have holes |
  * | the table | under RANGES_LOCK | RANGES_MAX rows of three Float64: what a range is held as (0 free), begin and end in bytes |
  */
@@ -21,6 +22,7 @@ export const SYNCS_DONE = 3;
 export const RANGES_LOCK = 4;
 export const RANGES_TURNS = 5;
 export const HAS_HOLES = 6;
+export const RANGES_WAITING = 7;
 
 /** Even: the table's rows begin at a multiple of 8 bytes. */
 const fields = 8;

@@ -25,6 +25,7 @@ export const NR_IO_URING_ENTER = 426;
 
 // <linux/io_uring.h>
 export const IORING_OP_READ = 22;
+export const IORING_OP_WRITE = 23;
 export const IORING_ENTER_GETEVENTS = 1;
 export const IORING_FEAT_SINGLE_MMAP = 1;
 export const IORING_OFF_SQ_RING = 0;

@@ -19,6 +19,7 @@ import { replyError } from '../protocol/reply.js';
 import { emptyRequest, payloadBytes } from '../protocol/request.js';
 import { checkRequest, type ExportRules, endsConnection } from '../protocol/request-rules.js';
 import type { Busyness } from './activity.js';
+import { BegunWrites } from './begun-writes.js';
 import { ColdReads } from './cold-reads.js';
 import type { ServerErrorCode } from './errors.js';
 import { PacedSocket } from './paced-socket.js';
@@ -69,6 +70,8 @@ class RequestLoop {
   readonly #reads: Reads;
   readonly #cold: ColdReads;
   readonly #status: StatusReplies;
+  /** Absent where the image does one write at a time. */
+  readonly #begun: BegunWrites | undefined;
   readonly #request = emptyRequest();
   /** Since bytes were received last. */
   #answered = 0;
@@ -92,11 +95,13 @@ class RequestLoop {
     this.#reads = new Reads(socketFd, image, this.#replies, replyStyle);
     this.#cold = new ColdReads(image, rules, this.#input, this.#reads);
     this.#status = new StatusReplies(image, this.#replies, contexts);
+    this.#begun = image.beginsWrites ? new BegunWrites(image, this.#replies) : undefined;
   }
 
   run(): LoopEnd {
     for (;;) {
       const end = this.#answerWhatIsThere();
+      this.#begun?.finish();
       this.#replies.send();
       if (end !== undefined) return end;
       if (this.#replies.sendErrno !== 0) return lost(this.#replies.sendErrno);
@@ -124,6 +129,7 @@ class RequestLoop {
       const dataBytes = payloadBytes(request, replyStyle);
       const error = this.#draining ? NBD_ESHUTDOWN : checkRequest(request, this.#rules);
       if (endsConnection(request, replyStyle)) {
+        this.#begun?.finish();
         this.#replies.reply(request, error);
         return failed('violation', `the client announced ${dataBytes} bytes of data with a request`);
       }
@@ -135,13 +141,27 @@ class RequestLoop {
         const end = this.#writeInPieces(error, dataBytes);
         if (end !== undefined) return end;
       } else {
-        if (error !== 0) this.#replies.reply(request, error);
-        else if (request.type === NBD_CMD_READ) this.#read();
-        else this.#other();
+        if (error !== 0 || !this.#begins()) this.#answer(error);
         input.start += dataBytes;
       }
     }
     return undefined;
+  }
+
+  /** Whether the request is a WRITE that is done beside others; its answer comes with theirs. */
+  #begins(): boolean {
+    if (this.#begun === undefined || this.#request.type !== NBD_CMD_WRITE) return false;
+    // By itself a write takes longer in this way.
+    if (this.#begun.isEmpty && this.#input.length === this.#request.lengthBytes) return false;
+    this.#hasWritten = true;
+    return this.#begun.begin(this.#request, this.#input.bytes, this.#input.start);
+  }
+
+  #answer(error: number): void {
+    this.#begun?.finish();
+    if (error !== 0) this.#replies.reply(this.#request, error);
+    else if (this.#request.type === NBD_CMD_READ) this.#read();
+    else this.#other();
   }
 
   #read(): void {
@@ -196,6 +216,7 @@ class RequestLoop {
   #writeInPieces(error: number, dataBytes: number): LoopEnd | undefined {
     const { flags, offsetBytes } = this.#request;
     const input = this.#input;
+    this.#begun?.finish();
     this.#replies.send();
     let errno = 0;
     for (let done = 0; done < dataBytes; ) {

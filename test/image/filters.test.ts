@@ -2,6 +2,7 @@ import { constants } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { DetectZeroesImage } from '#tsnbd/image/detect-zeroes.js';
 import { DiscardIgnoredImage } from '#tsnbd/image/discard-ignored.js';
+import { GuessedRawImage } from '#tsnbd/image/guessed-raw.js';
 import { emptyExtent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { UnsafeImage } from '#tsnbd/image/unsafe.js';
 import { WritethroughImage } from '#tsnbd/image/writethrough.js';
@@ -29,6 +30,9 @@ function recorder(errno = 0) {
     startExpected: () => note('startExpected') === 0,
     relax: () => void note('relax'),
     readIntoPipe: (offset, length, fd) => note('readIntoPipe', offset, length, fd),
+    beginsWrites: true,
+    beginWrite: (offset, length, _source, at) => note('beginWrite', offset, length, at) === 0,
+    finishWrites: () => void note('finishWrites'),
     flush: () => note('flush'),
     close: () => void note('close'),
   };
@@ -144,5 +148,33 @@ describe('writes of zeroes', () => {
     const { image, log } = recorder();
     callAll(new DetectZeroesImage(image, ZERO_MAY_PUNCH));
     expect(log).toEqual(passedOn);
+  });
+});
+
+describe('a write that is begun beside others', () => {
+  const zeroes = Buffer.alloc(4096);
+  const begun = (filter: Image, source = bytes, offset = 4096) =>
+    filter.beginsWrites && filter.beginWrite(offset, 512, source, 5);
+
+  it.each([WritethroughImage, UnsafeImage])('is none where %o has its own way to write', (Filter) => {
+    const { image, log } = recorder();
+    expect(begun(new Filter(image))).toBe(false);
+    expect(log).toEqual([]);
+  });
+
+  it('is passed on where the filter has nothing to do with it', () => {
+    const { image, log } = recorder();
+    expect(begun(new DiscardIgnoredImage(image))).toBe(true);
+    expect(begun(new DetectZeroesImage(image, 0))).toBe(true);
+    expect(begun(new DetectZeroesImage(image, 0), zeroes)).toBe(false);
+    expect(begun(new GuessedRawImage(image))).toBe(true);
+    expect(begun(new GuessedRawImage(image), bytes, 0)).toBe(false);
+    expect(log).toEqual(new Array(3).fill('beginWrite 4096 512 5'));
+  });
+
+  it('is finished by the image below', () => {
+    const { image, log } = recorder();
+    new GuessedRawImage(new DiscardIgnoredImage(image)).finishWrites(new Int32Array(64));
+    expect(log).toEqual(['finishWrites']);
   });
 });

@@ -8,6 +8,7 @@ import {
   IORING_OFF_SQ_RING,
   IORING_OFF_SQES,
   IORING_OP_READ,
+  IORING_OP_WRITE,
   STRUCT_IO_URING_CQE,
   STRUCT_IO_URING_PARAMS,
   STRUCT_IO_URING_SQE,
@@ -20,11 +21,11 @@ const TRIES_MAX = 1_000;
 const FIELD_BYTES = 4;
 
 /**
- * Reads of files that the kernel does at the same time, in whatever order: io_uring(7). One system call hands over many
- * and waits; what is done is seen in shared memory without any. Belongs to one thread.
+ * Reads and writes of files that the kernel does at the same time, in whatever order: io_uring(7). One system call hands
+ * over many and waits; what is done is seen in shared memory without any. Belongs to one thread.
  */
-export class ReadRing {
-  /** Reads that may be on their way at a time: a power of two. */
+export class FileRing {
+  /** Calls that may be on their way at a time: a power of two. */
   readonly entries: number;
   readonly #fd: number;
   readonly #rings: Uint8Array;
@@ -58,35 +59,29 @@ export class ReadRing {
   }
 
   /** Absent where the kernel has no io_uring, or does not let us. */
-  static open(entries: number): ReadRing | undefined {
+  static open(entries: number): FileRing | undefined {
     const bytes = new Uint8Array(STRUCT_IO_URING_PARAMS.sizeof);
     const fd = libc.ioUringSetup(entries, bytes);
     if (fd < 0) return undefined;
     const ring = mapRing(fd, new DataView(bytes.buffer));
     if (ring === undefined) closeSync(fd);
-    return ring === undefined ? undefined : new ReadRing(fd, new DataView(bytes.buffer), ring.rings, ring.sqes);
+    return ring === undefined ? undefined : new FileRing(fd, new DataView(bytes.buffer), ring.rings, ring.sqes);
   }
 
   /**
    * Adds a read of `length` bytes at `offsetBytes` of a file into memory at `address`, which stays there until it is done;
    * `tag` is told then, an integer of 32 bits. At most `entries` may be on their way.
    */
-  add(fileFd: number, offsetBytes: number, length: number, address: number, tag: number): void {
-    const { opcode, fd, off, addr, len, user_data, sizeof } = STRUCT_IO_URING_SQE;
-    const tail = this.#fields[this.#sqTail] ?? 0;
-    const at = (tail & (this.entries - 1)) * sizeof;
-    const view = this.#sqesView;
-    view.setUint8(at + opcode, IORING_OP_READ);
-    view.setInt32(at + fd, fileFd, true);
-    setU64(view, at + off, offsetBytes);
-    setU64(view, at + addr, address);
-    view.setUint32(at + len, length, true);
-    view.setUint32(at + user_data, tag, true);
-    Atomics.store(this.#fields, this.#sqTail, tail + 1);
-    this.#added += 1;
+  read(fileFd: number, offsetBytes: number, length: number, address: number, tag: number): void {
+    this.#add(IORING_OP_READ, fileFd, offsetBytes, length, address, tag);
   }
 
-  /** Hands over what was added, and waits until `waitFor` reads are done. Answers 0 or −errno. */
+  /** Adds a write from memory at `address`, which stays as it is until it is done; else as `read`. */
+  write(fileFd: number, offsetBytes: number, length: number, address: number, tag: number): void {
+    this.#add(IORING_OP_WRITE, fileFd, offsetBytes, length, address, tag);
+  }
+
+  /** Hands over what was added, and waits until `waitFor` calls are done. Answers 0 or −errno. */
   submit(waitFor: number): number {
     for (let tries = 0; ; tries += 1) {
       const taken = libc.ioUringEnter(this.#fd, this.#added, waitFor, waitFor > 0 ? IORING_ENTER_GETEVENTS : 0);
@@ -97,12 +92,12 @@ export class ReadRing {
     }
   }
 
-  /** Whether a read is done that was not taken yet. */
+  /** Whether a call is done that was not taken yet. */
   get isDone(): boolean {
     return Atomics.load(this.#fields, this.#cqTail) !== this.#fields[this.#cqHead];
   }
 
-  /** Calls `done` with the tag, and the bytes read or −errno, of each read that is done. */
+  /** Calls `done` with the tag, and the bytes moved or −errno, of each call that is done. */
   take(done: (tag: number, result: number) => void): void {
     const { user_data, res, sizeof } = STRUCT_IO_URING_CQE;
     let head = this.#fields[this.#cqHead] ?? 0;
@@ -121,6 +116,21 @@ export class ReadRing {
     closeSync(this.#fd);
     libc.munmap(this.#rings);
     libc.munmap(this.#sqes);
+  }
+
+  #add(operation: number, fileFd: number, offsetBytes: number, length: number, address: number, tag: number): void {
+    const { opcode, fd, off, addr, len, user_data, sizeof } = STRUCT_IO_URING_SQE;
+    const tail = this.#fields[this.#sqTail] ?? 0;
+    const at = (tail & (this.entries - 1)) * sizeof;
+    const view = this.#sqesView;
+    view.setUint8(at + opcode, operation);
+    view.setInt32(at + fd, fileFd, true);
+    setU64(view, at + off, offsetBytes);
+    setU64(view, at + addr, address);
+    view.setUint32(at + len, length, true);
+    view.setUint32(at + user_data, tag, true);
+    Atomics.store(this.#fields, this.#sqTail, tail + 1);
+    this.#added += 1;
   }
 }
 

@@ -2,8 +2,8 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { FileRing } from '#tsnbd/kernel/file-ring.js';
 import { addressOf, alignedMemory } from '#tsnbd/kernel/memory.js';
-import { ReadRing } from '#tsnbd/kernel/read-ring.js';
 
 const PIECE_BYTES = 4_096;
 const content = Buffer.alloc(64 * PIECE_BYTES);
@@ -20,8 +20,8 @@ afterAll(() => {
   rmSync(folder, { recursive: true });
 });
 
-function open(entries: number): ReadRing {
-  const ring = ReadRing.open(entries);
+function open(entries: number): FileRing {
+  const ring = FileRing.open(entries);
   if (ring === undefined) throw new Error('this kernel has no io_uring');
   return ring;
 }
@@ -35,7 +35,7 @@ test('does many reads at once, each into its place, more often than it has entri
     const results = new Map<number, number>();
     const offsets = Array.from({ length: ring.entries }, (_, slot) => ((round * 13 + slot * 7) % 64) * PIECE_BYTES);
     offsets.forEach((offset, slot) => {
-      ring.add(fd, offset, PIECE_BYTES, address + slot * PIECE_BYTES, slot);
+      ring.read(fd, offset, PIECE_BYTES, address + slot * PIECE_BYTES, slot);
     });
     expect(ring.submit(ring.entries)).toBe(0);
     expect(ring.isDone).toBe(true);
@@ -56,8 +56,8 @@ test('answers a short read at the end of the file, and −errno where it cannot 
   const ring = open(8);
   const memory = alignedMemory(2 * PIECE_BYTES, PIECE_BYTES);
   const results = new Map<number, number>();
-  ring.add(fd, content.length - 100, PIECE_BYTES, addressOf(memory), 7);
-  ring.add(9_999, 0, PIECE_BYTES, addressOf(memory) + PIECE_BYTES, 4_000_000_000);
+  ring.read(fd, content.length - 100, PIECE_BYTES, addressOf(memory), 7);
+  ring.read(9_999, 0, PIECE_BYTES, addressOf(memory) + PIECE_BYTES, 4_000_000_000);
   expect(ring.submit(2)).toBe(0);
   ring.take((tag, result) => results.set(tag, result));
   expect(results).toEqual(
