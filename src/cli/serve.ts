@@ -8,13 +8,17 @@ import type { ServeEvent } from '../server/serve-event.js';
 import { EXIT_STATUSES } from './exit-status.js';
 import type { ServeAction } from './serving-options.js';
 
-/** Serves images in the foreground, as qemu-nbd does, until it is asked to end or its last client leaves. */
+/**
+ * Serves images in the foreground, as qemu-nbd does, until it is asked to end or its last client leaves. Answers the exit
+ * status: that of a failure if what a client had written could not be flushed at its end.
+ */
 export async function serveImages(program: string, action: ServeAction): Promise<number> {
   const { address, settings, clientsMax, persistent, handshakeLimitMs, verbosity } = action;
   const say = (text: string) => process.stderr.write(`${program}: ${text}\n`);
   const stop = stopOnSignals();
   loadLibc();
   const exports: ServedExport[] = [];
+  let hasLostWrites = false;
   try {
     for (const { name, description, imagePath } of action.exports) {
       const image = openImage(imagePath, settings);
@@ -22,6 +26,7 @@ export async function serveImages(program: string, action: ServeAction): Promise
       for (const notice of image.notices) say(notice);
     }
     const server = await serve({ address, exports, clientsMax, persistent, handshakeLimitMs }, (event) => {
+      hasLostWrites ||= tellsOfLostWrites(event);
       const text = eventText(event, verbosity.verbose);
       if (text !== undefined) say(text);
     });
@@ -31,7 +36,11 @@ export async function serveImages(program: string, action: ServeAction): Promise
   } finally {
     for (const { image } of exports) image.close();
   }
-  return EXIT_STATUSES.done.status;
+  return hasLostWrites ? EXIT_STATUSES.other.status : EXIT_STATUSES.done.status;
+}
+
+function tellsOfLostWrites(event: ServeEvent): boolean {
+  return event.kind === 'ended' && event.end.kind === 'failed' && event.end.error.code === 'system';
 }
 
 /** Trouble is told always, the coming and going of clients only if the user wants to know. */

@@ -14,11 +14,11 @@ afterEach(async () => {
 });
 
 describe('an image’s attach that is killed', () => {
-  test.each(calls)('at any %s leaves the device free for the next', (call) =>
-    expectCleanKills(call, `${tsnbd} -v --nofork -c /dev/nbd0 -f raw ${image}`),
+  test.each(calls)('at the n-th of its calls %s leaves the device free for the next', (kinds) =>
+    expectCleanKills(kinds, `${tsnbd} -v --nofork -c /dev/nbd0 -f raw ${image}`),
   );
 
-  test.each(backgroundCalls)('at any %s, its command or its process, leaves the device free', (call) =>
-    expectCleanKills(call, `${tsnbd} -v -c /dev/nbd0 -f raw ${image}`),
+  test.each(backgroundCalls)('at the n-th call %s, its command or its process, leaves the device free', (kinds) =>
+    expectCleanKills(kinds, `${tsnbd} -v -c /dev/nbd0 -f raw ${image}`),
   );
 });

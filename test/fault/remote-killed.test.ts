@@ -17,7 +17,7 @@ afterEach(async () => {
 });
 
 describe('a remote attach that is killed', () => {
-  test.each(calls)('at any %s leaves the device free for the next', (call) =>
-    expectCleanKills(call, `${tsnbdClient} -nofork -unix ${socket} /dev/nbd0`),
+  test.each(calls)('at the n-th of its calls %s leaves the device free for the next', (kinds) =>
+    expectCleanKills(kinds, `${tsnbdClient} -nofork -unix ${socket} /dev/nbd0`),
   );
 });

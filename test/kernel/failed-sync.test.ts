@@ -53,7 +53,9 @@ test('one failed fsync, and nothing is durable again by any connection, until th
   await heal();
   await expectNothingDurable();
   await detach();
-  expect((await server.result).stderr).toMatch(/could not be flushed: .*I\/O error/i);
+  const { status, stderr } = await server.result;
+  expect(stderr).toMatch(/could not be flushed: .*I\/O error/i);
+  expect(status).toBe(1);
 
   const again = await attached(disk);
   await ok(`${write('/dev/nbd0', '')} && sync /dev/nbd0 && ${write('/dev/nbd0', ',dsync')}`);

@@ -1,29 +1,32 @@
-// Loaded into a program (LD_PRELOAD): ends its process by SIGKILL where it is about to make its KILL_AT-th call of the kind
-// KILL_CALL. Calls of all threads count; a process that it starts counts its own.
+// Loaded into a program (LD_PRELOAD): ends its process by SIGKILL where it is about to make its KILL_AT-th call of the kinds
+// KILL_CALLS ('ioctl,bind'). Calls of all threads count; a process that it starts counts its own.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *call = "";
+static char kinds[1000] = ",";
 static int at;
 static atomic_int calls;
 
 __attribute__((constructor)) static void start(void) {
-  if (getenv("KILL_CALL") == NULL || getenv("KILL_AT") == NULL) return;
-  call = getenv("KILL_CALL");
+  if (getenv("KILL_CALLS") == NULL || getenv("KILL_AT") == NULL) return;
+  snprintf(kinds, sizeof kinds, ",%s,", getenv("KILL_CALLS"));
   at = atoi(getenv("KILL_AT"));
 }
 
-static void reach(const char *name) {
-  if (strcmp(name, call) == 0 && atomic_fetch_add(&calls, 1) + 1 == at) kill(getpid(), SIGKILL);
+static void reach(const char *kind) {
+  char sought[100];
+  snprintf(sought, sizeof sought, ",%s,", kind);
+  if (strstr(kinds, sought) != NULL && atomic_fetch_add(&calls, 1) + 1 == at) kill(getpid(), SIGKILL);
 }
 
 // The C library's own declarations of some of these have variable arguments; so ours have other names in C.

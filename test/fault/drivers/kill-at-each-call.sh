@@ -1,14 +1,14 @@
 #!/bin/sh
-# Runs in the guest: runs an attach command again and again, killed at the first, second … call of one kind, until it
-# attaches; each run is the next attach after a kill. Prints a line `CALL N OUTCOME` a run.
-# Usage: kill-at-each-call.sh LIBRARY CALL DETACH COMMAND…  (LIBRARY: kill-at-call.c, which names the CALLs; DETACH: a
+# Runs in the guest: runs an attach command again and again, killed at the first, second … call of some kinds, until it
+# attaches; each run is the next attach after a kill. Prints a line `N OUTCOME` a run.
+# Usage: kill-at-each-call.sh LIBRARY CALLS DETACH COMMAND…  (LIBRARY: kill-at-call.c, which says what CALLS are; DETACH: a
 # command that detaches)
 library=$1
-call=$2
+calls=$2
 detach=$3
 shift 3
 folder=$(mktemp -d)
-runs_max=80
+runs_max=1000
 
 is_free() { ! test -e /sys/block/nbd0/pid && read -r sectors </sys/block/nbd0/size && [ "$sectors" = 0 ]; }
 within() { # within TENTHS COMMAND…
@@ -31,7 +31,7 @@ leftovers() {
 
 n=1
 while [ "$n" -le "$runs_max" ]; do
-  KILL_CALL=$call KILL_AT=$n LD_PRELOAD=$library "$@" >"$folder/out" 2>&1 </dev/null &
+  KILL_CALLS=$calls KILL_AT=$n LD_PRELOAD=$library "$@" >"$folder/out" 2>&1 </dev/null &
   program=$!
   within 3000 settled || outcome=hangs
   if is_attached; then
@@ -44,7 +44,7 @@ while [ "$n" -le "$runs_max" ]; do
   fi
   left=$(leftovers | tr '\n' ' ')
   [ -z "$left" ] || outcome="$outcome, left: $left"
-  echo "$call $n $outcome"
+  echo "$n $outcome"
   case $outcome in killed) ;; *) break ;; esac
   n=$((n + 1))
 done
