@@ -127,7 +127,7 @@ type Ffi = typeof import('ffi-rs');
 
 interface Signature {
   readonly symbol: string;
-  readonly types: readonly DataType[];
+  readonly types: DataType[];
   readonly result: DataType.I32 | DataType.I64;
 }
 
@@ -219,7 +219,7 @@ function map(lengthBytes: number, flags: number, fd: number, offsetBytes: number
     library,
     funcName: symbol,
     retType: ffi.DataType.External,
-    paramsType: [...types],
+    paramsType: types,
     paramsValue: [0, lengthBytes, PROT_READ | PROT_WRITE, flags, fd, offsetBytes],
     errno: true,
   });
@@ -234,7 +234,7 @@ function call(name: keyof typeof functions, values: (number | Uint8Array)[]): nu
     library,
     funcName: symbol,
     retType: result,
-    paramsType: [...types],
+    paramsType: types,
     paramsValue: values,
     errno: true,
   });

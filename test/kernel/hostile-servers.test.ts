@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { assertQuietKernel, type Background, memoryDir, ok } from './guest.js';
+import { assertQuietKernel, type Background, memoryDir, ok, run } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, testProgram, tsnbdClient } from './programs.js';
 
 const CASES: readonly [behaviour: string, status: number, message: RegExp][] = [
@@ -50,10 +50,10 @@ afterAll(async () => {
 
 describe('a server is refused that', () => {
   test.each(CASES)('%s', async (behaviour, status, message) => {
-    const of = (what: string) => ok(`cat '${socketOf(behaviour)}.${what}'`, { cwd: folder });
-    const stderr = await of('stderr');
+    const read = async (what: string) => (await run(`cat '${socketOf(behaviour)}.${what}'`, { cwd: folder })).stdout;
+    const stderr = await read('stderr');
     expect(stderr).toMatch(message);
-    expect(stderr).toMatch(/^(bs=.*\n)?tsnbd-client: [^\n]+$/);
-    expect(await of('status')).toBe(String(status));
+    expect(stderr).toMatch(/^(bs=.*\n)?tsnbd-client: [^\n]+\n$/);
+    expect(await read('status')).toBe(`${status}\n`);
   });
 });

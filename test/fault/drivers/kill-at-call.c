@@ -66,7 +66,6 @@ CALL("accept4", int, accept4, (int fd, struct sockaddr *address, socklen_t *leng
 CALL("setsockopt", int, setsockopt, (int fd, int level, int option, const void *value, socklen_t length),
      (fd, level, option, value, length))
 CALL("fsync", int, fsync, (int fd), (fd))
-CALL("fdatasync", int, fdatasync, (int fd), (fd))
 CALL("pthread_create", int, pthread_create,
      (pthread_t * thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument),
      (thread, attributes, run, argument))
