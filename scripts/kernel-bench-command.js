@@ -12,6 +12,7 @@ at the end; the command finds its path in BENCH_WORK).
   -t  time limit of the command, 600 s by default
   -m  memory of the guest, 2G by default; /tmp and /dev/shm in it are in memory
   -n  parameters of the nbd module, 'max_part=16 nbds_max=8' by default; none: the module is not loaded
+TSNBD_BENCH_KERNEL=debian12 boots the kernel of Debian 12 where a newer one is there.
 Exit status: that of COMMAND, or 124 after the time limit, 125 when the guest did not boot or died, 2 for wrong usage.`;
 
 process.exitCode = await main(process.argv.slice(2));

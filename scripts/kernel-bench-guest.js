@@ -4,8 +4,9 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { chosenKernel } from './kernel-bench-kernels.js';
 import { GrowingFile } from './kernel-bench-output.js';
-import { baseFolder, kernelArguments, missing, program, quote, writeStarters } from './kernel-bench-start.js';
+import { baseFolder, kernelArguments, missing, quote, writeStarters } from './kernel-bench-start.js';
 
 const withoutCoreFile = 'ulimit -c 0; exec "$@"';
 /** Waits on the host for our end, whatever it is, and cleans up if we could not. */
@@ -29,6 +30,7 @@ export class GuestError extends Error {
  * @typedef {object} BootOptions
  * @property {string} [workDir] a folder of the host that the guest may write, at the same path; by default a new one
  * @property {string} [memory] of the guest, as `mem=` takes it; its tmpfs take it from there
+ * @property {import('./kernel-bench-kernels.js').Kernel} [kernel] by default the newest
  * @property {string} [nbd] parameters of the nbd module, or 'none' to leave it out
  * @property {number} [limitMs] for the boot
  */
@@ -59,7 +61,7 @@ export class GuestError extends Error {
  * @returns {Promise<Guest>}
  */
 export async function bootGuest(options = {}) {
-  const problem = missing();
+  const problem = missing(options.kernel ?? chosenKernel());
   if (problem !== undefined) throw new GuestError(problem);
   const guest = new Guest(options);
   try {
@@ -102,10 +104,14 @@ export class Guest {
     this.#control = join(this.folder, 'control');
     this.workDir = options.workDir ?? join(this.folder, 'work');
     for (const folder of [this.#control, this.workDir]) mkdirSync(folder, { recursive: true });
-    writeStarters(this.#control, this.workDir, options.nbd ?? 'max_part=16 nbds_max=8');
+    const kernel = options.kernel ?? chosenKernel();
+    writeStarters(this.#control, this.workDir, kernel.modules, options.nbd ?? 'max_part=16 nbds_max=8');
     this.#child = spawn(
       'sh',
-      ['-c', withoutCoreFile, 'sh', program, ...kernelArguments(this.folder, this.#control, options.memory ?? '2G')],
+      [
+        ...['-c', withoutCoreFile, 'sh', kernel.program, ...kernel.parameters],
+        ...kernelArguments(this.folder, this.#control, options.memory ?? '2G'),
+      ],
       {
         cwd: this.folder,
         // A group of its own: ^C must reach only us, and all of the guest's processes end by one signal.

@@ -4,16 +4,14 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-export const program = '/usr/bin/linux.uml';
-
 const checkout = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /** Below this much free space /dev/shm is not used: the guest's memory and the work folder must fit into it. */
 const memoryFolderBytesMin = 4 * 2 ** 30;
 
-/** What keeps this machine from booting the bench, as a sentence. */
-export function missing() {
-  if (!existsSync(program)) return `${program} is missing: run scripts/setup (Debian package user-mode-linux)`;
+/** What keeps this machine from booting this kernel, as a sentence; see kernel-bench-kernels.js. */
+export function missing(/** @type {import('./kernel-bench-kernels.js').Kernel} */ { program }) {
+  if (!existsSync(program)) return `${program} is missing: run scripts/setup`;
   if (!existsSync('/usr/bin/busybox') && !existsSync('/bin/busybox'))
     return 'busybox is missing: run scripts/setup (Debian package busybox-static)';
   return undefined;
@@ -36,14 +34,16 @@ export function baseFolder() {
  * that kernel-bench-init and kernel-bench-agent use, and every command sees.
  * @param {string} control the folder for orders and output
  * @param {string} workDir
+ * @param {string} modules
  * @param {string} nbd
  */
-export function writeStarters(control, workDir, nbd) {
+export function writeStarters(control, workDir, modules, nbd) {
   const names = {
     BENCH_CHECKOUT: checkout,
     BENCH_NODE: dirname(dirname(process.execPath)),
     BENCH_WORK: workDir,
     BENCH_CONTROL: control,
+    BENCH_MODULES: modules,
     BENCH_NBD: nbd,
     PATH: `${dirname(process.execPath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
     HOME: '/root',

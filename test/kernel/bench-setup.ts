@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
 import { bundle } from '../../scripts/bundle.js';
 import { bootGuest, type Guest } from '../../scripts/kernel-bench-guest.js';
+import { chosenKernel } from '../../scripts/kernel-bench-kernels.js';
 import { KILL_AT_CALL, ROOT, TEST_PROGRAMS } from './test-programs.js';
 
 /** What guest.ts asks for: one request a connection, JSON both ways, each ended by closing that direction. */
@@ -55,13 +56,16 @@ export async function setup(project: TestProject): Promise<void> {
   );
   const source = join(ROOT, 'test/fault/drivers/kill-at-call.c');
   execFileSync('cc', ['-shared', '-fPIC', '-O1', '-Wall', '-Wextra', '-Werror', '-o', KILL_AT_CALL, source, '-ldl']);
-  const booted = await Promise.allSettled(Array.from({ length: GUESTS }, () => bootGuest()));
+  const kernel = chosenKernel(project.config.env.TSNBD_BENCH_KERNEL);
+  const booted = await Promise.allSettled(Array.from({ length: GUESTS }, () => bootGuest({ kernel })));
   for (const boot of booted) if (boot.status === 'fulfilled') guests.push(boot.value);
   const failed = booted.find((boot) => boot.status === 'rejected');
   if (failed !== undefined) {
     await teardown();
     throw failed.reason;
   }
+  const version = await guests[0]?.run('uname -r');
+  console.log(`The tests of the project "${project.name}" run on Linux ${version?.stdout.trim()}.`);
   const benches: KernelBench[] = [];
   for (const guest of guests) {
     const socketPath = join(guest.folder, 'commands');

@@ -18,7 +18,7 @@ async function fullImage(): Promise<{ image: string; expected: string }> {
 
 /** Runs a command that is to make a range of /dev/nbd0 zeroes, and looks at all of the device and the image. */
 async function expectZeroed(command: string, { image, expected }: { image: string; expected: string }): Promise<void> {
-  const [, offset = '0', length = '8'] = /-o (\d+)M -l (\d+)M/.exec(command) ?? [];
+  const [, offset = '0', length = '8'] = /(?:-o |seek=)(\d+)M? (?:-l |count=)(\d+)/.exec(command) ?? [];
   const steps = [
     // What the kernel knows of the device's content is to be right too.
     'cat /dev/nbd0 >/dev/null',
@@ -61,10 +61,11 @@ describe('a range of the device', () => {
     expect((await attachment.stop()).status).toBe(0);
   });
 
-  test('that is zeroed gives its storage back with --detect-zeroes=unmap', async () => {
+  test('that zeroes are written to gives its storage back with --detect-zeroes=unmap', async () => {
     const files = await fullImage();
     const attachment = await attached(`--detect-zeroes=unmap ${files.image}`);
-    await expectZeroed('blkdiscard -z -o 5M -l 2M /dev/nbd0', files);
+    // blkdiscard -z would not do: a kernel that knows WRITE_ZEROES (6.1 does not) asks with it to keep the storage.
+    await expectZeroed('dd if=/dev/zero of=/dev/nbd0 bs=1M seek=5 count=2 oflag=direct status=none', files);
     expect(await allocatedMib(files.image)).toBe(6);
     expect((await attachment.stop()).status).toBe(0);
   });
