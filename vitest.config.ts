@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
+/** Where scripts/setup --long puts it. */
+const NEWER_QEMU = '/usr/local/lib/tsnbd-bench/qemu/usr/bin';
+
 const long = process.env.TSNBD_TEST_LONG === '1';
 
 /** `groupOrder`: after all of a lower number. `kernel` as in scripts/kernel-bench-kernels.js; absent is the newest. */
@@ -20,6 +23,15 @@ const kernelTests = (name: string, groupOrder: number, kernel?: string) => ({
   },
 });
 
+const interop = {
+  maxWorkers: 2,
+  // Programs of others, started one after the other: they end in seconds, on a busy machine in minutes.
+  testTimeout: 300_000,
+  // Peers, like guests, can be late on a busy machine. The run tells of it.
+  retry: 1,
+  hookTimeout: 120_000,
+};
+
 export default defineConfig({
   test: {
     reporters: ['default', './test/summary-reporter.ts'],
@@ -34,18 +46,19 @@ export default defineConfig({
           expect: { poll: { timeout: 15_000 } },
         },
       },
-      {
-        test: {
-          name: 'interop',
-          maxWorkers: 2,
-          include: ['test/interop/**/*.test.ts'],
-          // Programs of others, started one after the other: they end in seconds, on a busy machine in minutes.
-          testTimeout: 300_000,
-          // Peers, like guests, can be late on a busy machine. The run tells of it.
-          retry: 1,
-          hookTimeout: 120_000,
-        },
-      },
+      { test: { name: 'interop', ...interop, include: ['test/interop/**/*.test.ts'] } },
+      ...(long
+        ? [
+            {
+              test: {
+                name: 'interop with a newer QEMU',
+                ...interop,
+                include: ['test/interop/{qemu-client,image-locks}.test.ts'],
+                env: { PATH: `${NEWER_QEMU}:${process.env.PATH}` },
+              },
+            },
+          ]
+        : []),
       kernelTests('kernel', 1),
       ...(long ? [kernelTests('kernel of Debian 12', 2, 'debian12')] : []),
       {

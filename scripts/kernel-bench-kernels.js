@@ -13,7 +13,7 @@ import { join } from 'node:path';
 const debian12 = { program: '/usr/bin/linux.uml', parameters: [], modules: '/usr/lib/uml/modules' };
 
 /** A newer one, which scripts/setup has put there. */
-const newer = unpackedIn('/usr/local/lib/tsnbd-bench');
+const newer = unpackedIn('/usr/local/lib/tsnbd-bench/kernel');
 
 /** The newer one where it is there, unless `name` is debian12. */
 export function chosenKernel(name = process.env.TSNBD_BENCH_KERNEL) {
@@ -27,7 +27,7 @@ export function chosenKernel(name = process.env.TSNBD_BENCH_KERNEL) {
  */
 function unpackedIn(folder) {
   return {
-    program: join(folder, 'linux.uml'),
+    program: join(folder, 'usr/bin/linux.uml'),
     parameters: ['seccomp=auto'],
     modules: join(folder, 'usr/lib/uml/modules'),
   };

@@ -39,6 +39,8 @@ export async function serveImages(program: string, action: ServeAction): Promise
   return hasLostWrites ? EXIT_STATUSES.other.status : EXIT_STATUSES.done.status;
 }
 
+const STYLES = { simple: 'simple replies', structured: 'structured replies', extended: 'extended headers' } as const;
+
 function tellsOfLostWrites(event: ServeEvent): boolean {
   return event.kind === 'ended' && event.end.kind === 'failed' && event.end.error.code === 'system';
 }
@@ -48,7 +50,7 @@ function eventText(event: ServeEvent, verbose: boolean): string | undefined {
   switch (event.kind) {
     case 'connected':
       return verbose
-        ? `client ${event.client} connected from ${event.from}, to ${exportInWords(event.exportName)}`
+        ? `client ${event.client} connected from ${event.from}, to ${exportInWords(event.exportName)} (${STYLES[event.replyStyle]})`
         : undefined;
     case 'ended':
       if (event.end.kind === 'failed') return `client ${event.client}: ${event.end.error.message}`;

@@ -71,7 +71,8 @@ export function checkRequest(request: Readonly<Request>, rules: ExportRules): nu
       if (request.lengthBytes > PAYLOAD_BYTES_MAX) return flags === 0 ? NBD_EINVAL : NBD_EOVERFLOW;
       return checkRange(request, rules, NBD_EINVAL);
     case NBD_CMD_WRITE:
-      if (flags !== (rules.replyStyle === 'extended' ? NBD_CMD_FLAG_PAYLOAD_LEN : 0)) return NBD_EINVAL;
+      // QEMU leaves it out (payloadBytes).
+      if (flags !== 0 && (flags !== NBD_CMD_FLAG_PAYLOAD_LEN || rules.replyStyle !== 'extended')) return NBD_EINVAL;
       if (request.lengthBytes > PAYLOAD_BYTES_MAX) return NBD_EINVAL;
       return rules.readOnly ? NBD_EPERM : checkRange(request, rules, NBD_ENOSPC);
     case NBD_CMD_TRIM:

@@ -82,12 +82,12 @@ export function encodeExtendedRequest(view: DataView, at: number, request: Reado
 }
 
 /**
- * How many bytes of data follow the request: they are on the wire whether or not it can be served. Under extended
- * headers a flag says so; before, only a WRITE has any.
+ * How many bytes of data follow the request: they are on the wire whether or not it can be served. A WRITE's do, and under
+ * extended headers those of whatever has the flag for it, which a WRITE must have too, but QEMU's never has (11.1, seen).
  */
 export function payloadBytes(request: Readonly<Request>, replyStyle: ReplyStyle): number {
   const carriesData =
-    replyStyle === 'extended' ? (request.flags & NBD_CMD_FLAG_PAYLOAD_LEN) !== 0 : request.type === NBD_CMD_WRITE;
+    request.type === NBD_CMD_WRITE || (replyStyle === 'extended' && (request.flags & NBD_CMD_FLAG_PAYLOAD_LEN) !== 0);
   return carriesData ? request.lengthBytes : 0;
 }
 

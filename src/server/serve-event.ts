@@ -1,9 +1,16 @@
+import type { ReplyStyle } from '../protocol/reply.js';
 import type { ConnectionEnd } from './workers.js';
 
 /** What a server tells while it runs. `client` is its place in the order of coming, from 1. */
 export type ServeEvent =
   /** The negotiation is done, a worker serves the client now. */
-  | { readonly kind: 'connected'; readonly client: number; readonly from: string; readonly exportName: string }
+  | {
+      readonly kind: 'connected';
+      readonly client: number;
+      readonly from: string;
+      readonly exportName: string;
+      readonly replyStyle: ReplyStyle;
+    }
   | { readonly kind: 'ended'; readonly client: number; readonly end: ConnectionEnd }
   /** Closed before its first request: it only asked, went wrong, stalled, or was one too many; the error says which. */
   | { readonly kind: 'not-served'; readonly client: number; readonly from: string; readonly error: Error }

@@ -148,7 +148,7 @@ class ImageServer implements Server {
     const connection = startConnection({ socketFd, image: image.handle, rules, contexts, received });
     this.#served.add(connection);
     this.#hasServed = true;
-    this.#onEvent({ kind: 'connected', ...who, exportName });
+    this.#onEvent({ kind: 'connected', ...who, exportName, replyStyle });
     void connection.ended.then((end) => {
       this.#served.delete(connection);
       place.leave();

@@ -37,7 +37,7 @@ export function anyRequest(random: Random, terms: Terms): AskedRequest {
 /** With the data that the header makes the server expect. */
 export function withData(request: AskedRequest, replyStyle: ReplyStyle): AskedRequest {
   const { type, flags = 0, lengthBytes = 0 } = request;
-  const carries = replyStyle === 'extended' ? (flags & NBD_CMD_FLAG_PAYLOAD_LEN) !== 0 : type === NBD_CMD_WRITE;
+  const carries = type === NBD_CMD_WRITE || (replyStyle === 'extended' && (flags & NBD_CMD_FLAG_PAYLOAD_LEN) !== 0);
   const { data, ...bare } = request;
   if (!carries) return bare;
   return { ...bare, data: data?.length === lengthBytes ? data : NOISE.subarray(0, lengthBytes) };
@@ -73,7 +73,7 @@ function goodRequest(random: Random, terms: Terms): AskedRequest {
     }
     default: {
       const data = random(10) === 0 ? Buffer.alloc(range.lengthBytes) : noise(random, range.lengthBytes);
-      const own = terms.replyStyle === 'extended' ? NBD_CMD_FLAG_PAYLOAD_LEN : 0;
+      const own = terms.replyStyle === 'extended' && random(4) !== 0 ? NBD_CMD_FLAG_PAYLOAD_LEN : 0;
       return { type: NBD_CMD_WRITE, ...range, data, flags: flags | own };
     }
   }

@@ -48,11 +48,6 @@ const RULES: readonly Rule[] = [
   { error: NBD_EINVAL, broken: ({ type }) => !RANGED.includes(type) && type !== NBD_CMD_FLUSH },
   { error: NBD_EINVAL, broken: ({ type }, { unannounced }) => type === NBD_CMD_TRIM && unannounced?.trim === true },
   { error: NBD_EINVAL, broken: ({ type, flags }, terms) => (flags & ~allowedFlags(type, terms)) !== 0 },
-  {
-    error: NBD_EINVAL,
-    broken: ({ type, flags }, { replyStyle }) =>
-      type === NBD_CMD_WRITE && replyStyle === 'extended' && (flags & NBD_CMD_FLAG_PAYLOAD_LEN) === 0,
-  },
   { error: NBD_EPERM, broken: ({ type }, { readOnly }) => readOnly && CHANGES.includes(type) },
   {
     error: NBD_EINVAL,

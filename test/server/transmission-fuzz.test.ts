@@ -122,7 +122,7 @@ async function exchangeAll(setting: Setting, seed: number, { image, model, sessi
       if (complaint !== undefined) expect.fail(`${at} + ${index}, ${inWords(request)}: ${complaint}`);
       outcomes[errorsOf(request, terms).length > 0 ? 'refused' : 'done'] += 1;
     }
-    if (random(40) > 0) continue;
+    if (random(12) > 0) continue;
     await session.end(random);
     sessions[client] = undefined;
     outcomes.ended += 1;
