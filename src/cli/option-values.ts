@@ -4,13 +4,13 @@ import { parseDeviceName } from '../kernel/device-name.js';
 import { KernelError } from '../kernel/errors.js';
 import { STRING_BYTES_MAX } from '../protocol/limits.js';
 import { CLIENTS_MAX } from '../server/places.js';
+import { PORT_MAX } from '../transport/address.js';
+import { TransportError } from '../transport/errors.js';
+import { type NbdTarget, parseNbdUri } from '../transport/uri.js';
 import { UsageError } from './errors.js';
 
 /** How values of options and operands are read. Each function throws a UsageError that says what is wrong. */
 
-/** Registered for NBD (proto.md, 'Protocol phases' of newstyle negotiation). */
-export const DEFAULT_PORT = 10_809;
-const PORT_MAX = 65_535;
 /** The kernel keeps a request's time limit in jiffies, 32 bits, of which there may be 1000 in a second. */
 const REQUEST_TIMEOUT_SECONDS_MAX = 4_000_000;
 /** A day, far from what a timer of Node's can hold. */
@@ -78,6 +78,17 @@ export function exportName(text: string): string {
 
 export function description(text: string): string {
   return nbdString(text, 'the description');
+}
+
+/** The path of a socket is made absolute, as `path` does. */
+export function nbdUri(text: string): NbdTarget {
+  try {
+    const { address, exportName } = parseNbdUri(text);
+    return { address: address.kind === 'unix' ? { ...address, path: resolve(address.path) } : address, exportName };
+  } catch (error) {
+    if (error instanceof TransportError) throw new UsageError(error.message);
+    throw error;
+  }
 }
 
 /** Two values, of which the first ends at the first equals sign; `form` shows both: 'NAME=PATH'. */

@@ -1,10 +1,10 @@
 import type { ImageSettings } from '../attach/attach-request.js';
 import { FIRST_PASSED_FD } from '../daemon/listen-fds.js';
 import { CLIENTS_MAX } from '../server/places.js';
-import type { ListenAddress } from '../transport/address.js';
+import { DEFAULT_PORT, type ListenAddress } from '../transport/address.js';
 import { UsageError } from './errors.js';
 import type { OptionTable, OptionValues } from './option-table.js';
-import { clientCount, DEFAULT_PORT, handshakeLimitSeconds, host, path, portNumber } from './option-values.js';
+import { clientCount, handshakeLimitSeconds, host, path, portNumber } from './option-values.js';
 import type { Verbosity } from './parse.js';
 
 /** One image that is to be served. */

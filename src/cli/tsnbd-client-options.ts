@@ -1,18 +1,10 @@
 import type { RemoteAttachRequest } from '../attach/attach-request.js';
-import type { Address } from '../transport/address.js';
+import { type Address, DEFAULT_PORT } from '../transport/address.js';
+import { isNbdUri, type NbdTarget } from '../transport/uri.js';
 import { UsageError } from './errors.js';
 import { CHECK_STATUSES } from './exit-status.js';
 import type { OptionTable, Program } from './option-table.js';
-import {
-  blockSizeBytes,
-  DEFAULT_PORT,
-  device,
-  exportName,
-  host,
-  path,
-  portNumber,
-  timeoutSeconds,
-} from './option-values.js';
+import { blockSizeBytes, device, exportName, host, nbdUri, path, portNumber, timeoutSeconds } from './option-values.js';
 import { type Answer, type Given, type Operands, parse, type Verbosity, verbosityOf } from './parse.js';
 import { tellingOptions } from './telling-options.js';
 
@@ -97,13 +89,16 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
   synopsis: [
     'HOST [PORT] DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
     '-u PATH DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
+    'URI DEV [-b BYTES] [-t SECONDS] [-n]',
     '-d DEV [--force]',
     '-c DEV',
     '-l HOST [PORT]',
     '-l -u PATH',
+    '-l URI',
   ],
   description: [
     `An export of the network block device (NBD) server at HOST becomes the block device DEV of this machine, "/dev/nbd0" or "nbd0". PORT is a number, ${DEFAULT_PORT} unless given. The command returns when the device and its partitions can be used; a process in the background holds the device until it is detached.`,
+    'A URI stands for host, port and name: "nbd://HOST:PORT/NAME" or "nbd+unix:///NAME?socket=PATH", in which a percent sign and two hexadecimal digits stand for a character that a URI cannot hold, and an IPv6 address is in brackets. The forms that QEMU had before, such as "nbd:HOST:PORT:exportname=NAME", are taken too.',
     'Options and operands come in any order. A long option may have one dash or two, and may be cut short as long as no other option begins the same.',
     'The background process detaches on SIGTERM, once no file system, swap or other device uses the device, and reports to syslog. A device goes down if that process is stopped, frozen or suspended. Nothing protects the connection: use it only in a network that you trust.',
   ],
@@ -130,6 +125,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
       does: 'Attach its export "backup" and mount it',
       command: 'tsnbd-client 192.0.2.7 /dev/nbd0 -N backup && mount /dev/nbd0 /mnt',
     },
+    { does: 'The same by a URI', command: 'tsnbd-client nbd://192.0.2.7/backup /dev/nbd0' },
     { does: 'Attach over a unix socket', command: 'tsnbd-client -unix /run/disk.sock /dev/nbd0' },
     { does: 'Detach', command: 'umount /mnt && tsnbd-client -d /dev/nbd0' },
   ],
@@ -152,22 +148,39 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>): Tsnb
   }
   const overUnix = values.unix ?? false;
   if (mode === 'list') {
-    const address = serverAddress(operands, overUnix, operands.at(1) !== undefined);
+    const server = uriOperand(operands, overUnix);
+    if (server !== undefined && server.exportName !== '') {
+      throw new UsageError('URI: it names an export, and all of them are listed');
+    }
+    const address = server?.address ?? serverAddress(operands, overUnix, operands.at(1) !== undefined);
     operands.end();
     return { kind: 'list', address };
   }
   // As in nbd-client: the second operand is a port only if it is a number, else it is the device.
   const hasPort = /^[0-9]+$/.test(operands.at(1) ?? '');
+  const server = uriOperand(operands, overUnix);
+  if (server !== undefined && values.name !== undefined) {
+    throw new UsageError('option --name: the URI says which export it is');
+  }
   const request = {
     kind: 'remote',
-    address: serverAddress(operands, overUnix, hasPort),
-    exportName: values.name ?? '',
+    address: server?.address ?? serverAddress(operands, overUnix, hasPort),
+    exportName: server?.exportName ?? values.name ?? '',
     device: operands.read('DEV', device),
     blockSizeBytes: values['block-size'],
     requestTimeoutSeconds: values.timeout ?? 0,
   } as const;
   operands.end();
   return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity: verbosityOf(values) };
+}
+
+/** What the first operand leads to, if it is an NBD URI. */
+function uriOperand(operands: Operands, overUnix: boolean): NbdTarget | undefined {
+  const given = operands.at(0);
+  if (given === undefined || !isNbdUri(given)) return undefined;
+  const target = operands.read('URI', nbdUri);
+  if (overUnix) throw new UsageError('option --unix: the URI says whether it is a unix socket');
+  return target;
 }
 
 function serverAddress(operands: Operands, overUnix: boolean, hasPort: boolean): Address {

@@ -23,6 +23,10 @@ export interface UnixAddress {
   readonly path: string;
 }
 
+/** Registered for NBD (proto.md, 'Protocol phases' of newstyle negotiation; uri.md, 'NBD URI authority'). */
+export const DEFAULT_PORT = 10_809;
+export const PORT_MAX = 65_535;
+
 /** sizeof sun_path less the NUL at its end (unix(7)); libuv cuts a longer path off without a word. */
 export const UNIX_PATH_BYTES_MAX = 107;
 

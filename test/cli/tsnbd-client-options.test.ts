@@ -62,6 +62,16 @@ describe('tsnbd-client attaches an export', () => {
     ['--unix /run/disk.sock /dev/nbd0', socket],
     ['/run/disk.sock /dev/nbd0 -unix', socket],
     ['-unix disk.sock /dev/nbd0', attach({ address: unix(resolve('disk.sock')) })],
+    // A URI stands for host, port and name.
+    ['nbd://127.0.0.1/foo /dev/nbd0', foo],
+    ['nbd://127.0.0.1 /dev/nbd0', attach()],
+    ['nbd://[::1]:4000/a%20b nbd0', attach({ address: tcp(4000, '::1'), exportName: 'a b' })],
+    ['nbd+unix:///?socket=/run/disk.sock /dev/nbd0', socket],
+    ['nbd+unix:///foo?socket=disk.sock nbd0', attach({ address: unix(resolve('disk.sock')), exportName: 'foo' })],
+    [
+      'nbd:127.0.0.1:4000:exportname=foo nbd0 -b 4096',
+      attach({ address: tcp(4000), exportName: 'foo', blockSizeBytes: 4096 }),
+    ],
     ['127.0.0.1 /dev/nbd0 -n', foreground],
     ['127.0.0.1 /dev/nbd0 -nofork', foreground],
     ['127.0.0.1 /dev/nbd0 --nofork', foreground],
@@ -119,6 +129,8 @@ describe('tsnbd-client detaches, checks and lists', () => {
     ['127.0.0.1 4000 -list', list(tcp(4000))],
     ['-l -u /run/disk.sock', list(unix('/run/disk.sock'))],
     ['-list -unix /run/disk.sock', list(unix('/run/disk.sock'))],
+    ['-l nbd://127.0.0.1:4000/', list(tcp(4000))],
+    ['nbd+unix:///?socket=/run/disk.sock -l', list(unix('/run/disk.sock'))],
   ])('%s', (line, expected) => {
     expect(parseTsnbdClient(words(line))).toEqual(expected);
   });
@@ -145,6 +157,14 @@ describe('tsnbd-client refuses, and says why', () => {
     ['-l', 'listing exports: HOST is missing'],
     ['-l 127.0.0.1 foo', "PORT: 'foo' is not a port (1 to 65535)"],
     ['-l 127.0.0.1 4000 nbd0', "listing exports: 'nbd0' is one operand too many"],
+    ['nbd://h/x', 'attaching an export: DEV is missing'],
+    ['nbd://h:nbd/x nbd0', "URI: 'nbd://h:nbd/x' is bad at character 9: 'nbd' is not a port (1 to 65535)"],
+    ['nbds://h nbd0', "URI: 'nbds://h' is bad at character 1: 'nbds' asks for TLS, which is not supported yet"],
+    ['nbd://h 4000 nbd0', /^DEV: '4000' is no nbd device/],
+    ['nbd://h nbd0 -N x', 'option --name: the URI says which export it is'],
+    ['nbd://h nbd0 -u', 'option --unix: the URI says whether it is a unix socket'],
+    ['-l nbd://h/x', 'URI: it names an export, and all of them are listed'],
+    ['-l nbd://h 4000', "listing exports: '4000' is one operand too many"],
     ['-d', 'option -d: DEV is missing'],
     ['-disconnect', 'option -disconnect: DEV is missing'],
     ['-d nbd0 nbd1', "detaching a device: 'nbd1' is one operand too many"],
