@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { invariant } from '../base/invariant.js';
-import { type ClientGoal, ClientHandshake, type ClientOutcome } from '../protocol/client-handshake.js';
+import type { ClientGoal, ClientOutcome } from '../protocol/client-goal.js';
+import { ClientHandshake } from '../protocol/client-handshake.js';
 import type { ListedExport } from '../protocol/option-reply.js';
 import type { Address } from '../transport/address.js';
 import { connect } from '../transport/connect.js';

@@ -1,5 +1,13 @@
 import { ReadCursor, WriteCursor } from '../base/cursor.js';
-import { checkReplyHeader, exportFacts, InfoReplies, ListReplies } from './client-replies.js';
+import type { ClientGoal, ClientOutcome, ClientStateName, ClientStep } from './client-goal.js';
+import {
+  type ClientQuestion,
+  contextsQuestion,
+  exportQuestion,
+  listQuestion,
+  repliesQuestion,
+} from './client-questions.js';
+import { ContextReplies, checkReplyHeader, exportFacts, InfoReplies, ListReplies } from './client-replies.js';
 import {
   NBD_EXPORT_NAME_REPLY_BYTES,
   NBD_EXPORT_NAME_ZEROES_BYTES,
@@ -7,63 +15,24 @@ import {
   NBD_FLAG_C_NO_ZEROES,
   NBD_FLAG_FIXED_NEWSTYLE,
   NBD_FLAG_NO_ZEROES,
-  NBD_INFO_BLOCK_SIZE,
-  NBD_INFO_DESCRIPTION,
-  NBD_INFO_NAME,
   NBD_INIT_MAGIC,
   NBD_OLDSTYLE_MAGIC,
   NBD_OPT_ABORT,
   NBD_OPT_EXPORT_NAME,
-  NBD_OPT_GO,
-  NBD_OPT_INFO,
-  NBD_OPT_LIST,
   NBD_OPTION_MAGIC,
   NBD_OPTION_REPLY_HEADER_BYTES,
   NBD_REP_ACK,
   NBD_REP_ERR_UNSUP,
   NBD_REP_FLAG_ERROR,
-  NBD_REP_INFO,
-  NBD_REP_SERVER,
 } from './constants.js';
 import { ProtocolError } from './errors.js';
 import { checkNotEmpty, type ExportInfo } from './export-info.js';
 import { HandshakeInput } from './handshake-input.js';
-import { encodeExportName, encodeExportQuestion, encodeOption } from './option.js';
+import type { MetaContext } from './meta-context.js';
+import { encodeExportName, encodeOption } from './option.js';
 import { exportInWords, optionError } from './option-error.js';
-import { decodeOptionReplyHeader, type ListedExport, type OptionReplyHeader } from './option-reply.js';
-
-/** What a negotiation is for; 'info' and 'list' take their leave when they know it. '' is the default export. */
-export type ClientGoal =
-  | { readonly kind: 'go'; readonly exportName: string }
-  | { readonly kind: 'info'; readonly exportName: string }
-  | { readonly kind: 'list' };
-
-export type ClientOutcome =
-  | { readonly kind: 'transmission'; readonly export: ExportInfo }
-  | { readonly kind: 'info'; readonly export: ExportInfo }
-  | { readonly kind: 'list'; readonly exports: readonly ListedExport[] }
-  | { readonly kind: 'failed'; readonly error: ProtocolError };
-
-/** Bytes to send now (maybe none), and the outcome once there is one; both count when both are there. */
-export interface ClientStep {
-  readonly send: Uint8Array;
-  readonly outcome?: ClientOutcome;
-}
-
-/** The states in the order of the specification; `ENDED` has no way out. */
-export type ClientStateName =
-  | 'INIT_MAGIC'
-  | 'SERVER_MAGIC'
-  | 'HANDSHAKE_FLAGS'
-  | 'OPT_GO.REPLY_HEADER'
-  | 'OPT_GO.REPLY_DATA'
-  | 'OPT_INFO.REPLY_HEADER'
-  | 'OPT_INFO.REPLY_DATA'
-  | 'OPT_LIST.REPLY_HEADER'
-  | 'OPT_LIST.REPLY_DATA'
-  | 'OPT_EXPORT_NAME.REPLY'
-  | 'OPT_EXPORT_NAME.ZEROES'
-  | 'ENDED';
+import { decodeOptionReplyHeader, type OptionReplyHeader } from './option-reply.js';
+import type { ReplyStyle } from './reply.js';
 
 interface State {
   readonly name: ClientStateName;
@@ -72,17 +41,14 @@ interface State {
   readonly act: (bytes: Uint8Array) => State;
 }
 
-/** An option under way whose replies have the common form. */
-interface Question {
-  readonly name: 'OPT_GO' | 'OPT_INFO' | 'OPT_LIST';
-  readonly option: number;
-  /** The type of the replies that come before the last. */
-  readonly replyType: number;
-  /** Absent: the question is not for one export. */
-  readonly exportName?: string;
-  readonly replies: { add(data: Uint8Array): void };
+/** A question under way: what becomes of its replies. */
+interface Question extends ClientQuestion {
+  /** Absent: it has none before the last. */
+  readonly replies?: { add(data: Uint8Array): void };
   /** At NBD_REP_ACK. */
   readonly accepted: () => State;
+  /** At an error reply of that type; where this answers no state the negotiation has failed. */
+  readonly refused?: (type: number) => State | undefined;
 }
 
 /**
@@ -97,6 +63,8 @@ export class ClientHandshake {
   #state: State = { name: 'INIT_MAGIC', needBytes: 8, act: (bytes) => this.#initMagic(bytes) };
   #outcome: ClientOutcome | undefined;
   #noZeroes = false;
+  #replyStyle: ReplyStyle = 'simple';
+  #contexts: readonly MetaContext[] = [];
 
   /** `onState` is told each state that is entered after the first. */
   constructor(goal: ClientGoal, onState: (state: ClientStateName) => void = () => {}) {
@@ -173,49 +141,57 @@ export class ClientHandshake {
     }
     const clientFlags = (fixedNewstyle ? NBD_FLAG_C_FIXED_NEWSTYLE : 0) | (this.#noZeroes ? NBD_FLAG_C_NO_ZEROES : 0);
     this.#output.u32be(clientFlags);
-    switch (goal.kind) {
-      case 'go':
-        return fixedNewstyle ? this.#askGo(goal.exportName) : this.#askExportName(goal.exportName);
-      case 'info':
-        return this.#askInfo(goal.exportName);
-      case 'list':
-        return this.#askList();
-    }
+    if (goal.kind === 'list') return this.#askList();
+    if (!fixedNewstyle) return this.#askExportName(goal.exportName);
+    return this.#askReplies(goal.replyStyle ?? 'simple');
   }
 
-  #askGo(exportName: string): State {
-    this.#output.bytes(encodeOption(NBD_OPT_GO, encodeExportQuestion({ exportName, infoTypes: INFO_TYPES })));
-    const replies = new InfoReplies();
-    const accepted = () => this.#finish({ kind: 'transmission', export: checkNotEmpty(replies.finish()) });
-    return this.#replyHeader({
-      name: 'OPT_GO',
-      option: NBD_OPT_GO,
-      replyType: NBD_REP_INFO,
-      exportName,
-      replies,
-      accepted,
-    });
+  /** A server that refuses the richest style may grant the next. */
+  #askReplies(style: ReplyStyle): State {
+    if (style === 'simple') return this.#askContexts();
+    const accepted = () => {
+      this.#replyStyle = style;
+      return this.#askContexts();
+    };
+    const refused = () => this.#askReplies(style === 'extended' ? 'structured' : 'simple');
+    return this.#ask({ ...repliesQuestion(style), accepted, refused });
   }
 
-  #askInfo(exportName: string): State {
-    this.#output.bytes(encodeOption(NBD_OPT_INFO, encodeExportQuestion({ exportName, infoTypes: INFO_TYPES })));
+  /** A server that refuses here and lets nobody go on without says so again to GO or INFO. */
+  #askContexts(): State {
+    const goal = this.#goal;
+    const [kind, queries] = goal.kind === 'go' ? (['set', goal.contexts ?? []] as const) : (['list', []] as const);
+    const wanted = goal.kind === 'go' ? queries.length > 0 : goal.kind === 'info' && goal.listsContexts === true;
+    if (goal.kind === 'list' || !wanted || this.#replyStyle === 'simple') return this.#askExport();
+    const replies = new ContextReplies();
+    const accepted = () => {
+      this.#contexts = kind === 'set' ? replies.selected() : replies.listed();
+      return this.#askExport();
+    };
+    const refused = () => this.#askExport();
+    return this.#ask({ ...contextsQuestion(kind, goal.exportName, queries), replies, accepted, refused });
+  }
+
+  #askExport(): State {
+    const goal = this.#goal;
+    if (goal.kind === 'list') return this.#askList();
+    const { kind, exportName } = goal;
     const replies = new InfoReplies();
-    const accepted = () => this.#leave({ kind: 'info', export: replies.finish() });
-    return this.#replyHeader({
-      name: 'OPT_INFO',
-      option: NBD_OPT_INFO,
-      replyType: NBD_REP_INFO,
-      exportName,
-      replies,
-      accepted,
-    });
+    const accepted = () => (kind === 'go' ? this.#transmit(replies.finish()) : this.#inform(replies.finish()));
+    const refused = (type: number) =>
+      kind === 'go' && type === NBD_REP_ERR_UNSUP ? this.#askExportName(exportName) : undefined;
+    return this.#ask({ ...exportQuestion(kind, exportName), replies, accepted, refused });
   }
 
   #askList(): State {
-    this.#output.bytes(encodeOption(NBD_OPT_LIST, NO_DATA));
     const replies = new ListReplies();
     const accepted = () => this.#leave({ kind: 'list', exports: replies.finish() });
-    return this.#replyHeader({ name: 'OPT_LIST', option: NBD_OPT_LIST, replyType: NBD_REP_SERVER, replies, accepted });
+    return this.#ask({ ...listQuestion(), replies, accepted });
+  }
+
+  #ask(question: Question): State {
+    this.#output.bytes(question.bytes);
+    return this.#replyHeader(question);
   }
 
   #replyHeader(question: Question): State {
@@ -231,13 +207,11 @@ export class ClientHandshake {
     const act = (data: Uint8Array): State => {
       if (header.type === NBD_REP_ACK) return question.accepted();
       if (header.type < NBD_REP_FLAG_ERROR) {
-        question.replies.add(data);
+        question.replies?.add(data);
         return this.#replyHeader(question);
       }
-      if (header.type === NBD_REP_ERR_UNSUP && this.#goal.kind === 'go') {
-        return this.#askExportName(this.#goal.exportName);
-      }
-      return this.#leave({ kind: 'failed', error: optionError(header.type, data, question.exportName) });
+      const error = optionError(header.type, data, question.exportName);
+      return question.refused?.(header.type) ?? this.#leave({ kind: 'failed', error });
     };
     return { name: `${question.name}.REPLY_DATA`, needBytes: header.dataBytes, act };
   }
@@ -246,16 +220,25 @@ export class ClientHandshake {
     this.#output.bytes(encodeOption(NBD_OPT_EXPORT_NAME, encodeExportName(exportName)));
     const act = (bytes: Uint8Array): State => {
       const cursor = new ReadCursor(bytes);
-      const facts = checkNotEmpty(exportFacts(cursor.u64be(), cursor.u16be()));
-      return this.#exportNameZeroes(facts);
+      return this.#exportNameZeroes(checkNotEmpty(exportFacts(cursor.u64be(), cursor.u16be())));
     };
     return { name: 'OPT_EXPORT_NAME.REPLY', needBytes: NBD_EXPORT_NAME_REPLY_BYTES, act };
   }
 
   #exportNameZeroes(facts: ExportInfo): State {
     const needBytes = this.#noZeroes ? 0 : NBD_EXPORT_NAME_ZEROES_BYTES;
-    const act = (): State => this.#finish({ kind: 'transmission', export: facts });
+    const act = (): State => this.#transmit(facts);
     return { name: 'OPT_EXPORT_NAME.ZEROES', needBytes, act };
+  }
+
+  #transmit(found: ExportInfo): State {
+    const [replyStyle, contexts] = [this.#replyStyle, this.#contexts];
+    return this.#finish({ kind: 'transmission', export: checkNotEmpty(found), replyStyle, contexts });
+  }
+
+  #inform(found: ExportInfo): State {
+    const contexts = this.#contexts.map(({ name }) => name);
+    return this.#leave({ kind: 'info', export: found, replyStyle: this.#replyStyle, contexts });
   }
 
   /** A soft disconnect, the only way out that the specification leaves a client whose question was answered. */
@@ -283,8 +266,6 @@ export class ClientHandshake {
     return new ProtocolError('closed', `the server closed the connection in the negotiation (${this.#state.name})`);
   }
 }
-
-const INFO_TYPES: readonly number[] = [NBD_INFO_NAME, NBD_INFO_DESCRIPTION, NBD_INFO_BLOCK_SIZE];
 
 const NO_DATA = new Uint8Array(0);
 

@@ -7,7 +7,14 @@ import {
   checkTransmissionFlags,
   type ExportInfo,
 } from './export-info.js';
-import { INFO_REPLIES_MAX, LISTED_BYTES_MAX, LISTED_EXPORTS_MAX, OPTION_REPLY_BYTES_MAX } from './limits.js';
+import {
+  CONTEXTS_MAX,
+  INFO_REPLIES_MAX,
+  LISTED_BYTES_MAX,
+  LISTED_EXPORTS_MAX,
+  OPTION_REPLY_BYTES_MAX,
+} from './limits.js';
+import { decodeMetaContext, type MetaContext } from './meta-context.js';
 import { decodeInformation, decodeListedExport, type ListedExport, type OptionReplyHeader } from './option-reply.js';
 
 /** Gathers the NBD_REP_INFO replies to one NBD_OPT_GO or NBD_OPT_INFO into what they tell of the export. */
@@ -74,6 +81,29 @@ export class ListReplies {
 
   finish(): readonly ListedExport[] {
     return this.#exports;
+  }
+}
+
+/** Gathers the NBD_REP_META_CONTEXT replies to one NBD_OPT_LIST_META_CONTEXT or NBD_OPT_SET_META_CONTEXT. */
+export class ContextReplies {
+  readonly #contexts: MetaContext[] = [];
+
+  add(data: Uint8Array): void {
+    if (this.#contexts.length >= CONTEXTS_MAX) {
+      throw new ProtocolError('too-big', `the server has more than ${CONTEXTS_MAX} metadata contexts`);
+    }
+    this.#contexts.push(decodeMetaContext(data));
+  }
+
+  /** Their ids mean nothing. */
+  listed(): readonly MetaContext[] {
+    return this.#contexts;
+  }
+
+  selected(): readonly MetaContext[] {
+    const ids = new Set(this.#contexts.map(({ id }) => id));
+    if (ids.size === this.#contexts.length) return this.#contexts;
+    throw new ProtocolError('violation', 'the server gave two metadata contexts the same number');
   }
 }
 

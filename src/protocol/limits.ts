@@ -15,6 +15,9 @@ export const OPTION_REPLY_BYTES_MAX = 65_536;
 /** Information replies to one NBD_OPT_GO or NBD_OPT_INFO. */
 export const INFO_REPLIES_MAX = 64;
 
+/** Metadata contexts that a server may list, or select for us: each is a name of up to STRING_BYTES_MAX. */
+export const CONTEXTS_MAX = 1_000;
+
 /** Exports that a server may list, and the bytes of all their names and descriptions. */
 export const LISTED_EXPORTS_MAX = 10_000;
 export const LISTED_BYTES_MAX = 4 * 1024 * 1024;

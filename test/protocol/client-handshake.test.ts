@@ -1,10 +1,14 @@
 import { describe, expect, it } from 'vitest';
-import type { ClientGoal, ClientOutcome } from '#tsnbd/protocol/client-handshake.js';
+import type { ClientGoal, ClientOutcome } from '#tsnbd/protocol/client-goal.js';
 import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
 import {
   ACK,
+  allContexts,
   clientFlags,
   clientFlagsZeroes,
+  contextAnswers,
+  contextQuestion,
+  describedAnswers,
   GO,
   goAnswers,
   goQuestion,
@@ -25,6 +29,13 @@ import { cuttings, hex, join, wire } from './wire.js';
 const go: ClientGoal = { kind: 'go', exportName: 'disk' };
 const info: ClientGoal = { kind: 'info', exportName: 'disk' };
 const list: ClientGoal = { kind: 'list' };
+
+const goRich: ClientGoal = {
+  ...go,
+  replyStyle: 'extended',
+  contexts: ['base:allocation'],
+};
+const infoRich: ClientGoal = { ...info, replyStyle: 'extended', listsContexts: true };
 
 const abort = option(2);
 const empty = wire(`
@@ -59,6 +70,7 @@ function failure(goal: ClientGoal, ...said: Uint8Array[]): { code: string; messa
   return { code: outcome.error.code, message: outcome.error.message, sent };
 }
 
+const SIMPLE = { replyStyle: 'simple', contexts: [] } as const;
 const disk = { sizeBytes: 1_048_576, flags: 0x016d };
 const blockSizes = { minimum: 1, preferred: 4096, maximumPayload: 33_554_432 };
 
@@ -68,51 +80,119 @@ const successes: [string, ClientGoal, Uint8Array, Uint8Array[], ClientOutcome][]
     go,
     goAnswers.qemuNbd,
     [asked],
-    { kind: 'transmission', export: { ...disk, name: 'disk', description: 'a disk', blockSizes } },
+    { kind: 'transmission', export: { ...disk, name: 'disk', description: 'a disk', blockSizes }, ...SIMPLE },
   ],
-  ['a server like nbdkit', go, goAnswers.nbdkit, [asked], { kind: 'transmission', export: { ...disk, blockSizes } }],
-  ['a server like nbd-server', go, goAnswers.nbdServer, [asked], { kind: 'transmission', export: disk }],
+  [
+    'a server like nbdkit',
+    go,
+    goAnswers.nbdkit,
+    [asked],
+    { kind: 'transmission', export: { ...disk, blockSizes }, ...SIMPLE },
+  ],
+  ['a server like nbd-server', go, goAnswers.nbdServer, [asked], { kind: 'transmission', export: disk, ...SIMPLE }],
   [
     'a server that tells things from the future',
     go,
     goAnswers.unknownInformation,
     [asked],
-    { kind: 'transmission', export: disk },
+    { kind: 'transmission', export: disk, ...SIMPLE },
   ],
   [
     'a server that knows only EXPORT_NAME',
     go,
     goAnswers.fallback,
     [asked, exportName],
-    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 1 } },
+    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 1 }, ...SIMPLE },
   ],
   [
     'a server that knows only EXPORT_NAME and sends zeroes',
     go,
     goAnswers.fallbackZeroes,
     [clientFlagsZeroes, option(GO, goQuestion), exportName],
-    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 1 } },
+    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 1 }, ...SIMPLE },
   ],
   [
     'a newstyle server that is not fixed',
     go,
     goAnswers.newstyle,
     [wire('00000000'), exportName],
-    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 3 } },
+    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 3 }, ...SIMPLE },
   ],
   [
     'a newstyle server that is not fixed and leaves out the zeroes',
     go,
     goAnswers.newstyleNoZeroes,
     [wire('00000002'), exportName],
-    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 3 } },
+    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 3 }, ...SIMPLE },
   ],
   [
     'a server that is asked for information only',
     info,
     infoAnswers.known,
     [clientFlags, option(INFO, goQuestion), abort],
-    { kind: 'info', export: { ...disk, description: 'a disk', blockSizes } },
+    { kind: 'info', export: { ...disk, description: 'a disk', blockSizes }, ...SIMPLE },
+  ],
+  [
+    'a server that grants extended headers and contexts',
+    goRich,
+    contextAnswers.extended,
+    [clientFlags, option(11), option(10, contextQuestion), option(GO, goQuestion)],
+    {
+      kind: 'transmission',
+      export: { ...disk, blockSizes },
+      replyStyle: 'extended',
+      contexts: [
+        { id: 7, name: 'base:allocation' },
+        { id: 1, name: 'qemu:allocation-depth' },
+      ],
+    },
+  ],
+  [
+    'a server that grants structured replies and contexts',
+    goRich,
+    contextAnswers.structured,
+    [clientFlags, option(11), option(8), option(10, contextQuestion), option(GO, goQuestion)],
+    {
+      kind: 'transmission',
+      export: { ...disk, blockSizes },
+      replyStyle: 'structured',
+      contexts: [{ id: 1, name: 'base:allocation' }],
+    },
+  ],
+  [
+    'a server that takes a context back',
+    goRich,
+    contextAnswers.withoutContexts,
+    [clientFlags, option(11), option(8), option(10, contextQuestion), option(GO, goQuestion)],
+    { kind: 'transmission', export: { ...disk, blockSizes }, replyStyle: 'structured', contexts: [] },
+  ],
+  [
+    'a server that grants nothing',
+    goRich,
+    contextAnswers.simple,
+    [clientFlags, option(11), option(8), option(GO, goQuestion)],
+    { kind: 'transmission', export: { ...disk, blockSizes }, ...SIMPLE },
+  ],
+  [
+    'a server that grants structured replies and knows no GO',
+    goRich,
+    contextAnswers.onlyExportName,
+    [clientFlags, option(11), option(8), option(10, contextQuestion), option(GO, goQuestion), exportName],
+    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 1 }, replyStyle: 'structured', contexts: [] },
+  ],
+  [
+    'a server that tells its contexts',
+    infoRich,
+    describedAnswers.extended,
+    [clientFlags, option(11), option(9, allContexts), option(INFO, goQuestion), abort],
+    { kind: 'info', export: disk, replyStyle: 'extended', contexts: ['base:allocation', 'qemu:dirty-bitmap:'] },
+  ],
+  [
+    'a server that has no contexts to tell of',
+    infoRich,
+    describedAnswers.simple,
+    [clientFlags, option(11), option(8), option(INFO, goQuestion), abort],
+    { kind: 'info', export: disk, ...SIMPLE },
   ],
   [
     'a server that lists two exports',
@@ -227,6 +307,19 @@ describe('a server that breaks the protocol', () => {
     ['answers another option', go, reply(INFO, ACK), 'the server answered option 6; it was asked 7'],
     ['answers with a reply of another option', go, reply(GO, SERVER), 'reply type 2'],
     ['answers with an unknown reply', list, reply(LIST, 99), 'reply type 99'],
+    [
+      'numbers two contexts alike',
+      goRich,
+      join([
+        reply(11, ACK),
+        reply(10, 4, wire('00000001 61 3a')),
+        reply(10, 4, wire('00000001 62 3a')),
+        reply(10, ACK),
+      ]),
+      'the same number',
+    ],
+    ['sends half a context', goRich, join([reply(11, ACK), reply(10, 4, wire('000001'))]), 'too short'],
+    ['answers a reply style with a context', goRich, reply(11, 4, wire('00000001 61 3a')), 'reply type 4'],
     ['accepts with data', go, reply(GO, ACK, wire('00')), 'with NBD_REP_ACK'],
     ['accepts without telling the size', go, join([reply(GO, REP_INFO, infoName), reply(GO, ACK)]), 'without saying'],
     ['loses the reply magic', go, new Uint8Array(20), 'where a reply to an option should begin'],
@@ -252,6 +345,14 @@ describe('a server that breaks the protocol', () => {
     const most = join([start, reply(GO, REP_INFO, unknown), reply(GO, REP_INFO, infoExport), reply(GO, ACK)]);
     expect(feed(go, [most]).outcome?.kind).toBe('transmission');
     expect(failure(go, start, reply(GO, REP_INFO, new Uint8Array(65_537))).code).toBe('too-big');
+  });
+
+  it('may have 1,000 contexts and not one more', () => {
+    const granted = [start, reply(11, ACK)];
+    const many = (count: number) => Array.from({ length: count }, () => reply(9, 4, wire('00000000 78 3a')));
+    const answers = [...granted, ...many(1_000), reply(9, ACK), reply(INFO, REP_INFO, infoExport), reply(INFO, ACK)];
+    expect(feed(infoRich, [join(answers)]).outcome).toMatchObject({ kind: 'info', contexts: { length: 1_000 } });
+    expect(failure(infoRich, ...granted, ...many(1_001)).code).toBe('too-big');
   });
 
   it('may tell 64 pieces of information and not one more', () => {
@@ -289,7 +390,7 @@ describe('a server that breaks the protocol', () => {
 
   it('may inform about an export of 0 bytes: nbd-server does so before it opens the file', () => {
     const answers = join([start, reply(INFO, REP_INFO, empty), reply(INFO, ACK)]);
-    expect(feed(info, [answers]).outcome).toEqual({ kind: 'info', export: { sizeBytes: 0, flags: 1 } });
+    expect(feed(info, [answers]).outcome).toEqual({ kind: 'info', export: { sizeBytes: 0, flags: 1 }, ...SIMPLE });
   });
 
   it('offers an export of 0 bytes to EXPORT_NAME', () => {

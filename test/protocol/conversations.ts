@@ -154,6 +154,73 @@ export const infoAnswers = {
   newstyle: greeting.newstyle,
 };
 
+const [STRUCTURED, LIST_CONTEXTS, SET_CONTEXTS, EXTENDED, META_CONTEXT, UNSUP] = [8, 9, 10, 11, 4, 0x80000001];
+/** With words, as nbdkit and qemu-nbd have them. */
+const refusal = (number: number) =>
+  reply(number, UNSUP, wire(`"option ${number} is not something that this server has heard of"`));
+const context = (id: string, name: string) => join([wire(id), Buffer.from(name)]);
+const goReplies = [reply(GO, REP_INFO, infoExport), reply(GO, REP_INFO, infoBlockSize), reply(GO, ACK)];
+
+/** What a server says to a client that would have extended headers, or else structured replies, and contexts. */
+export const contextAnswers = {
+  extended: join([
+    greeting.fixed,
+    reply(EXTENDED, ACK),
+    reply(SET_CONTEXTS, META_CONTEXT, context('00000007', 'base:allocation')),
+    reply(SET_CONTEXTS, META_CONTEXT, context('00000001', 'qemu:allocation-depth')),
+    reply(SET_CONTEXTS, ACK),
+    ...goReplies,
+  ]),
+  structured: join([
+    greeting.fixed,
+    refusal(EXTENDED),
+    reply(STRUCTURED, ACK),
+    reply(SET_CONTEXTS, META_CONTEXT, context('00000001', 'base:allocation')),
+    reply(SET_CONTEXTS, ACK),
+    ...goReplies,
+  ]),
+  withoutContexts: join([
+    greeting.fixed,
+    refusal(EXTENDED),
+    reply(STRUCTURED, ACK),
+    reply(SET_CONTEXTS, META_CONTEXT, context('00000001', 'base:allocation')),
+    refusal(SET_CONTEXTS),
+    ...goReplies,
+  ]),
+  simple: join([greeting.fixed, refusal(EXTENDED), refusal(STRUCTURED), ...goReplies]),
+  onlyExportName: join([
+    greeting.fixed,
+    refusal(EXTENDED),
+    reply(STRUCTURED, ACK),
+    reply(SET_CONTEXTS, ACK),
+    reply(GO, UNSUP),
+    wire(`
+      0000000000100000 # 1 MiB
+      0001             # HAS_FLAGS
+    `),
+  ]),
+};
+
+/** The same for a client that would know what there is. */
+export const describedAnswers = {
+  extended: join([
+    greeting.fixed,
+    reply(EXTENDED, ACK),
+    reply(LIST_CONTEXTS, META_CONTEXT, context('00000000', 'base:allocation')),
+    reply(LIST_CONTEXTS, META_CONTEXT, context('00000000', 'qemu:dirty-bitmap:')),
+    reply(LIST_CONTEXTS, ACK),
+    reply(INFO, REP_INFO, infoExport),
+    reply(INFO, ACK),
+  ]),
+  simple: join([
+    greeting.fixed,
+    refusal(EXTENDED),
+    refusal(STRUCTURED),
+    reply(INFO, REP_INFO, infoExport),
+    reply(INFO, ACK),
+  ]),
+};
+
 export const listAnswers = {
   two: join([
     greeting.fixed,
@@ -203,7 +270,8 @@ export const contextQuestion = wire(`
   0000000f # its length
   "base:allocation"
 `);
-const allContexts = wire(`
+/** What our client asks with LIST_META_CONTEXT: for all. */
+export const allContexts = wire(`
   00000004 # length of the name
   "disk"
   00000000 # no query

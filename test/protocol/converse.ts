@@ -1,4 +1,5 @@
-import { type ClientGoal, ClientHandshake, type ClientOutcome } from '#tsnbd/protocol/client-handshake.js';
+import type { ClientGoal, ClientOutcome } from '#tsnbd/protocol/client-goal.js';
+import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
 import type { ExportInfo } from '#tsnbd/protocol/export-info.js';
 import { type ExportDirectory, ServerHandshake, type ServerOutcome } from '#tsnbd/protocol/server-handshake.js';
 import { join } from './wire.js';

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { type ClientGoal, ClientHandshake, type ClientStateName } from '#tsnbd/protocol/client-handshake.js';
+import type { ClientGoal, ClientStateName } from '#tsnbd/protocol/client-goal.js';
+import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
 import { ProtocolError } from '#tsnbd/protocol/errors.js';
 import { OPTION_DATA_BYTES_MAX, OPTION_REPLY_BYTES_MAX } from '#tsnbd/protocol/limits.js';
 import { ServerHandshake, type ServerStateName } from '#tsnbd/protocol/server-handshake.js';
-import { clientSides, goAnswers, infoAnswers, listAnswers } from './conversations.js';
+import { clientSides, contextAnswers, describedAnswers, goAnswers, infoAnswers, listAnswers } from './conversations.js';
 import { converse, directory } from './converse.js';
 import { mutate } from './mutate.js';
 import { hex, join, pieces, seededRandom } from './wire.js';
@@ -37,10 +38,13 @@ const exports = directory(
 
 const go: ClientGoal = { kind: 'go', exportName: 'disk' };
 const info: ClientGoal = { kind: 'info', exportName: 'disk' };
+const goRich: ClientGoal = { ...go, replyStyle: 'extended', contexts: ['base:allocation'] };
+const infoRich: ClientGoal = { ...info, replyStyle: 'extended', listsContexts: true };
 const list: ClientGoal = { kind: 'list' };
 
 /** Handshakes of our two machines with each other. */
-const recorded = [go, info, list, { ...go, exportName: 'größe' }, { ...info, exportName: 'nowhere' }].map((goal) => ({
+const goals = [go, info, goRich, infoRich, list, { ...go, exportName: 'größe' }, { ...info, exportName: 'nowhere' }];
+const recorded = goals.map((goal) => ({
   goal,
   ...converse(goal, exports),
 }));
@@ -48,6 +52,8 @@ const recorded = [go, info, list, { ...go, exportName: 'größe' }, { ...info, e
 const toClient: readonly { readonly goal: ClientGoal; readonly bytes: Uint8Array }[] = [
   ...Object.values(goAnswers).map((bytes) => ({ goal: go, bytes })),
   ...Object.values(infoAnswers).map((bytes) => ({ goal: info, bytes })),
+  ...Object.values(contextAnswers).map((bytes) => ({ goal: goRich, bytes })),
+  ...Object.values(describedAnswers).map((bytes) => ({ goal: infoRich, bytes })),
   ...Object.values(listAnswers).map((bytes) => ({ goal: list, bytes })),
   ...recorded.map(({ goal, server }) => ({ goal, bytes: server })),
 ];
@@ -144,6 +150,14 @@ const clientStates: Record<ClientStateName, true> = {
   INIT_MAGIC: true,
   SERVER_MAGIC: true,
   HANDSHAKE_FLAGS: true,
+  'OPT_EXTENDED_HEADERS.REPLY_HEADER': true,
+  'OPT_EXTENDED_HEADERS.REPLY_DATA': true,
+  'OPT_STRUCTURED_REPLY.REPLY_HEADER': true,
+  'OPT_STRUCTURED_REPLY.REPLY_DATA': true,
+  'OPT_LIST_META_CONTEXT.REPLY_HEADER': true,
+  'OPT_LIST_META_CONTEXT.REPLY_DATA': true,
+  'OPT_SET_META_CONTEXT.REPLY_HEADER': true,
+  'OPT_SET_META_CONTEXT.REPLY_DATA': true,
   'OPT_GO.REPLY_HEADER': true,
   'OPT_GO.REPLY_DATA': true,
   'OPT_INFO.REPLY_HEADER': true,

@@ -26,18 +26,34 @@ describe('our client and our server', () => {
     fc.assert(
       fc.property(anExport, (one) => {
         const { clientOutcome, serverOutcome } = converse({ kind: 'go', exportName: one.name }, directory(one));
-        expect(clientOutcome).toEqual({ kind: 'transmission', export: one });
+        expect(clientOutcome).toEqual({ kind: 'transmission', export: one, replyStyle: 'simple', contexts: [] });
         expect(serverOutcome).toMatchObject({ kind: 'transmission', exportName: one.name });
       }),
       { seed: 9, numRuns: 300 },
     );
   });
 
+  it('agree on the richest replies and on the contexts that both know', () => {
+    const one = { sizeBytes: 512, flags: 1, contexts: ['base:allocation'] };
+    const goal = {
+      kind: 'go',
+      exportName: 'x',
+      replyStyle: 'extended',
+      contexts: ['base:allocation', 'x-y:z'],
+    } as const;
+    const { clientOutcome, serverOutcome } = converse(goal, directory({ name: 'x', ...one }));
+    const agreed = { replyStyle: 'extended', contexts: [{ name: 'base:allocation' }] };
+    expect(clientOutcome).toMatchObject({ kind: 'transmission', ...agreed });
+    expect(serverOutcome).toMatchObject({ kind: 'transmission', ...agreed });
+    const described = converse({ ...goal, kind: 'info', listsContexts: true }, directory({ name: 'x', ...one }));
+    expect(described.clientOutcome).toMatchObject({ kind: 'info', replyStyle: 'extended', contexts: one.contexts });
+  });
+
   it('part after information as they part after an unknown export', () => {
     fc.assert(
       fc.property(anExport, (one) => {
         const informed = converse({ kind: 'info', exportName: one.name }, directory(one));
-        expect(informed.clientOutcome).toEqual({ kind: 'info', export: one });
+        expect(informed.clientOutcome).toEqual({ kind: 'info', export: one, replyStyle: 'simple', contexts: [] });
         expect(informed.serverOutcome).toMatchObject({ reason: { code: 'aborted' } });
         const unknown = converse({ kind: 'go', exportName: `${one.name}!` }, directory(one));
         expect(unknown.clientOutcome).toMatchObject({ kind: 'failed', error: { code: 'unknown-export' } });

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
-import { type ClientGoal, ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
+import type { ClientGoal } from '#tsnbd/protocol/client-goal.js';
+import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
 import {
   NBD_CMD_DISC,
   NBD_CMD_READ,
