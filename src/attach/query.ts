@@ -2,23 +2,78 @@ import type { Socket } from 'node:net';
 import { invariant } from '../base/invariant.js';
 import type { ClientGoal, ClientOutcome } from '../protocol/client-goal.js';
 import { ClientHandshake } from '../protocol/client-handshake.js';
+import { ProtocolError } from '../protocol/errors.js';
+import { DEFAULT_BLOCK_SIZES, type ExportInfo } from '../protocol/export-info.js';
 import type { ListedExport } from '../protocol/option-reply.js';
+import type { ReplyStyle } from '../protocol/reply.js';
 import type { Address } from '../transport/address.js';
 import { connect } from '../transport/connect.js';
 import { runHandshake } from '../transport/handshake-socket.js';
+import { TransmissionSocket } from '../transport/transmission-socket.js';
+import type { NbdTarget } from '../transport/uri.js';
 
-/** One deadline over name lookup, connect and the whole list. */
-const LIST_LIMIT_MS = 10_000;
+/** One deadline over name lookup, connect and the whole negotiation. */
+const QUERY_LIMIT_MS = 10_000;
+
+/** What a server tells of one of its exports. */
+export interface ExportDescription {
+  /** As it was asked for. */
+  readonly exportName: string;
+  readonly info: ExportInfo;
+  readonly fixedNewstyle: boolean;
+  /** The richest that the server grants. */
+  readonly replyStyle: ReplyStyle;
+  /** Names of the metadata contexts that a client may select. */
+  readonly contexts: readonly string[];
+}
+
+/** A connection on which requests can be made. */
+export interface OpenExport {
+  readonly socket: TransmissionSocket;
+  readonly outcome: Extract<ClientOutcome, { kind: 'transmission' }>;
+}
 
 /** The exports that a server lists (NBD_OPT_LIST). */
 export async function listExports(address: Address): Promise<readonly ListedExport[]> {
-  const deadline = AbortSignal.timeout(LIST_LIMIT_MS);
+  const { exports } = await ask(address, { kind: 'list' }, 'list');
+  return exports;
+}
+
+/**
+ * Asks a server for all it tells of an export, as a client that goes away again: a server that ends with its last client
+ * stays. Only one that knows no NBD_OPT_INFO, or tells no size there as nbd-server does, is made to open the export.
+ */
+export async function describeExport({ address, exportName }: NbdTarget): Promise<ExportDescription> {
+  const goal = { kind: 'info', exportName, replyStyle: 'extended', listsContexts: true } as const;
+  let informed: ExportDescription | undefined;
+  try {
+    const { export: info, replyStyle, contexts } = await ask(address, goal, 'info');
+    informed = { exportName, info, fixedNewstyle: true, replyStyle, contexts };
+    if (info.sizeBytes > 0) return informed;
+  } catch (error) {
+    if (!isCode(error, 'unsupported')) throw error;
+  }
+  try {
+    return { ...(await describeByGoing(address, exportName)), ...(informed && { contexts: informed.contexts }) };
+  } catch (error) {
+    if (informed !== undefined && isCode(error, 'unusable-export')) return informed; // it is empty
+    throw error;
+  }
+}
+
+/** Opens an export for requests, with the richest replies and those of the `contexts` that the server has. */
+export async function openExport({ address, exportName }: NbdTarget, contexts: readonly string[]): Promise<OpenExport> {
+  const deadline = AbortSignal.timeout(QUERY_LIMIT_MS);
   const socket = await connect(address, deadline);
   try {
-    const { exports } = await negotiate(socket, { kind: 'list' }, 'list', deadline);
-    return exports;
-  } finally {
+    const goal = { kind: 'go', exportName, replyStyle: 'extended', contexts } as const;
+    const outcome = await negotiate(socket, goal, 'transmission', deadline);
+    const { sizeBytes, blockSizes = DEFAULT_BLOCK_SIZES } = outcome.export;
+    const terms = { replyStyle: outcome.replyStyle, contexts: outcome.contexts, sizeBytes, blockSizes };
+    return { socket: new TransmissionSocket(socket, terms), outcome };
+  } catch (error) {
     socket.destroy();
+    throw error;
   }
 }
 
@@ -33,4 +88,30 @@ export async function negotiate<Kind extends ClientOutcome['kind']>(
   if (outcome.kind === 'failed') throw outcome.error;
   invariant(outcome.kind === wanted, `a handshake for '${goal.kind}' ends in '${wanted}', not '${outcome.kind}'`);
   return outcome as Extract<ClientOutcome, { kind: Kind }>;
+}
+
+/** One negotiation on a connection of its own. */
+async function ask<Kind extends 'info' | 'list'>(
+  address: Address,
+  goal: ClientGoal,
+  wanted: Kind,
+): Promise<Extract<ClientOutcome, { kind: Kind }>> {
+  const deadline = AbortSignal.timeout(QUERY_LIMIT_MS);
+  const socket = await connect(address, deadline);
+  try {
+    return await negotiate(socket, goal, wanted, deadline);
+  } finally {
+    socket.destroy();
+  }
+}
+
+async function describeByGoing(address: Address, exportName: string): Promise<ExportDescription> {
+  const { socket, outcome } = await openExport({ address, exportName }, []);
+  socket.leave();
+  const { export: info, fixedNewstyle, replyStyle } = outcome;
+  return { exportName, info, fixedNewstyle, replyStyle, contexts: [] };
+}
+
+function isCode(error: unknown, code: ProtocolError['code']): boolean {
+  return error instanceof ProtocolError && error.code === code;
 }

@@ -114,6 +114,12 @@ export function path(text: string): string {
   throw new UsageError('an empty text is not a path');
 }
 
+/** A path that is used by this process only, and shown as it was typed. */
+export function fileName(text: string): string {
+  if (text !== '') return text;
+  throw new UsageError('an empty text is not a path');
+}
+
 /** Decimal digits and nothing else: no sign, no blank, and no leading 0, which might have meant octal. */
 function isNumber(text: string): boolean {
   return /^(0|[1-9][0-9]*)$/.test(text);
@@ -125,7 +131,8 @@ function numberIn(text: string, min: number, max: number, meaning: string): numb
   throw new UsageError(`'${text}' is not ${meaning} (${min} to ${max})`);
 }
 
-function oneOf<Word extends string>(text: string, words: readonly Word[], meaning: string): Word {
+/** One of `words`, which `meaning` calls together: 'a cache mode'. */
+export function oneOf<Word extends string>(text: string, words: readonly Word[], meaning: string): Word {
   const word = words.find((each) => each === text);
   if (word !== undefined) return word;
   throw new UsageError(`'${text}' is not ${meaning} (${words.join(', ')})`);

@@ -6,6 +6,9 @@ import { description, device, exportName, path } from './option-values.js';
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
 import { type ServeAction, servingOf, servingOptions } from './serving-options.js';
 import { tellingOptions } from './telling-options.js';
+import { type InfoAction, parseTsnbdInfo, tsnbdInfoProgram } from './tsnbd-info-options.js';
+import { type ListAction, parseTsnbdList, tsnbdListProgram } from './tsnbd-list-options.js';
+import { type MapAction, parseTsnbdMap, tsnbdMapProgram } from './tsnbd-map-options.js';
 import { parseTsnbdServe, tsnbdServeProgram } from './tsnbd-serve-options.js';
 
 /** What a tsnbd command line asks for; nothing has happened yet. */
@@ -18,6 +21,9 @@ export type TsnbdAction =
     }
   | { readonly kind: 'detach'; readonly device: string; readonly force: boolean }
   | ServeAction
+  | InfoAction
+  | ListAction
+  | MapAction
   | Answer;
 
 type Mode = 'serve' | 'attach' | 'detach';
@@ -30,6 +36,9 @@ const DEFAULT_EXPORT = '';
 /** What `tsnbd WORD …` does. An image that is called like one of them is typed as a path: ./serve */
 const subcommands = {
   serve: { program: tsnbdServeProgram, parse: parseTsnbdServe },
+  info: { program: tsnbdInfoProgram, parse: parseTsnbdInfo },
+  map: { program: tsnbdMapProgram, parse: parseTsnbdMap },
+  list: { program: tsnbdListProgram, parse: parseTsnbdList },
 } as const;
 
 const options = {

@@ -32,6 +32,18 @@ async function act(action: TsnbdAction): Promise<number> {
       const { serveImages } = await import('./serve.js');
       return serveImages(PROGRAM, action);
     }
+    case 'info': {
+      const { showInfo } = await import('./info.js');
+      return showInfo(PROGRAM, action);
+    }
+    case 'map': {
+      const { showMap } = await import('./map.js');
+      return showMap(PROGRAM, action);
+    }
+    case 'list': {
+      const { showList } = await import('./list.js');
+      return showList(action);
+    }
     default:
       return tellAnswer(PROGRAM, action);
   }

@@ -1,5 +1,4 @@
 import { closeSync, readSync } from 'node:fs';
-import { processesWithFileOpen } from '../kernel/proc.js';
 import type { BlockSizes } from '../protocol/export-info.js';
 import { PAYLOAD_BYTES_MAX } from '../protocol/limits.js';
 import { imageLiesOn } from './backing-device.js';
@@ -12,6 +11,7 @@ import { type FileCalls, fileCalls } from './file-calls.js';
 import { foreignFormat, MAGIC_BYTES } from './format-magic.js';
 import { GuessedRawImage } from './guessed-raw.js';
 import { type Image, ZERO_MAY_PUNCH } from './image.js';
+import { byWhom, inUseError } from './in-use.js';
 import { isWrittenByAnother, type LockConflict, rawLockPlan, takeLocks } from './lock.js';
 import { openDirect } from './open-direct.js';
 import { type OpenFile, openFile } from './open-file.js';
@@ -22,7 +22,6 @@ import { UnsafeImage } from './unsafe.js';
 import { WritethroughImage } from './writethrough.js';
 
 const sectorBytes = 512;
-const holdersNamedMax = 3;
 /** What disks and file systems work in. */
 const preferredBytes = 4096;
 const NO_ZEROING: ZeroingAbility = { punches: false, slowZeroRange: false };
@@ -58,6 +57,8 @@ export interface OpenOptions {
   /** Absent: raw, unless the first bytes are another format's, which is refused. */
   readonly format?: 'raw' | undefined;
   readonly readOnly: boolean;
+  /** Opened although another program forbids it; for reading only. */
+  readonly forceShare?: boolean | undefined;
   /** The device that the image is to become ('nbd0'); it must not lie on it. */
   readonly becomes?: string;
   /** Absent: 'writeback'. */
@@ -89,7 +90,7 @@ export function openImage(path: string, options: OpenOptions): OpenedImage {
   }
   if (!('permission' in opened)) return opened;
   closeSync(file.fd); // our own locks are not to be named below
-  throw new ImageError('in-use', conflictText(path, file, opened));
+  throw inUseError(path, file, opened);
 }
 
 /** The image in a worker, of the handle that the main thread opened. */
@@ -106,19 +107,26 @@ export function imageFrom(handle: ImageHandle, calls: FileCalls = fileCalls): Im
 
 function openRaw(path: string, file: OpenFile, options: OpenOptions): OpenedImage | LockConflict {
   const { fd, fileBytes } = file;
-  const { readOnly, format, cache = 'writeback', discard = 'unmap', detectZeroes = 'off' } = options;
+  const {
+    readOnly,
+    format,
+    forceShare = false,
+    cache = 'writeback',
+    discard = 'unmap',
+    detectZeroes = 'off',
+  } = options;
   const guessed = format === undefined;
   const sizeBytes = Math.ceil(fileBytes / sectorBytes) * sectorBytes;
   if (!Number.isSafeInteger(sizeBytes)) {
     throw new ImageError('not-an-image', `${path} is larger than ${Number.MAX_SAFE_INTEGER} bytes`);
   }
   const conflict = takeLocks(fd, rawLockPlan(readOnly, fileBytes < sizeBytes));
-  if (conflict !== undefined) return conflict;
+  if (conflict !== undefined && !(forceShare && readOnly)) return conflict;
 
   const notices: string[] = [];
   if (fileBytes < sizeBytes) notices.push(sizeNotice(path, fileBytes, sizeBytes, readOnly));
   if (readOnly && isWrittenByAnother(fd)) {
-    notices.push(`${path} is written to${by(file)}: what is read may not fit together`);
+    notices.push(`${path} is written to${byWhom(file)}: what is read may not fit together`);
   }
   if (guessed && !readOnly) {
     notices.push(
@@ -176,19 +184,4 @@ function readPiece(path: string, fd: number, offsetBytes: number): Uint8Array {
   } catch (cause) {
     throw new ImageError('system', `cannot read ${path}: ${reasonOf(cause)}`, { cause });
   }
-}
-
-function conflictText(path: string, file: OpenFile, { kind, permission }: LockConflict): string {
-  const deed = { read: 'reads', write: 'writes to', resize: 'may resize' }[permission];
-  const denied = { read: 'read', write: 'write to', resize: 'resize' }[permission];
-  return `${path} is in use${by(file)}, which ${kind === 'used' ? deed : `lets nobody else ${denied}`} it`;
-}
-
-/** ' by qemu-nbd (process 713)'; an OFD lock itself tells no process. */
-function by({ stat }: OpenFile): string {
-  const holders = processesWithFileOpen(stat.dev, stat.ino).filter(({ holdsLock }) => holdsLock);
-  const others = holders.filter(({ pid }) => pid !== process.pid);
-  const named = (others.length > 0 ? others : holders).slice(0, holdersNamedMax);
-  if (named.length === 0) return ' by a program that cannot be seen from here (of another user, container or machine)';
-  return ` by ${named.map(({ pid, command }) => `${command} (process ${pid})`).join(', ')}`;
 }

@@ -28,6 +28,8 @@ export type ClientOutcome =
   | {
       readonly kind: 'transmission';
       readonly export: ExportInfo;
+      /** False: the server knows no option but EXPORT_NAME for sure. */
+      readonly fixedNewstyle: boolean;
       readonly replyStyle: ReplyStyle;
       /** Those that were selected, as the server numbers them. */
       readonly contexts: readonly MetaContext[];

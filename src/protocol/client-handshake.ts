@@ -27,11 +27,11 @@ import {
 } from './constants.js';
 import { ProtocolError } from './errors.js';
 import { checkNotEmpty, type ExportInfo } from './export-info.js';
-import { HandshakeInput } from './handshake-input.js';
 import type { MetaContext } from './meta-context.js';
 import { encodeExportName, encodeOption } from './option.js';
 import { exportInWords, optionError } from './option-error.js';
 import { decodeOptionReplyHeader, type OptionReplyHeader } from './option-reply.js';
+import { PeerInput } from './peer-input.js';
 import type { ReplyStyle } from './reply.js';
 
 interface State {
@@ -58,11 +58,12 @@ interface Question extends ClientQuestion {
 export class ClientHandshake {
   readonly #goal: ClientGoal;
   readonly #onState: (state: ClientStateName) => void;
-  readonly #input = new HandshakeInput();
+  readonly #input = new PeerInput();
   #output = new WriteCursor();
   #state: State = { name: 'INIT_MAGIC', needBytes: 8, act: (bytes) => this.#initMagic(bytes) };
   #outcome: ClientOutcome | undefined;
   #noZeroes = false;
+  #fixedNewstyle = false;
   #replyStyle: ReplyStyle = 'simple';
   #contexts: readonly MetaContext[] = [];
 
@@ -133,6 +134,7 @@ export class ClientHandshake {
   #handshakeFlags(bytes: Uint8Array): State {
     const flags = new ReadCursor(bytes).u16be();
     const fixedNewstyle = (flags & NBD_FLAG_FIXED_NEWSTYLE) !== 0;
+    this.#fixedNewstyle = fixedNewstyle;
     this.#noZeroes = (flags & NBD_FLAG_NO_ZEROES) !== 0;
     const goal = this.#goal;
     if (!fixedNewstyle && goal.kind !== 'go') {
@@ -165,7 +167,7 @@ export class ClientHandshake {
     if (goal.kind === 'list' || !wanted || this.#replyStyle === 'simple') return this.#askExport();
     const replies = new ContextReplies();
     const accepted = () => {
-      this.#contexts = kind === 'set' ? replies.selected() : replies.listed();
+      this.#contexts = kind === 'set' ? replies.selected(queries) : replies.listed();
       return this.#askExport();
     };
     const refused = () => this.#askExport();
@@ -232,8 +234,13 @@ export class ClientHandshake {
   }
 
   #transmit(found: ExportInfo): State {
-    const [replyStyle, contexts] = [this.#replyStyle, this.#contexts];
-    return this.#finish({ kind: 'transmission', export: checkNotEmpty(found), replyStyle, contexts });
+    return this.#finish({
+      kind: 'transmission',
+      export: checkNotEmpty(found),
+      fixedNewstyle: this.#fixedNewstyle,
+      replyStyle: this.#replyStyle,
+      contexts: this.#contexts,
+    });
   }
 
   #inform(found: ExportInfo): State {

@@ -16,6 +16,7 @@ import {
 } from './limits.js';
 import { decodeMetaContext, type MetaContext } from './meta-context.js';
 import { decodeInformation, decodeListedExport, type ListedExport, type OptionReplyHeader } from './option-reply.js';
+import { printableText } from './text.js';
 
 /** Gathers the NBD_REP_INFO replies to one NBD_OPT_GO or NBD_OPT_INFO into what they tell of the export. */
 export class InfoReplies {
@@ -100,10 +101,16 @@ export class ContextReplies {
     return this.#contexts;
   }
 
-  selected(): readonly MetaContext[] {
+  /** Each is one that was asked for by its name, under a number of its own. */
+  selected(queries: readonly string[]): readonly MetaContext[] {
     const ids = new Set(this.#contexts.map(({ id }) => id));
-    if (ids.size === this.#contexts.length) return this.#contexts;
-    throw new ProtocolError('violation', 'the server gave two metadata contexts the same number');
+    if (ids.size < this.#contexts.length) {
+      throw new ProtocolError('violation', 'the server gave two metadata contexts the same number');
+    }
+    const stray = this.#contexts.find(({ name }) => !queries.includes(name));
+    if (stray === undefined) return this.#contexts;
+    const name = printableText(stray.name);
+    throw new ProtocolError('violation', `the server selected the metadata context '${name}', which nobody asked for`);
   }
 }
 

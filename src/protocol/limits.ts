@@ -28,5 +28,14 @@ export const SHOWN_TEXT_CHARACTERS_MAX = 256;
 /** Data in one READ or WRITE (proto.md, 'Size constraints': up to this is never an attack). */
 export const PAYLOAD_BYTES_MAX = 33_554_432;
 
+/** Chunks of one reply: more than the sectors of the longest READ. */
+export const CHUNKS_MAX = 131_072;
+
+/** Places of errors that one reply may name; what comes later is compared with each of them. */
+export const ERROR_OFFSETS_MAX = 1_024;
+
+/** The payload of an error chunk: a text, and fields that only later versions of the specification know. */
+export const ERROR_CHUNK_BYTES_MAX = 8_192;
+
 /** The largest export: offsets stay exact in a number. */
 export const EXPORT_SIZE_BYTES_MAX = Number.MAX_SAFE_INTEGER;

@@ -25,12 +25,12 @@ import {
   NBD_REP_ERR_TOO_BIG,
 } from './constants.js';
 import { ProtocolError } from './errors.js';
-import { HandshakeInput } from './handshake-input.js';
 import { OPTION_DATA_BYTES_MAX, OPTIONS_MAX } from './limits.js';
 import type { MetaContext } from './meta-context.js';
 import { decodeExportName, decodeOptionHeader, type OptionHeader } from './option.js';
 import { exportInWords } from './option-error.js';
 import { encodeOptionReply } from './option-reply.js';
+import { PeerInput } from './peer-input.js';
 import type { ReplyStyle } from './reply.js';
 import { announcedFlags } from './request-rules.js';
 import {
@@ -107,7 +107,7 @@ export class ServerHandshake {
   readonly #isClosing: () => boolean;
   readonly #replyStyleMax: ReplyStyle;
   readonly #onState: (state: ServerStateName) => void;
-  readonly #input = new HandshakeInput();
+  readonly #input = new PeerInput();
   #output = new WriteCursor();
   #state: State = { name: 'CLIENT_FLAGS', needBytes: NBD_CLIENT_FLAGS_BYTES, act: (bytes) => this.#clientFlags(bytes) };
   #outcome: ServerOutcome | undefined;

@@ -38,10 +38,16 @@ export function stopReading(socket: Socket): void {
   handleOf(socket).readStop(); // Node is not told: it believes that it reads, and so does not begin again
 }
 
+/** Undoes `stopReading`: what has come meanwhile, and what will, is read as if nothing had been. */
+export function readOn(socket: Socket): void {
+  handleOf(socket).readStart();
+}
+
 /** What a net.Socket keeps of libuv; no document promises it, so nothing but this file knows it. */
 interface Handle {
   readonly fd: number;
   readStop(): void;
+  readStart(): void;
 }
 
 function handleOf(socket: Socket): Handle {

@@ -43,6 +43,19 @@ export function parseNbdUri(text: string): NbdTarget {
   return { address: tcpAddress(uri, authority), exportName };
 }
 
+/** The shortest NBD URI that leads there. */
+export function formatNbdUri({ address, exportName }: NbdTarget): string {
+  const path = exportName === '' ? '' : encoded(exportName);
+  if (address.kind === 'unix') return `nbd+unix:///${path}?socket=${encoded(address.path)}`;
+  const { host, port } = address;
+  const name = host.includes(':') ? `[${host.replace('%', '%25')}]` : encoded(host);
+  return `nbd://${name}${port === DEFAULT_PORT ? '' : `:${port}`}/${path}`;
+}
+
+function encoded(text: string): string {
+  return encodeURIComponent(text).replaceAll('%2F', '/');
+}
+
 /** A part of the text, by the indexes of its characters. */
 interface Part {
   readonly from: number;

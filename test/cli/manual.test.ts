@@ -89,7 +89,6 @@ describe.each(Object.entries(tsnbdProgram.subcommands ?? {}))('tsnbd %s', (word,
       expect(helpText(program)).toContain(`\n  tsnbd ${word} ${line}\n`);
     }
     for (const long of Object.keys(program.options)) expect(entries).toMatch(new RegExp(`--${long}[ ,.\n]`));
-    expect(entries).toContain('\n       -D, --description NAME=TEXT\n');
   });
 
   test('has a summary of its own, which fits a terminal and shows every option', () => {
@@ -100,8 +99,9 @@ describe.each(Object.entries(tsnbdProgram.subcommands ?? {}))('tsnbd %s', (word,
   });
 
   test('has examples that are command lines it takes', () => {
+    expect(program.examples.length).toBeGreaterThan(0);
     for (const { command } of program.examples) {
-      expect(parseTsnbd(command.split(' ').slice(1)).kind, command).toBe('serve');
+      expect(parseTsnbd(command.split(' ').slice(1)).kind, command).toBe(word);
     }
   });
 });

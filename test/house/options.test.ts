@@ -2,9 +2,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { manPage } from '#tsnbd/cli/man-page.js';
+import type { OptionTable } from '#tsnbd/cli/option-table.js';
 import { tsnbdClientProgram } from '#tsnbd/cli/tsnbd-client-options.js';
 import { tsnbdProgram } from '#tsnbd/cli/tsnbd-options.js';
-import { tsnbdServeProgram } from '#tsnbd/cli/tsnbd-serve-options.js';
 import { ROOT } from './source-files.js';
 
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');
@@ -14,9 +14,10 @@ const pages = [
   { name: 'tsnbd', page: manPage(tsnbdProgram, version) },
   { name: 'tsnbd-client', page: manPage(tsnbdClientProgram, version) },
 ];
-const tables = [
+const subcommands = Object.entries(tsnbdProgram.subcommands ?? {});
+const tables: readonly { readonly name: string; readonly options: OptionTable }[] = [
   { name: 'tsnbd', options: tsnbdProgram.options },
-  { name: 'tsnbd-serve', options: tsnbdServeProgram.options },
+  ...subcommands.map(([word, { program }]) => ({ name: `tsnbd-${word}`, options: program.options })),
   { name: 'tsnbd-client', options: tsnbdClientProgram.options },
 ];
 
@@ -33,7 +34,7 @@ describe.each(tables)('$name', ({ name, options }) => {
 
   test('every letter is typed in a test of its program', () => {
     const text = read(`test/cli/${name}-options.test.ts`);
-    const letters = Object.values(options).flatMap((row) => ('short' in row ? [row.short] : []));
+    const letters = Object.values(options).flatMap(({ short }) => (short === undefined ? [] : [short]));
     expect(letters.filter((letter) => !new RegExp(`[' ]-${letter}[' ]`).test(text))).toEqual([]);
   });
 });

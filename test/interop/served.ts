@@ -2,9 +2,9 @@ import { type ChildProcess, execFile, type SpawnOptions, spawn } from 'node:chil
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { connect } from '#tsnbd/transport/connect.js';
+import { freePort } from './peers.js';
 
 const TSNBD = fileURLToPath(new URL('../../dist/tsnbd.js', import.meta.url));
 const READY_LIMIT_MS = 60_000;
@@ -105,12 +105,4 @@ async function ready(child: ChildProcess, address: Parameters<typeof connect>[0]
     return exit;
   };
   return { uri, said: () => said, stop, exit };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return typeof address === 'object' && address !== null ? address.port : 0;
 }

@@ -7,7 +7,6 @@ import {
   clientFlags,
   clientFlagsZeroes,
   contextAnswers,
-  contextQuestion,
   describedAnswers,
   GO,
   goAnswers,
@@ -23,6 +22,7 @@ import {
   REP_INFO,
   reply,
   SERVER,
+  twoContexts,
 } from './conversations.js';
 import { cuttings, hex, join, wire } from './wire.js';
 
@@ -33,10 +33,11 @@ const list: ClientGoal = { kind: 'list' };
 const goRich: ClientGoal = {
   ...go,
   replyStyle: 'extended',
-  contexts: ['base:allocation'],
+  contexts: ['base:allocation', 'qemu:allocation-depth'],
 };
 const infoRich: ClientGoal = { ...info, replyStyle: 'extended', listsContexts: true };
 
+const context = (id: number, name: string) => join([new Uint8Array([0, 0, 0, id]), Buffer.from(name)]);
 const abort = option(2);
 const empty = wire(`
   0000             # NBD_INFO_EXPORT
@@ -70,6 +71,7 @@ function failure(goal: ClientGoal, ...said: Uint8Array[]): { code: string; messa
   return { code: outcome.error.code, message: outcome.error.message, sent };
 }
 
+const FIXED = { fixedNewstyle: true } as const;
 const SIMPLE = { replyStyle: 'simple', contexts: [] } as const;
 const disk = { sizeBytes: 1_048_576, flags: 0x016d };
 const blockSizes = { minimum: 1, preferred: 4096, maximumPayload: 33_554_432 };
@@ -80,50 +82,56 @@ const successes: [string, ClientGoal, Uint8Array, Uint8Array[], ClientOutcome][]
     go,
     goAnswers.qemuNbd,
     [asked],
-    { kind: 'transmission', export: { ...disk, name: 'disk', description: 'a disk', blockSizes }, ...SIMPLE },
+    { kind: 'transmission', ...FIXED, export: { ...disk, name: 'disk', description: 'a disk', blockSizes }, ...SIMPLE },
   ],
   [
     'a server like nbdkit',
     go,
     goAnswers.nbdkit,
     [asked],
-    { kind: 'transmission', export: { ...disk, blockSizes }, ...SIMPLE },
+    { kind: 'transmission', ...FIXED, export: { ...disk, blockSizes }, ...SIMPLE },
   ],
-  ['a server like nbd-server', go, goAnswers.nbdServer, [asked], { kind: 'transmission', export: disk, ...SIMPLE }],
+  [
+    'a server like nbd-server',
+    go,
+    goAnswers.nbdServer,
+    [asked],
+    { kind: 'transmission', ...FIXED, export: disk, ...SIMPLE },
+  ],
   [
     'a server that tells things from the future',
     go,
     goAnswers.unknownInformation,
     [asked],
-    { kind: 'transmission', export: disk, ...SIMPLE },
+    { kind: 'transmission', ...FIXED, export: disk, ...SIMPLE },
   ],
   [
     'a server that knows only EXPORT_NAME',
     go,
     goAnswers.fallback,
     [asked, exportName],
-    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 1 }, ...SIMPLE },
+    { kind: 'transmission', ...FIXED, export: { sizeBytes: 1_048_576, flags: 1 }, ...SIMPLE },
   ],
   [
     'a server that knows only EXPORT_NAME and sends zeroes',
     go,
     goAnswers.fallbackZeroes,
     [clientFlagsZeroes, option(GO, goQuestion), exportName],
-    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 1 }, ...SIMPLE },
+    { kind: 'transmission', ...FIXED, export: { sizeBytes: 1_048_576, flags: 1 }, ...SIMPLE },
   ],
   [
     'a newstyle server that is not fixed',
     go,
     goAnswers.newstyle,
     [wire('00000000'), exportName],
-    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 3 }, ...SIMPLE },
+    { kind: 'transmission', fixedNewstyle: false, export: { sizeBytes: 1_048_576, flags: 3 }, ...SIMPLE },
   ],
   [
     'a newstyle server that is not fixed and leaves out the zeroes',
     go,
     goAnswers.newstyleNoZeroes,
     [wire('00000002'), exportName],
-    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 3 }, ...SIMPLE },
+    { kind: 'transmission', fixedNewstyle: false, export: { sizeBytes: 1_048_576, flags: 3 }, ...SIMPLE },
   ],
   [
     'a server that is asked for information only',
@@ -136,9 +144,10 @@ const successes: [string, ClientGoal, Uint8Array, Uint8Array[], ClientOutcome][]
     'a server that grants extended headers and contexts',
     goRich,
     contextAnswers.extended,
-    [clientFlags, option(11), option(10, contextQuestion), option(GO, goQuestion)],
+    [clientFlags, option(11), option(10, twoContexts), option(GO, goQuestion)],
     {
       kind: 'transmission',
+      ...FIXED,
       export: { ...disk, blockSizes },
       replyStyle: 'extended',
       contexts: [
@@ -151,9 +160,10 @@ const successes: [string, ClientGoal, Uint8Array, Uint8Array[], ClientOutcome][]
     'a server that grants structured replies and contexts',
     goRich,
     contextAnswers.structured,
-    [clientFlags, option(11), option(8), option(10, contextQuestion), option(GO, goQuestion)],
+    [clientFlags, option(11), option(8), option(10, twoContexts), option(GO, goQuestion)],
     {
       kind: 'transmission',
+      ...FIXED,
       export: { ...disk, blockSizes },
       replyStyle: 'structured',
       contexts: [{ id: 1, name: 'base:allocation' }],
@@ -163,22 +173,28 @@ const successes: [string, ClientGoal, Uint8Array, Uint8Array[], ClientOutcome][]
     'a server that takes a context back',
     goRich,
     contextAnswers.withoutContexts,
-    [clientFlags, option(11), option(8), option(10, contextQuestion), option(GO, goQuestion)],
-    { kind: 'transmission', export: { ...disk, blockSizes }, replyStyle: 'structured', contexts: [] },
+    [clientFlags, option(11), option(8), option(10, twoContexts), option(GO, goQuestion)],
+    { kind: 'transmission', ...FIXED, export: { ...disk, blockSizes }, replyStyle: 'structured', contexts: [] },
   ],
   [
     'a server that grants nothing',
     goRich,
     contextAnswers.simple,
     [clientFlags, option(11), option(8), option(GO, goQuestion)],
-    { kind: 'transmission', export: { ...disk, blockSizes }, ...SIMPLE },
+    { kind: 'transmission', ...FIXED, export: { ...disk, blockSizes }, ...SIMPLE },
   ],
   [
     'a server that grants structured replies and knows no GO',
     goRich,
     contextAnswers.onlyExportName,
-    [clientFlags, option(11), option(8), option(10, contextQuestion), option(GO, goQuestion), exportName],
-    { kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 1 }, replyStyle: 'structured', contexts: [] },
+    [clientFlags, option(11), option(8), option(10, twoContexts), option(GO, goQuestion), exportName],
+    {
+      kind: 'transmission',
+      ...FIXED,
+      export: { sizeBytes: 1_048_576, flags: 1 },
+      replyStyle: 'structured',
+      contexts: [],
+    },
   ],
   [
     'a server that tells its contexts',
@@ -312,14 +328,20 @@ describe('a server that breaks the protocol', () => {
       goRich,
       join([
         reply(11, ACK),
-        reply(10, 4, wire('00000001 61 3a')),
-        reply(10, 4, wire('00000001 62 3a')),
+        reply(10, 4, context(1, 'base:allocation')),
+        reply(10, 4, context(1, 'qemu:allocation-depth')),
         reply(10, ACK),
       ]),
       'the same number',
     ],
+    [
+      'selects a context unasked',
+      goRich,
+      join([reply(11, ACK), reply(10, 4, wire('00000001 78 3a 79')), reply(10, ACK)]),
+      "'x:y', which nobody asked for",
+    ],
     ['sends half a context', goRich, join([reply(11, ACK), reply(10, 4, wire('000001'))]), 'too short'],
-    ['answers a reply style with a context', goRich, reply(11, 4, wire('00000001 61 3a')), 'reply type 4'],
+    ['answers a reply style with a context', goRich, reply(11, 4, context(1, 'a:')), 'reply type 4'],
     ['accepts with data', go, reply(GO, ACK, wire('00')), 'with NBD_REP_ACK'],
     ['accepts without telling the size', go, join([reply(GO, REP_INFO, infoName), reply(GO, ACK)]), 'without saying'],
     ['loses the reply magic', go, new Uint8Array(20), 'where a reply to an option should begin'],

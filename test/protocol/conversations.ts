@@ -270,6 +270,15 @@ export const contextQuestion = wire(`
   0000000f # its length
   "base:allocation"
 `);
+export const twoContexts = wire(`
+  00000004 # length of the name
+  "disk"
+  00000002 # two queries
+  0000000f
+  "base:allocation"
+  00000015
+  "qemu:allocation-depth"
+`);
 /** What our client asks with LIST_META_CONTEXT: for all. */
 export const allContexts = wire(`
   00000004 # length of the name

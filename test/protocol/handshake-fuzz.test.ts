@@ -38,7 +38,7 @@ const exports = directory(
 
 const go: ClientGoal = { kind: 'go', exportName: 'disk' };
 const info: ClientGoal = { kind: 'info', exportName: 'disk' };
-const goRich: ClientGoal = { ...go, replyStyle: 'extended', contexts: ['base:allocation'] };
+const goRich: ClientGoal = { ...go, replyStyle: 'extended', contexts: ['base:allocation', 'qemu:allocation-depth'] };
 const infoRich: ClientGoal = { ...info, replyStyle: 'extended', listsContexts: true };
 const list: ClientGoal = { kind: 'list' };
 

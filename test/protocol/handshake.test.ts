@@ -26,7 +26,13 @@ describe('our client and our server', () => {
     fc.assert(
       fc.property(anExport, (one) => {
         const { clientOutcome, serverOutcome } = converse({ kind: 'go', exportName: one.name }, directory(one));
-        expect(clientOutcome).toEqual({ kind: 'transmission', export: one, replyStyle: 'simple', contexts: [] });
+        expect(clientOutcome).toEqual({
+          kind: 'transmission',
+          export: one,
+          fixedNewstyle: true,
+          replyStyle: 'simple',
+          contexts: [],
+        });
         expect(serverOutcome).toMatchObject({ kind: 'transmission', exportName: one.name });
       }),
       { seed: 9, numRuns: 300 },

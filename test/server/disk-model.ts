@@ -1,3 +1,4 @@
+import type { TransmissionTerms } from '#tsnbd/protocol/awaited-reply.js';
 import {
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
@@ -19,11 +20,12 @@ import {
   NBD_EPERM,
   NBD_STATE_ZERO,
 } from '#tsnbd/protocol/constants.js';
+import type { StatusExtent } from '#tsnbd/protocol/reply-chunk.js';
+import type { CheckedReply } from './protocol-client.js';
 import type { AskedRequest } from './raw-client.js';
-import type { Agreement, CheckedReply, Extent } from './reply-check.js';
 
 /** What an export is, and what was agreed on for it. */
-export interface Terms extends Agreement {
+export interface Terms extends TransmissionTerms {
   readonly readOnly: boolean;
   /** Commands and flags that the server did not announce. */
   readonly unannounced?: { readonly trim?: boolean; readonly fastZero?: boolean };
@@ -164,7 +166,7 @@ export class DiskModel {
     return wrong < 0 ? undefined : `a wrong byte at ${offsetBytes + wrong}`;
   }
 
-  #wrongStatus({ offsetBytes = 0 }: AskedRequest, extents: readonly Extent[]): string | undefined {
+  #wrongStatus({ offsetBytes = 0 }: AskedRequest, extents: readonly StatusExtent[]): string | undefined {
     let at = offsetBytes;
     for (const { lengthBytes, status } of extents) {
       const end = at + lengthBytes;

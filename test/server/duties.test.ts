@@ -37,7 +37,7 @@ import { connect } from '#tsnbd/transport/connect.js';
 import { CALLS, type Loop, type LoopThreadData, startLoop } from './loop-harness.js';
 import { ProtocolClient, type Wishes } from './protocol-client.js';
 import type { AskedRequest } from './raw-client.js';
-import { agreement } from './reply-check.js';
+import { agreement } from './reply-audit.js';
 
 const [KIB, MIB, GIB] = [2 ** 10, 2 ** 20, 2 ** 30];
 const [NONE, DATA, HOLE] = [NBD_REPLY_TYPE_NONE, NBD_REPLY_TYPE_OFFSET_DATA, NBD_REPLY_TYPE_OFFSET_HOLE];

@@ -12,9 +12,8 @@ import { type ServedConnection, startConnection } from '#tsnbd/server/workers.js
 import { detachFd } from '#tsnbd/transport/detach-fd.js';
 import type { Random } from './any-request.js';
 import type { Terms } from './disk-model.js';
-import { ProtocolClient } from './protocol-client.js';
+import { type CheckedReply, ProtocolClient } from './protocol-client.js';
 import { type AskedRequest, RawClient } from './raw-client.js';
-import type { CheckedReply } from './reply-check.js';
 
 /** What a client does at last, and how the server says that its connection ended. */
 const ENDS: readonly (readonly [deed: (client: ProtocolClient) => Promise<void> | void, end: object])[] = [

@@ -1,4 +1,5 @@
 import { Socket } from 'node:net';
+import type { ClientRequest } from '#tsnbd/protocol/client-transmission.js';
 import {
   NBD_CMD_READ,
   NBD_REQUEST_BYTES,
@@ -7,13 +8,7 @@ import {
 } from '#tsnbd/protocol/constants.js';
 import { encodeRequest } from '#tsnbd/protocol/request.js';
 
-export interface AskedRequest {
-  readonly type: number;
-  readonly offsetBytes?: number;
-  readonly lengthBytes?: number;
-  readonly flags?: number;
-  readonly data?: Uint8Array;
-}
+export type AskedRequest = ClientRequest;
 
 export interface Reply {
   readonly error: number;
@@ -104,6 +99,17 @@ export class RawClient {
     this.#pieces[0] = received.subarray(length);
     this.#receivedBytes -= length;
     return received.subarray(0, length);
+  }
+
+  /** What has come and was not read yet, as soon as there is some; nothing when the server has ended the connection. */
+  async piece(): Promise<Buffer | undefined> {
+    while (this.#receivedBytes === 0) {
+      if (this.#over) return undefined;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    return this.read(this.#receivedBytes);
   }
 
   /** Resolves with what came before it when the server ends the connection. */

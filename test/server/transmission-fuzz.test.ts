@@ -11,7 +11,7 @@ import { anyRequest, withData } from './any-request.js';
 import { DiskModel, errorsOf, type Terms } from './disk-model.js';
 import { FuzzSession } from './fuzz-session.js';
 import type { AskedRequest } from './raw-client.js';
-import { agreement } from './reply-check.js';
+import { agreement } from './reply-audit.js';
 import { seeded } from './seeded.js';
 
 const SIZE_BYTES = 4_194_304;

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { printableText } from '#tsnbd/protocol/text.js';
 import { TransportError } from '#tsnbd/transport/errors.js';
-import { isNbdUri, parseNbdUri } from '#tsnbd/transport/uri.js';
+import { formatNbdUri, isNbdUri, type NbdTarget, parseNbdUri } from '#tsnbd/transport/uri.js';
 
 const tcp = (exportName = '', host = 'localhost', port = 10809) => ({
   address: { kind: 'tcp', host, port },
@@ -160,6 +160,32 @@ describe('a bad NBD URI tells where it is bad, and why', () => {
         expect(parseNbdUri(`nbd://h/${encodedName}`)).toEqual(tcp(name, 'h'));
         if (path === '' || Buffer.byteLength(path) > 107) return;
         expect(parseNbdUri(`nbd+unix:///${encodedName}?socket=${encodedPath}`)).toEqual(unix(name, path));
+      }),
+      { seed: 11, numRuns: 2_000 },
+    );
+  });
+});
+
+describe('a target is written as a URI', () => {
+  test.each([
+    [tcp(), 'nbd://localhost/'],
+    [tcp('a b/c', 'h', 4000), 'nbd://h:4000/a%20b/c'],
+    [tcp('/x', 'fe80::1%eth0', 1), 'nbd://[fe80::1%25eth0]:1//x'],
+    [unix('größe?', '/run/a&b'), 'nbd+unix:///gr%C3%B6%C3%9Fe%3F?socket=/run/a%26b'],
+    [unix(), 'nbd+unix:///?socket=/run/x'],
+  ] as const)('%j: %s', (target, text) => {
+    expect(formatNbdUri(target as NbdTarget)).toBe(text);
+    expect(parseNbdUri(text)).toEqual(target);
+  });
+
+  test('which leads there again', () => {
+    const text = fc.string({ unit: 'binary', maxLength: 30 }).filter((each) => !each.includes('\0'));
+    fc.assert(
+      fc.property(text, text, fc.integer({ min: 1, max: 65_535 }), (name, path, port) => {
+        const targets = [tcp(name, '::1', port), tcp(name, 'h', port), ...(path === '' ? [] : [unix(name, path)])];
+        for (const target of targets as NbdTarget[]) {
+          if (Buffer.byteLength(path) <= 107) expect(parseNbdUri(formatNbdUri(target))).toEqual(target);
+        }
       }),
       { seed: 11, numRuns: 2_000 },
     );

@@ -1,8 +1,8 @@
 /**
- * The bytes of a peer, taken in the lengths that a handshake's states ask for, whatever the pieces they came in. Holds
+ * The bytes of a peer, taken in the lengths that a machine's states ask for, whatever the pieces they came in. Holds
  * less than one such length between two pieces; the states bound the lengths.
  */
-export class HandshakeInput {
+export class PeerInput {
   #piece: Uint8Array = NOTHING;
   #pending: Uint8Array = NOTHING;
   #pendingBytes = 0;

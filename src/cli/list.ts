@@ -1,0 +1,34 @@
+import { describeExport, listExports } from '../attach/query.js';
+import { ProtocolError } from '../protocol/errors.js';
+import type { ListedExport } from '../protocol/option-reply.js';
+import type { Address } from '../transport/address.js';
+import { EXIT_STATUSES } from './exit-status.js';
+import { exportsAsJson, exportsAsText, type ReportedExport } from './export-report.js';
+import type { ListAction } from './tsnbd-list-options.js';
+
+/** Each is asked for on a connection of its own; of those beyond, only the names are shown. */
+const DESCRIBED_MAX = 1_000;
+
+/** Prints what a server tells of all its exports. */
+export async function showList({ address, json }: ListAction): Promise<number> {
+  const reported: ReportedExport[] = [];
+  for (const [index, listed] of (await listExports(address)).entries()) {
+    reported.push(
+      index < DESCRIBED_MAX ? await describe(address, listed) : { kind: 'listed', ...listed, error: 'not asked for' },
+    );
+  }
+  process.stdout.write(json ? exportsAsJson(address, reported) : exportsAsText(address, reported));
+  return EXIT_STATUSES.done.status;
+}
+
+/** What the server refuses for one export it may grant for the next; a connection that is lost is an error of the list. */
+async function describe(address: Address, listed: ListedExport): Promise<ReportedExport> {
+  try {
+    const found = await describeExport({ address, exportName: listed.name });
+    const description = listed.description === '' ? {} : { description: listed.description };
+    return { kind: 'described', description: { ...found, info: { ...description, ...found.info } } };
+  } catch (error) {
+    if (!(error instanceof ProtocolError)) throw error;
+    return { kind: 'listed', ...listed, error: error.message };
+  }
+}

@@ -1,0 +1,61 @@
+import type { ImageMap } from '../image/map-image.js';
+import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../protocol/constants.js';
+
+/** A piece of a disk: NBD's numbers say what it is, 0 for data. */
+export interface MapPiece {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  readonly status: number;
+}
+
+/** By the number. */
+export const STATUS_NAMES = ['data', 'hole', 'zero', 'hole,zero'] as const;
+
+/** As nbdinfo --map prints it. */
+export function mapAsText(pieces: readonly MapPiece[]): string {
+  const lines = pieces.map(({ offsetBytes, lengthBytes, status }) => {
+    const [offset, length] = [offsetBytes, lengthBytes].map((bytes) => String(bytes).padStart(10));
+    return `${offset}  ${length}  ${String(status).padStart(3)}  ${STATUS_NAMES[status] ?? ''}\n`;
+  });
+  return lines.join('');
+}
+
+/** As nbdinfo --map --json prints it. */
+export function exportMapAsJson(pieces: readonly MapPiece[]): string {
+  return rowsAsJson(
+    pieces.map(({ offsetBytes, lengthBytes, status }) => ({
+      offset: offsetBytes,
+      length: lengthBytes,
+      type: status,
+      description: STATUS_NAMES[status],
+    })),
+  );
+}
+
+/** As qemu-img map prints it: a raw image has all its bytes itself, each where the guest has it. */
+export function imageMapAsJson({ pieces }: ImageMap): string {
+  return rowsAsJson(
+    pieces.map(({ offsetBytes, lengthBytes, zero }) => ({
+      start: offsetBytes,
+      length: lengthBytes,
+      depth: 0,
+      present: true,
+      zero,
+      data: !zero,
+      offset: offsetBytes,
+    })),
+  );
+}
+
+export function piecesOf({ pieces }: ImageMap): readonly MapPiece[] {
+  return pieces.map(({ offsetBytes, lengthBytes, hole, zero }) => ({
+    offsetBytes,
+    lengthBytes,
+    status: (hole ? NBD_STATE_HOLE : 0) | (zero ? NBD_STATE_ZERO : 0),
+  }));
+}
+
+/** A row a line, for there may be many. */
+function rowsAsJson(rows: readonly object[]): string {
+  return `[${rows.map((row) => JSON.stringify(row)).join(',\n')}]\n`;
+}

@@ -1,0 +1,45 @@
+import { writeFileSync } from 'node:fs';
+import { mapExport } from '../attach/map-export.js';
+import { ImageError, reasonOf } from '../image/errors.js';
+import { mapImage } from '../image/map-image.js';
+import { formatNbdUri } from '../transport/uri.js';
+import { EXIT_STATUSES } from './exit-status.js';
+import { exportMapAsJson, imageMapAsJson, type MapPiece, mapAsText, piecesOf } from './map-report.js';
+import { mapAsSvg } from './map-svg.js';
+import type { Source } from './source-options.js';
+import type { MapAction } from './tsnbd-map-options.js';
+
+/** A map of either kind. */
+interface DrawableMap {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly pieces: readonly MapPiece[];
+  readonly json: () => string;
+}
+
+/** Prints where the data, zeroes and holes of an image or an export lie, or draws it. */
+export async function showMap(program: string, { source, form }: MapAction): Promise<number> {
+  const map = await mapOf(program, source);
+  if (form === 'text') process.stdout.write(mapAsText(map.pieces));
+  else if (form === 'json') process.stdout.write(map.json());
+  else writePicture(form.svgPath, mapAsSvg(map.name, map.sizeBytes, map.pieces));
+  return EXIT_STATUSES.done.status;
+}
+
+async function mapOf(program: string, source: Source): Promise<DrawableMap> {
+  if (source.kind === 'export') {
+    const { sizeBytes, pieces } = await mapExport(source.target);
+    return { name: formatNbdUri(source.target), sizeBytes, pieces, json: () => exportMapAsJson(pieces) };
+  }
+  const map = mapImage(source.path, source);
+  for (const notice of map.notices) process.stderr.write(`${program}: ${notice}\n`);
+  return { name: source.path, sizeBytes: map.sizeBytes, pieces: piecesOf(map), json: () => imageMapAsJson(map) };
+}
+
+function writePicture(path: string, picture: string): void {
+  try {
+    writeFileSync(path, picture);
+  } catch (cause) {
+    throw new ImageError('system', `cannot write ${path}: ${reasonOf(cause)}`, { cause });
+  }
+}
