@@ -6,6 +6,7 @@ import { description, device, exportName, path } from './option-values.js';
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
 import { type ServeAction, servingOf, servingOptions } from './serving-options.js';
 import { tellingOptions } from './telling-options.js';
+import { type CreateAction, parseTsnbdCreate, tsnbdCreateProgram } from './tsnbd-create-options.js';
 import { type InfoAction, parseTsnbdInfo, tsnbdInfoProgram } from './tsnbd-info-options.js';
 import { type ListAction, parseTsnbdList, tsnbdListProgram } from './tsnbd-list-options.js';
 import { type MapAction, parseTsnbdMap, tsnbdMapProgram } from './tsnbd-map-options.js';
@@ -21,6 +22,7 @@ export type TsnbdAction =
     }
   | { readonly kind: 'detach'; readonly device: string; readonly force: boolean }
   | ServeAction
+  | CreateAction
   | InfoAction
   | ListAction
   | MapAction
@@ -36,6 +38,7 @@ const DEFAULT_EXPORT = '';
 /** What `tsnbd WORD …` does. An image that is called like one of them is typed as a path: ./serve */
 const subcommands = {
   serve: { program: tsnbdServeProgram, parse: parseTsnbdServe },
+  create: { program: tsnbdCreateProgram, parse: parseTsnbdCreate },
   info: { program: tsnbdInfoProgram, parse: parseTsnbdInfo },
   map: { program: tsnbdMapProgram, parse: parseTsnbdMap },
   list: { program: tsnbdListProgram, parse: parseTsnbdList },

@@ -44,6 +44,10 @@ async function act(action: TsnbdAction): Promise<number> {
       const { showList } = await import('./list.js');
       return showList(action);
     }
+    case 'create': {
+      const { createImage } = await import('./create.js');
+      return createImage(action);
+    }
     default:
       return tellAnswer(PROGRAM, action);
   }

@@ -1,9 +1,10 @@
-import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { makeHoleyDisk } from './holey-disk.js';
-import { runTsnbd, succeed } from './served.js';
+import { qemuNbd } from './peers.js';
+import { run, runTsnbd, succeed } from './served.js';
 
 let folder: string;
 let image: string;
@@ -67,5 +68,88 @@ describe('an image', () => {
       status: 1,
       stderr: expect.stringMatching(/^tsnbd: cannot write .*map\.svg: .*\(ENOENT\)\n$/),
     });
+  });
+});
+
+describe('an image is created as qemu-img does it:', () => {
+  /** QEMU writes a first block into a sparse image, by which it finds out later how to align direct I/O; ours need it not. */
+  const created = (path: string, allocates: boolean) => {
+    const { size, blocks, mode } = statSync(path);
+    return { size, blocks: allocates ? blocks : undefined, mode };
+  };
+
+  test.each([
+    ['1M'],
+    ['-f', 'raw', '1M'],
+    ['1000'],
+    ['1.5k'],
+    ['0.1k'],
+    ['0x1000'],
+    ['3g'],
+    ['2T'],
+    ['0'],
+    ['-o', 'preallocation=off', '1M'],
+    ['-o', 'preallocation=falloc', '1M'],
+    ['-o', 'preallocation=full', '1M'],
+    ['-o', 'preallocation=off,preallocation=full', '1000'],
+    ['-q', '1M'],
+  ])('%s %s %s', async (...args) => {
+    const [options, size = ''] = [args.slice(0, -1), args.at(-1)];
+    const [ours, theirs] = [join(folder, 'a'), join(folder, 'b')];
+    const said = await tsnbd('create', ...options, ours, size);
+    const expected = await succeed(
+      'qemu-img',
+      'create',
+      ...(options.includes('-f') ? [] : ['-f', 'raw']),
+      ...options,
+      theirs,
+      size,
+    );
+    expect(said.replace(ours, theirs)).toBe(expected);
+    const allocates = /falloc|full/.test(args.join(' '));
+    expect(created(ours, allocates)).toEqual(created(theirs, allocates));
+    if (!allocates) expect(statSync(ours).blocks).toBe(0);
+    if (size !== '0') expect(await succeed('qemu-img', 'info', '-f', 'raw', ours)).toContain('file format: raw');
+  });
+
+  test('over a file that is there, which loses what it holds', async () => {
+    const theirs = join(folder, 'b');
+    for (const path of [image, theirs]) writeFileSync(path, Buffer.alloc(2_097_152, 7));
+    await tsnbd('create', image, '1M');
+    await succeed('qemu-img', 'create', '-q', '-f', 'raw', theirs, '1M');
+    expect(readFileSync(image).equals(readFileSync(theirs))).toBe(true);
+    expect(created(image, false)).toEqual(created(theirs, false));
+  });
+
+  test.each([
+    ['1x', []],
+    ['-1', ['--']],
+    ['1kb', []],
+    ['7E', []],
+    ['16E', []],
+    ['1M', ['-o', 'foo=1']],
+    ['1M', ['-o', 'preallocation=metadata']],
+    ['1M', ['-o', 'preallocation=no']],
+  ])('not with %s %j', async (size, options) => {
+    const theirs = await run('qemu-img', 'create', '-f', 'raw', ...options, join(folder, 'b'), size);
+    const ours = await runTsnbd('create', ...options, image, size);
+    expect(theirs.status).not.toBe(0);
+    expect(ours).toMatchObject({ status: 2, stdout: '', stderr: expect.stringMatching(/^tsnbd: [^\n]+\n$/) });
+    expect(existsSync(image)).toBe(false);
+  });
+
+  test('not where there is no place, and not over one in use', async () => {
+    const nowhere = await runTsnbd('create', join(folder, 'none', 'x'), '1M');
+    expect(nowhere).toMatchObject({ status: 1, stderr: expect.stringMatching(/^tsnbd: cannot create .*ENOENT.*\n$/) });
+    writeFileSync(image, Buffer.alloc(1_048_576, 7));
+    const server = await qemuNbd(folder, '', '-t', '-f', 'raw', image);
+    await succeed('nbdinfo', server.uri); // only then has it opened the image
+    const used = await runTsnbd('create', image, '512');
+    await server.stop();
+    expect(used).toMatchObject({
+      status: 5,
+      stderr: expect.stringMatching(/disk\.raw is in use by qemu-nbd \(process \d+\)/),
+    });
+    expect(readFileSync(image).equals(Buffer.alloc(1_048_576, 7))).toBe(true);
   });
 });
