@@ -1,4 +1,4 @@
-import { PREALLOCATIONS, type Preallocation } from '../image/create-image.js';
+import { PREALLOCATIONS, type Preallocation } from '../image/preallocations.js';
 import { about, UsageError } from './errors.js';
 import { oneOf } from './option-values.js';
 

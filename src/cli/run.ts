@@ -18,7 +18,15 @@ export async function run(program: string, debug: boolean, act: () => Promise<nu
     if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`);
     process.exitCode = exitStatus(exitReasonOf(error), calledAs());
   }
+  await flushed(process.stdout);
   endWithin(END_LIMIT_MS);
+}
+
+/** A reader may take its time, as a pager does; one that has gone is not waited for. */
+function flushed(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => {
+    stream.write('', () => resolve());
+  });
 }
 
 /** Says what needs no work: help, version, or what is wrong with the command line. Answers the exit status. */

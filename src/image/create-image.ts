@@ -14,10 +14,7 @@ import { fallocate } from '../kernel/fd-calls.js';
 import { ImageError, reasonOf } from './errors.js';
 import { inUseError } from './in-use.js';
 import { rawLockPlan, takeLocks } from './lock.js';
-
-/** How much storage a new image takes at once: none, all of it, or all of it with zeroes written. */
-export const PREALLOCATIONS = ['off', 'falloc', 'full'] as const;
-export type Preallocation = (typeof PREALLOCATIONS)[number];
+import type { Preallocation } from './preallocations.js';
 
 const sectorBytes = 512;
 const newFileMode = 0o644;

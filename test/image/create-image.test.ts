@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { createRawImage, PREALLOCATIONS } from '#tsnbd/image/create-image.js';
+import { createRawImage } from '#tsnbd/image/create-image.js';
 import { ImageError } from '#tsnbd/image/errors.js';
 import { openImage } from '#tsnbd/image/open-image.js';
+import { PREALLOCATIONS } from '#tsnbd/image/preallocations.js';
 import { openFdsOf } from './open-fds.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 

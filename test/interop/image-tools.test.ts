@@ -1,4 +1,15 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -60,6 +71,18 @@ describe('an image', () => {
     const picture = join(folder, 'map.svg');
     expect(await tsnbd('map', '--svg', picture, image)).toBe('');
     expect(readFileSync(picture, 'utf8')).toContain('>data: 4.32 MiB<');
+  });
+
+  test('is mapped to the last line for a reader that takes its time', async () => {
+    const fd = openSync(image, 'w');
+    for (let piece = 0; piece < 4_000; piece += 1) writeSync(fd, Buffer.alloc(4_096, 7), 0, 4_096, piece * 65_536);
+    closeSync(fd);
+    const command = `"$0" "$1" map "$2" | (sleep 12; cat)`;
+    const program = join(import.meta.dirname, '../../dist/tsnbd.js');
+    const { stdout } = await run('sh', '-c', command, process.execPath, program, image);
+    expect(stdout.split('\n').length).toBe(2 * 4_000);
+    const gone = await run('sh', '-c', `"$0" "$1" map "$2" | head -1`, process.execPath, program, image);
+    expect(gone).toMatchObject({ status: 0, stdout: expect.stringMatching(/^ {9}0 .*data\n$/), stderr: '' });
   });
 
   test('is not drawn where nobody can write', async () => {
