@@ -9,6 +9,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
+import { setImmediate as turn } from 'node:timers/promises';
 import { errnoText } from '../kernel/errno.js';
 import { fallocate } from '../kernel/fd-calls.js';
 import { ImageError, reasonOf } from './errors.js';
@@ -20,13 +21,26 @@ const sectorBytes = 512;
 const newFileMode = 0o644;
 const pieceBytes = 1_048_576;
 
+/** Who waits for an image. */
+export interface CreationWatch {
+  /** Aborted when it is no longer wanted. */
+  readonly stop: AbortSignal;
+  /** Told now and then while zeroes are written. */
+  readonly onProgress: (doneBytes: number, totalBytes: number) => void;
+}
+
 /**
  * Makes a raw image of `sizeBytes`, rounded up to whole sectors, as QEMU does: a file that is there already is emptied
  * first. Where it cannot be made, a new file is removed again, and one that was there is left empty.
  *
  * @throws ImageError
  */
-export function createRawImage(path: string, sizeBytes: number, preallocation: Preallocation): void {
+export async function createRawImage(
+  path: string,
+  sizeBytes: number,
+  preallocation: Preallocation,
+  watch: CreationWatch,
+): Promise<void> {
   const wholeBytes = Math.ceil(sizeBytes / sectorBytes) * sectorBytes;
   if (!Number.isSafeInteger(wholeBytes)) {
     throw new ImageError('not-an-image', `${path} would be larger than ${Number.MAX_SAFE_INTEGER} bytes`);
@@ -38,7 +52,7 @@ export function createRawImage(path: string, sizeBytes: number, preallocation: P
       throw new ImageError('not-an-image', `${path} is not a regular file: nothing can be made of it`);
     const conflict = takeLocks(fd, rawLockPlan(false, true));
     if (conflict !== undefined) throw inUseError(path, { stat }, conflict);
-    allocate(path, fd, wholeBytes, preallocation);
+    await allocate(path, fd, wholeBytes, preallocation, watch);
     isDone = true;
   } finally {
     closeSync(fd);
@@ -76,10 +90,16 @@ function opened(make: () => number, use: () => number): readonly [fd: number, is
   }
 }
 
-function allocate(path: string, fd: number, sizeBytes: number, preallocation: Preallocation): void {
+async function allocate(
+  path: string,
+  fd: number,
+  sizeBytes: number,
+  preallocation: Preallocation,
+  watch: CreationWatch,
+): Promise<void> {
   try {
     ftruncateSync(fd, 0);
-    if (preallocation === 'full') writeZeroes(fd, sizeBytes);
+    if (preallocation === 'full') await writeZeroes(path, fd, sizeBytes, watch);
     if (preallocation === 'falloc' && sizeBytes > 0) reserve(path, fd, sizeBytes);
     ftruncateSync(fd, sizeBytes);
     if (preallocation === 'full') fsyncSync(fd);
@@ -97,7 +117,12 @@ function reserve(path: string, fd: number, sizeBytes: number): void {
     throw new ImageError('system', `cannot reserve ${sizeBytes} bytes for ${path}: ${errnoText(-result)}`);
 }
 
-function writeZeroes(fd: number, sizeBytes: number): void {
+async function writeZeroes(path: string, fd: number, sizeBytes: number, watch: CreationWatch): Promise<void> {
   const zeroes = new Uint8Array(Math.min(pieceBytes, sizeBytes));
-  for (let at = 0; at < sizeBytes; ) at += writeSync(fd, zeroes, 0, Math.min(zeroes.length, sizeBytes - at), at);
+  for (let at = 0; at < sizeBytes; ) {
+    at += writeSync(fd, zeroes, 0, Math.min(zeroes.length, sizeBytes - at), at);
+    watch.onProgress(at, sizeBytes);
+    await turn(); // a signal is heard of only between two turns of the event loop
+    if (watch.stop.aborted) throw new ImageError('interrupted', `interrupted; did not make ${path}`);
+  }
 }

@@ -7,6 +7,7 @@ import { errnoText } from '../kernel/errno.js';
  * - 'in-use': another program has it open in a way that does not go with ours
  * - 'read-only': it cannot be written to, and was to be
  * - 'own-device': it lies on the very device that it was to become
+ * - 'interrupted': we were told to stop before it was made
  * - 'system': what the system did not do, and why
  */
 export type ImageErrorCode =
@@ -16,6 +17,7 @@ export type ImageErrorCode =
   | 'in-use'
   | 'read-only'
   | 'own-device'
+  | 'interrupted'
   | 'system';
 
 /** The one error of this room; its message is a sentence for the user. */

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { createRawImage } from '#tsnbd/image/create-image.js';
 import { ImageError } from '#tsnbd/image/errors.js';
 import { openImage } from '#tsnbd/image/open-image.js';
-import { PREALLOCATIONS } from '#tsnbd/image/preallocations.js';
+import { PREALLOCATIONS, type Preallocation } from '#tsnbd/image/preallocations.js';
 import { openFdsOf } from './open-fds.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
@@ -12,9 +12,12 @@ const MIB = 1_048_576;
 const inFolder = useTemporaryFolder();
 const path = () => inFolder('disk.raw');
 
-function failure(act: () => void): ImageError {
+const create = (at: string, sizeBytes: number, preallocation: Preallocation, stop = new AbortController().signal) =>
+  createRawImage(at, sizeBytes, preallocation, { stop, onProgress: () => {} });
+
+async function failure(act: () => Promise<void>): Promise<ImageError> {
   try {
-    act();
+    await act();
   } catch (error) {
     if (error instanceof ImageError) return error;
     throw error;
@@ -23,8 +26,8 @@ function failure(act: () => void): ImageError {
 }
 
 describe('a new raw image', () => {
-  it.each(PREALLOCATIONS)('has its size and is zeroes (%s)', (preallocation) => {
-    createRawImage(path(), 3 * MIB, preallocation);
+  it.each(PREALLOCATIONS)('has its size and is zeroes (%s)', async (preallocation) => {
+    await create(path(), 3 * MIB, preallocation);
     const { size, blocks, mode } = statSync(path());
     expect(size).toBe(3 * MIB);
     expect(blocks * 512 >= 3 * MIB).toBe(preallocation !== 'off');
@@ -32,66 +35,83 @@ describe('a new raw image', () => {
     expect(readFileSync(path()).equals(Buffer.alloc(3 * MIB))).toBe(true);
   });
 
-  it.each(PREALLOCATIONS)('is rounded up to whole sectors, and may have none (%s)', (preallocation) => {
-    createRawImage(path(), 1_000, preallocation);
+  it.each(PREALLOCATIONS)('is rounded up to whole sectors, and may have none (%s)', async (preallocation) => {
+    await create(path(), 1_000, preallocation);
     expect(statSync(path()).size).toBe(1_024);
-    createRawImage(path(), 0, preallocation);
+    await create(path(), 0, preallocation);
     expect(statSync(path()).size).toBe(0);
   });
 
-  it('takes the place of what a file held', () => {
+  it('takes the place of what a file held', async () => {
     writeFileSync(path(), Buffer.alloc(2 * MIB, 7));
     symlinkSync(path(), inFolder('link'));
-    createRawImage(inFolder('link'), MIB, 'off');
+    await create(inFolder('link'), MIB, 'off');
     expect(readFileSync(path()).equals(Buffer.alloc(MIB))).toBe(true);
     expect(statSync(path()).blocks).toBe(0);
   });
 });
 
 describe('an image is not made', () => {
-  it('of one that is in use, which keeps what it holds', () => {
+  it('of one that is in use, which keeps what it holds', async () => {
     writeFileSync(path(), Buffer.alloc(MIB, 7));
     for (const readOnly of [true, false]) {
       const image = openImage(path(), { format: 'raw', readOnly });
-      expect(failure(() => createRawImage(path(), 512, 'off'))).toMatchObject({
+      expect(await failure(() => create(path(), 512, 'off'))).toMatchObject({
         code: 'in-use',
         message: expect.stringMatching(/is in use by .*process/),
       });
       image.close();
     }
     expect(readFileSync(path()).equals(Buffer.alloc(MIB, 7))).toBe(true);
-    createRawImage(path(), 512, 'off');
+    await create(path(), 512, 'off');
   });
 
-  it('where there can be none', () => {
-    const at = (name: string) => failure(() => createRawImage(inFolder(name), 512, 'off'));
-    expect(at('nowhere/disk.raw')).toMatchObject({ code: 'system', message: expect.stringContaining('ENOENT') });
-    expect(at('.')).toMatchObject({ code: 'system', message: expect.stringContaining('EISDIR') });
+  it('where there can be none', async () => {
+    const at = (name: string) => failure(() => create(inFolder(name), 512, 'off'));
+    expect(await at('nowhere/disk.raw')).toMatchObject({ code: 'system', message: expect.stringContaining('ENOENT') });
+    expect(await at('.')).toMatchObject({ code: 'system', message: expect.stringContaining('EISDIR') });
     execFileSync('mkfifo', [inFolder('pipe')]);
-    expect(at('pipe')).toMatchObject({ code: 'not-an-image' });
-    expect(failure(() => createRawImage('/dev/null', 512, 'off'))).toMatchObject({ code: 'not-an-image' });
+    expect(await at('pipe')).toMatchObject({ code: 'not-an-image' });
+    expect(await failure(() => create('/dev/null', 512, 'off'))).toMatchObject({ code: 'not-an-image' });
     expect(existsSync(inFolder('pipe'))).toBe(true);
   });
 
   // With 'full' it would take until the disk is full.
-  it.each(['off', 'falloc'] as const)('too large, and nothing is left (%s)', (preallocation) => {
+  it.each(['off', 'falloc'] as const)('too large, and nothing is left (%s)', async (preallocation) => {
     const most = 2 ** 53 - 512;
-    expect(failure(() => createRawImage(path(), most, preallocation))).toMatchObject({
+    expect(await failure(() => create(path(), most, preallocation))).toMatchObject({
       code: 'system',
       message: expect.stringMatching(/(cannot make|cannot reserve) .*disk\.raw.*: .*\((EFBIG|ENOSPC|EINVAL)\)$/),
     });
     expect(existsSync(path())).toBe(false);
-    expect(failure(() => createRawImage(path(), most + 1, preallocation)).code).toBe('not-an-image');
+    expect((await failure(() => create(path(), most + 1, preallocation))).code).toBe('not-an-image');
     expect(existsSync(path())).toBe(false);
     writeFileSync(path(), 'x');
-    expect(failure(() => createRawImage(path(), most, preallocation)).code).toBe('system');
+    expect((await failure(() => create(path(), most, preallocation))).code).toBe('system');
     expect(statSync(path()).size).toBe(0);
   });
 
-  it('and no descriptor stays open', () => {
+  it('when it is no longer wanted', async () => {
+    const told: number[][] = [];
+    const controller = new AbortController();
+    const onProgress = (...bytes: number[]) => {
+      told.push(bytes);
+      if (told.length === 2) controller.abort();
+    };
+    const watch = { stop: controller.signal, onProgress };
+    const error = await failure(() => createRawImage(path(), 4 * MIB, 'full', watch));
+    expect(error).toMatchObject({ code: 'interrupted', message: `interrupted; did not make ${path()}` });
+    expect(told).toEqual([
+      [MIB, 4 * MIB],
+      [2 * MIB, 4 * MIB],
+    ]);
+    expect(existsSync(path())).toBe(false);
+  });
+
+  it('and no descriptor stays open', async () => {
     writeFileSync(path(), 'x');
-    failure(() => createRawImage(path(), 2 ** 53 - 512, 'off'));
-    createRawImage(path(), 512, 'full');
+    await failure(() => create(path(), 2 ** 53 - 512, 'off'));
+    await create(path(), 512, 'full');
     expect(openFdsOf(path())).toBe(0);
   });
 });

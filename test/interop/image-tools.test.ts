@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   closeSync,
   existsSync,
@@ -159,6 +161,44 @@ describe('an image is created as qemu-img does it:', () => {
     expect(theirs.status).not.toBe(0);
     expect(ours).toMatchObject({ status: 2, stdout: '', stderr: expect.stringMatching(/^tsnbd: [^\n]+\n$/) });
     expect(existsSync(image)).toBe(false);
+  });
+
+  test('not half: what does not fit is not there afterwards, and a file that was is empty', async () => {
+    const command = 'ulimit -f 100; exec "$0" "$1" create -q -o preallocation=full "$2" 1M';
+    const program = join(import.meta.dirname, '../../dist/tsnbd.js');
+    const limited = () => run('sh', '-c', command, process.execPath, program, image);
+    const refused = { status: 1, stderr: expect.stringMatching(/^tsnbd: cannot make .*disk\.raw .*\(EFBIG\)\n$/) };
+    expect(await limited()).toMatchObject(refused);
+    expect(existsSync(image)).toBe(false);
+    writeFileSync(image, 'what it holds');
+    expect(await limited()).toMatchObject(refused);
+    expect(statSync(image).size).toBe(0);
+  });
+
+  test('not after Ctrl-C', async () => {
+    const program = join(import.meta.dirname, '../../dist/tsnbd.js');
+    const child = spawn(process.execPath, [program, 'create', '-o', 'preallocation=full', image, '2G'], {
+      stdio: 'pipe',
+    });
+    const exit = once(child, 'close');
+    let said = '';
+    child.stderr.on('data', (text) => {
+      said += text;
+    });
+    await expect.poll(() => existsSync(image) && statSync(image).size > 0, { interval: 5, timeout: 60_000 }).toBe(true);
+    child.kill('SIGINT');
+    expect(await exit).toEqual([1, null]);
+    expect(said).toBe(`tsnbd: interrupted; did not make ${image}\n`);
+    expect(existsSync(image)).toBe(false);
+  });
+
+  test('and tells on a terminal how far it is', async () => {
+    const program = join(import.meta.dirname, '../../dist/tsnbd.js');
+    const command = `${process.execPath} ${program} create -o preallocation=full ${image} 20M`;
+    expect((await run('script', '-qec', command, '/dev/null')).stdout).toMatch(
+      /fmt=raw .*\r\n(\r\[=* *\] \d+ %)+\r +\r$/,
+    );
+    expect((await run('script', '-qec', command.replace('create', 'create -q'), '/dev/null')).stdout).toBe('');
   });
 
   test('not where there is no place, and not over one in use', async () => {
