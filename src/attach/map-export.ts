@@ -55,7 +55,7 @@ async function mapContext({ socket, outcome }: OpenExport, contextId: number): P
     }
     const lengthBytes = Math.min(sizeBytes - at, REQUEST_BYTES_MAX);
     const request = { type: NBD_CMD_BLOCK_STATUS, offsetBytes: at, lengthBytes };
-    const reply = await socket.ask(request, AbortSignal.timeout(ANSWER_LIMIT_MS));
+    const reply = await socket.ask(request, ANSWER_LIMIT_MS);
     if (reply.error !== 0) throw statusError(reply, at);
     for (const extent of reply.extents.get(contextId) ?? []) at += add(pieces, at, sizeBytes, extent);
   }

@@ -4,7 +4,7 @@ import { type ClientRequest, ClientTransmission } from '../protocol/client-trans
 import { NBD_CMD_DISC } from '../protocol/constants.js';
 import { ProtocolError } from '../protocol/errors.js';
 import { readOn } from './detach-fd.js';
-import { deadlineError } from './errors.js';
+import { TransportError } from './errors.js';
 
 interface Waiting {
   readonly resolve: (reply: ServerReply) => void;
@@ -32,29 +32,25 @@ export class TransmissionSocket {
   /**
    * Sends a request and answers its reply, be it an error.
    *
-   * @throws ProtocolError when the server does something wrong or ends the connection; TransportError 'time-limit' or
-   * 'interrupted' at the deadline, after which the connection is of no use
+   * @throws ProtocolError when the server does something wrong or ends the connection; TransportError 'time-limit' when it
+   * does not answer within `limitMs`, after which the connection is of no use
    */
-  ask(request: ClientRequest, deadline: AbortSignal): Promise<ServerReply> {
+  ask(request: ClientRequest, limitMs: number): Promise<ServerReply> {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) throw this.#failure;
-      const onAbort = () => this.#fail(deadlineError(deadline, 'get an answer from the server'));
-      if (deadline.aborted) onAbort();
-      deadline.addEventListener('abort', onAbort);
-      const settled = () => deadline.removeEventListener('abort', onAbort);
+      const timer = setTimeout(() => this.#fail(tooLate()), limitMs);
       const { number, bytes } = this.#machine.encode(request);
       this.#waiting.set(number, {
         resolve: (reply) => {
-          settled();
+          clearTimeout(timer);
           resolve(reply);
         },
         reject: (error) => {
-          settled();
+          clearTimeout(timer);
           reject(error);
         },
       });
-      if (this.#failure === undefined) this.#socket.write(bytes);
-      else this.#fail(this.#failure);
+      this.#socket.write(bytes);
     });
   }
 
@@ -93,6 +89,10 @@ export class TransmissionSocket {
   #forget(): void {
     this.#socket.off('readable', this.#onReadable).off('end', this.#onEnd).off('close', this.#onEnd);
   }
+}
+
+function tooLate(): TransportError {
+  return new TransportError('time-limit', 'the server does not answer a request within the time limit');
 }
 
 /** An 'error' is followed by 'close', which is listened to; without a listener it would end the process. */

@@ -152,7 +152,13 @@ function extendedChunk(request: Buffer, payload: Uint8Array): Uint8Array {
   return concatenated([header, payload]);
 }
 
-function extents(id: number, ...all: readonly (readonly [lengthBytes: number, status: number])[]): Uint8Array {
+type Extents = readonly (readonly [lengthBytes: number, status: number])[];
+
+function extents(id: number, ...all: Extents): Uint8Array {
+  return manyExtents(id, all);
+}
+
+function manyExtents(id: number, all: Extents): Uint8Array {
   const payload = Buffer.alloc(8 + 16 * all.length);
   payload.writeUInt32BE(id, 0);
   payload.writeUInt32BE(all.length, 4);
@@ -202,6 +208,21 @@ describe('an export is mapped', () => {
       [73_728, SIZE_BYTES - 73_728],
       [81_920, SIZE_BYTES - 81_920],
     ]);
+  });
+
+  test('not by a server that has more to tell than there is memory for', async () => {
+    const answers = { ...selects, [GO]: ofBytes(2 ** 40, GO) };
+    const many = Array.from({ length: 2 ** 20 }, (_, index) => [512, index % 2] as const);
+    const target = await serve(
+      answering(
+        answers,
+        telling(() => manyExtents(5, many)),
+      ),
+    );
+    await expect(mapExport(target)).rejects.toMatchObject({
+      code: 'too-big',
+      message: expect.stringContaining('1000000 pieces'),
+    });
   });
 
   test('not by a server without base:allocation', async () => {

@@ -35,13 +35,13 @@ function simple(number: number, data = ''): Buffer {
   ]);
 }
 
-const soon = () => AbortSignal.timeout(10_000);
+const SOON_MS = 10_000;
 
 describe('requests on a socket', () => {
   test('get their replies, in whatever order and pieces they come', async () => {
     const { server, client: begin } = await connected();
     const client = begin();
-    const [read, flushed] = [client.ask(READ, soon()), client.ask(FLUSH, soon())];
+    const [read, flushed] = [client.ask(READ, SOON_MS), client.ask(FLUSH, SOON_MS)];
     server.write(simple(2));
     expect(await flushed).toMatchObject({ error: 0 });
     for (const byte of simple(1, 'data')) {
@@ -49,7 +49,7 @@ describe('requests on a socket', () => {
       await new Promise(setImmediate);
     }
     expect(Buffer.from((await read).data).toString()).toBe('data');
-    expect(await Promise.all([client.ask(READ, soon()), server.write(simple(3, 'more'))])).toMatchObject([
+    expect(await Promise.all([client.ask(READ, SOON_MS), server.write(simple(3, 'more'))])).toMatchObject([
       { error: 0 },
       true,
     ]);
@@ -60,44 +60,44 @@ describe('requests on a socket', () => {
     server.write(simple(1, 'fast'));
     await new Promise((resolve) => setTimeout(resolve, 50));
     const client = begin();
-    expect(Buffer.from((await client.ask(READ, soon())).data).toString()).toBe('fast');
+    expect(Buffer.from((await client.ask(READ, SOON_MS)).data).toString()).toBe('fast');
   });
 
   test('all fail when the server does something wrong, and so do later ones', async () => {
     const { server, client: begin } = await connected();
     const client = begin();
-    const replies = [client.ask(READ, soon()), client.ask(FLUSH, soon())];
+    const replies = [client.ask(READ, SOON_MS), client.ask(FLUSH, SOON_MS)];
     server.write(Buffer.alloc(16));
     for (const reply of replies) await expect(reply).rejects.toMatchObject({ code: 'violation' });
-    await expect(client.ask(FLUSH, soon())).rejects.toMatchObject({ code: 'violation' });
+    await expect(client.ask(FLUSH, SOON_MS)).rejects.toMatchObject({ code: 'violation' });
   });
 
   test.each(['end', 'destroy'] as const)('all fail when the server goes (%s)', async (deed) => {
     const { server, client: begin } = await connected();
     const client = begin();
-    const replies = [client.ask(READ, soon()), client.ask(FLUSH, soon())];
+    const replies = [client.ask(READ, SOON_MS), client.ask(FLUSH, SOON_MS)];
     server[deed]();
     for (const reply of replies) await expect(reply).rejects.toMatchObject({ code: 'closed' });
-    await expect(client.ask(FLUSH, soon())).rejects.toMatchObject({ code: 'closed' });
+    await expect(client.ask(FLUSH, SOON_MS)).rejects.toMatchObject({ code: 'closed' });
   });
 
   test('fail at once when the server had gone before', async () => {
     const { server, socket, client: begin } = await connected();
     server.destroy();
     socket.destroy();
-    await expect(begin().ask(FLUSH, soon())).rejects.toMatchObject({ code: 'closed' });
+    await expect(begin().ask(FLUSH, SOON_MS)).rejects.toMatchObject({ code: 'closed' });
   });
 
   test('fail at their deadline, and the connection with them', async () => {
     const { client: begin } = await connected();
     const client = begin();
-    const other = client.ask(READ, soon());
-    await expect(client.ask(FLUSH, AbortSignal.timeout(20))).rejects.toMatchObject({
+    const other = client.ask(READ, SOON_MS);
+    await expect(client.ask(FLUSH, 20)).rejects.toMatchObject({
       code: 'time-limit',
-      message: 'cannot get an answer from the server: no answer within the time limit',
+      message: 'the server does not answer a request within the time limit',
     });
     await expect(other).rejects.toMatchObject({ code: 'time-limit' });
-    await expect(begin().ask(FLUSH, AbortSignal.abort())).rejects.toMatchObject({ code: 'interrupted' });
+    await expect(client.ask(FLUSH, SOON_MS)).rejects.toMatchObject({ code: 'time-limit' });
   });
 });
 
