@@ -11,8 +11,9 @@ import { type HandshakeMachine, runHandshake } from '../transport/handshake-sock
 import { type Listener, listen } from '../transport/listen.js';
 import { ServerError } from './errors.js';
 import { type Exports, exportsOf, rulesOf, type ServedExport } from './exports.js';
-import { type Place, Places } from './places.js';
+import { CLIENTS_MAX, type Place, Places } from './places.js';
 import type { OnServeEvent } from './serve-event.js';
+import { SpareWorkers } from './spare-workers.js';
 import { type ServedConnection, startConnection } from './workers.js';
 
 /** `stop` gives workers so long to answer what they have, and then, cut off, to finish their last call. */
@@ -66,6 +67,7 @@ class ImageServer implements Server {
   /** Aborted a moment later: who negotiates may still be told that the server is about to end. */
   readonly #cutting = new AbortController();
   readonly #served = new Set<ServedConnection>();
+  readonly #spares: SpareWorkers;
   #resolveEnded: () => void = () => {};
   #listener: Listener | undefined;
   #clients = 0;
@@ -77,6 +79,8 @@ class ImageServer implements Server {
     this.#options = options;
     this.#exports = exportsOf(options.exports, options.clientsMax);
     this.#places = new Places(options.clientsMax);
+    const clientsMax = options.clientsMax ?? CLIENTS_MAX;
+    this.#spares = new SpareWorkers(() => clientsMax - this.#served.size);
     this.#onEvent = onEvent;
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
@@ -94,6 +98,7 @@ class ImageServer implements Server {
       },
       onDropped: () => this.#onEvent({ kind: 'dropped' }),
     });
+    this.#spares.fillSoon();
   }
 
   async stop(): Promise<void> {
@@ -145,7 +150,10 @@ class ImageServer implements Server {
     const image = this.#exports.image(exportName);
     invariant(image !== undefined, 'an export that was found has an image');
     const rules = rulesOf(image, { flags, replyStyle, statusContexts: contexts.length });
-    const connection = startConnection({ socketFd, image: image.handle, rules, contexts, received });
+    const connection = startConnection(
+      { socketFd, image: image.handle, rules, contexts, received },
+      this.#spares.take(),
+    );
     this.#served.add(connection);
     this.#hasServed = true;
     this.#onEvent({ kind: 'connected', ...who, exportName, replyStyle });
@@ -166,6 +174,7 @@ class ImageServer implements Server {
   #close(): void {
     if (this.#closing.signal.aborted) return;
     this.#listener?.close();
+    this.#spares.close();
     this.#closing.abort();
     setTimeout(() => this.#cutting.abort(), GOODBYE_LIMIT_MS).unref();
     this.#endIfDone();

@@ -1,5 +1,4 @@
 import { closeSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
 import { invariant } from '../base/invariant.js';
 import type { ImageHandle } from '../image/open-image.js';
 import { shutdownFd, shutdownReading } from '../kernel/fd-calls.js';
@@ -9,6 +8,7 @@ import { type Activity, newActivity } from './activity.js';
 import { ServerError } from './errors.js';
 import { CLIENTS_MAX } from './places.js';
 import type { LoopEnd } from './request-loop.js';
+import { startWorker } from './spare-workers.js';
 
 export interface ConnectionStart {
   /** A connected, blocking stream socket; ours from here on. */
@@ -36,7 +36,7 @@ export interface ServedConnection {
   shutdown(): void;
 }
 
-/** What a worker is started with. */
+/** What a worker is told. */
 export interface WorkerTask extends ConnectionStart {
   /** One field, written here: not 0 once the connection is to end. */
   readonly stop: Int32Array<SharedArrayBuffer>;
@@ -49,15 +49,14 @@ const activity = newActivity(CLIENTS_MAX);
 /** The fields of `activity` that no worker has. */
 const freeFields = Array.from({ length: CLIENTS_MAX }, (_, field) => CLIENTS_MAX - 1 - field);
 
-/** Starts a thread that serves one connection. Called on the main thread, with libc loaded. */
-export function startConnection(start: ConnectionStart): ServedConnection {
+/** Has a worker, a new one where none was started before, serve one connection. On the main thread, with libc loaded. */
+export function startConnection(start: ConnectionStart, worker = startWorker()): ServedConnection {
   const stop = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   // A view is cloned with all of the memory behind it.
   const field = freeFields.pop();
   invariant(field !== undefined, `at most ${CLIENTS_MAX} connections are served`);
-  const workerData: WorkerTask = { ...start, received: start.received.slice(), stop, activity, worker: field };
-  // Node knows only of fds that node:fs opened, and would warn, on stderr, when another is closed.
-  const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData, trackUnmanagedFds: false });
+  const task: WorkerTask = { ...start, received: start.received.slice(), stop, activity, worker: field };
+  worker.postMessage(task);
   let open = true;
   const unlessClosed = (act: (fd: number) => void) => {
     if (open) act(start.socketFd);

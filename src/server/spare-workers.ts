@@ -1,0 +1,60 @@
+import { Worker } from 'node:worker_threads';
+
+/** As many connections as copying clients open at once (nbdcopy, qemu-img: 4). A thread that waits takes 7.5 MiB. */
+const SPARES_MAX = 4;
+/** A server that has just started, and a client that has just come, have the processors for themselves first. */
+const FILL_MS = 1_000;
+
+/** Starts a worker, which waits for its task. Node knows only of fds that node:fs opened, and would warn of others. */
+export function startWorker(): Worker {
+  return new Worker(new URL('./worker.js', import.meta.url), { trackUnmanagedFds: false });
+}
+
+/**
+ * Workers that were started before their clients come: to start a thread takes as long as thousands of requests. They hold
+ * up neither the process nor its end.
+ */
+export class SpareWorkers {
+  readonly #spares = new Set<Worker>();
+  readonly #room: () => number;
+  #filling: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  /** `room` tells how many clients may still come. */
+  constructor(room: () => number) {
+    this.#room = room;
+  }
+
+  /** Starts those that are missing, in a while. */
+  fillSoon(): void {
+    this.#filling ??= setTimeout(() => this.#fill(), FILL_MS).unref();
+  }
+
+  /** A worker for a client; another takes its place later. */
+  take(): Worker {
+    this.fillSoon();
+    const [spare] = this.#spares;
+    if (spare === undefined) return startWorker();
+    this.#spares.delete(spare);
+    spare.ref();
+    return spare;
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const worker of this.#spares) void worker.terminate();
+    this.#spares.clear();
+  }
+
+  #fill(): void {
+    this.#filling = undefined;
+    const wanted = this.#closed ? 0 : Math.min(this.#room(), SPARES_MAX);
+    while (this.#spares.size < wanted) {
+      const worker = startWorker();
+      worker.unref();
+      const forget = () => this.#spares.delete(worker);
+      worker.on('error', forget).on('exit', forget);
+      this.#spares.add(worker);
+    }
+  }
+}

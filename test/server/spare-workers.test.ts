@@ -1,0 +1,59 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Worker } from 'node:worker_threads';
+import { expect, test } from 'vitest';
+import { loadLibc } from '#tsnbd/kernel/libc.js';
+import { SpareWorkers, startWorker } from '#tsnbd/server/spare-workers.js';
+
+/** Longer than a server waits before it starts any. */
+const FILLED_MS = 1_500;
+
+loadLibc();
+
+/** The number of a thread that is started now: later ones have higher ones. */
+async function numberNow(): Promise<number> {
+  const worker = startWorker();
+  const { threadId } = worker;
+  await worker.terminate();
+  return threadId;
+}
+
+async function endAll(workers: readonly Worker[]): Promise<void> {
+  await Promise.all(workers.map((worker) => worker.terminate()));
+}
+
+test('who comes to a server that has waited gets a thread that is there already, as many as may still come', async () => {
+  const spares = new SpareWorkers(() => 2);
+  spares.fillSoon();
+  await sleep(FILLED_MS);
+  const now = await numberNow();
+  const taken = [spares.take(), spares.take(), spares.take()];
+  expect(taken.map(({ threadId }) => threadId < now)).toEqual([true, true, false]);
+  await sleep(FILLED_MS);
+  const later = await numberNow();
+  taken.push(spares.take());
+  expect(taken[3]?.threadId).toBeLessThan(later);
+  expect(taken[3]?.threadId).toBeGreaterThan(now);
+  spares.close();
+  await endAll(taken);
+});
+
+test('who comes to a server that has just started gets a new thread', async () => {
+  const spares = new SpareWorkers(() => 4);
+  spares.fillSoon();
+  const now = await numberNow();
+  const taken = spares.take();
+  expect(taken.threadId).toBeGreaterThan(now);
+  spares.close();
+  await endAll([taken]);
+});
+
+test('none is started once the server is closed', async () => {
+  const spares = new SpareWorkers(() => 1);
+  spares.fillSoon();
+  spares.close();
+  await sleep(FILLED_MS);
+  const now = await numberNow();
+  const taken = spares.take();
+  expect(taken.threadId).toBeGreaterThan(now);
+  await endAll([taken]);
+});
