@@ -11,10 +11,12 @@ export interface Extent {
   hole: boolean;
   /** They read as zeroes. */
   zero: boolean;
+  /** How many images down what they are was written: 1 is this one, 2 its backing file; 0: nowhere. */
+  depth: number;
 }
 
 export function emptyExtent(): Extent {
-  return { lengthBytes: 0, hole: false, zero: false };
+  return { lengthBytes: 0, hole: false, zero: false, depth: 0 };
 }
 
 /**
