@@ -87,7 +87,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
     'With --connect, IMAGE becomes the block device DEV of this machine, served by a process in the background until it is detached with --disconnect.',
     'With neither, IMAGE is served to clients over the network block device (NBD) protocol, in the foreground. Without --persistent the server ends when its last client leaves. Nothing protects the connection: listen on another address than 127.0.0.1 only in a network that you trust.',
     'Where a service manager has started tsnbd with a socket that listens (LISTEN_FDS of 1, as a .socket unit of systemd does), that one is used; --bind, --port, --socket and --connect are errors then.',
-    'IMAGE is a regular file or a block device, raw or qcow2. It is locked like QEMU locks its images, so that no second program writes to it. A qcow2 image is opened for reading only (--read-only).',
+    'IMAGE is a regular file or a block device, raw or qcow2. It is locked like QEMU locks its images, so that no second program writes to it.',
     'The backing file and the data file that a qcow2 image names are opened too: relative names from the folder of the image itself, absolute ones and those that lead out of that folder as they are, which is told. Only names of files are followed, and a backing file only if the image says what format it has.',
     'What a client trims is given back to the file system that IMAGE lies on, unless --discard says otherwise.',
     'The background process of an attached device detaches it on SIGTERM, once no file system, swap or other device uses it, and reports to syslog. The device goes down if that process is stopped, frozen or suspended.',

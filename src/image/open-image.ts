@@ -4,7 +4,6 @@ import { PAYLOAD_BYTES_MAX } from '../protocol/limits.js';
 import { CACHE_MODES, type CacheMode, type DetectZeroes, type DiscardMode } from './cache-modes.js';
 import { DetectZeroesImage } from './detect-zeroes.js';
 import { DiscardIgnoredImage } from './discard-ignored.js';
-import { ImageError } from './errors.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
 import { formatImage } from './format-image.js';
 import { GuessedRawImage } from './guessed-raw.js';
@@ -80,12 +79,6 @@ export function openImage(path: string, options: OpenOptions): OpenedImage {
   let format: ImageFormat = 'raw';
   const file = openLocked(path, readOnly, (opened) => {
     format = options.format ?? guessFormat(path, opened);
-    if (format === 'qcow2' && !readOnly) {
-      throw new ImageError(
-        'read-only',
-        `${path} is a qcow2 image, which cannot be written to yet; -r opens it for reading only`,
-      );
-    }
     return lockPlan(format, opened, readOnly, forceShare);
   });
   try {

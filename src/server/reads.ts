@@ -45,6 +45,11 @@ export class Reads {
     return lengthBytes < PIPED_BYTES_MIN && this.#isWhole(request);
   }
 
+  /** Asked now and then: what was sent by reference may have been read. */
+  takeBack(): void {
+    this.#piped.takeBack();
+  }
+
   close(): void {
     this.#piped.close();
   }

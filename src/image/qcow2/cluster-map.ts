@@ -1,17 +1,12 @@
 import { constants } from 'node:os';
-import type { FileCalls } from '../file-calls.js';
-import { readZeroed } from '../read-zeroed.js';
-import { SharedLock } from '../shared-lock.js';
 import { COMPRESSED, DATA, INVALID, UNALLOCATED, ZEROES, ZEROES_ALLOCATED } from './cluster-kind.js';
-import { hostOffset, isCompressed, swapped, ZERO } from './entries.js';
+import { hostOffset, isCompressed, isCopied, swapped, ZERO } from './entries.js';
 import type { Geometry } from './geometry.js';
-import { METADATA_LOCK, type Qcow2Memory } from './memory.js';
-import { SliceCache } from './slice-cache.js';
+import type { L2Tables } from './l2-tables.js';
+import type { SliceCache } from './slice-cache.js';
 import { subclusterRun, type UnitRun } from './subclusters.js';
 
 const { EIO } = constants.errno;
-
-const SECTOR_MASK = 511;
 
 /** Guest offsets to host offsets, through L2 tables in memory that all workers share. */
 export class ClusterMap {
@@ -20,27 +15,23 @@ export class ClusterMap {
   /** Of DATA, and of ZEROES_ALLOCATED. */
   hostBytes = 0;
   lengthBytes = 0;
+  /** Of DATA: they may be changed in their place. */
+  isInPlace = false;
   /** The entry of a COMPRESSED cluster. */
   entryHigh = 0;
   entryLow = 0;
 
   readonly #geometry: Geometry;
-  readonly #fd: number;
-  readonly #calls: FileCalls;
-  readonly #l1: Int32Array<SharedArrayBuffer>;
+  readonly #tables: L2Tables;
   readonly #cache: SliceCache;
-  readonly #lock: SharedLock;
   readonly clusterBytes: number;
   readonly #sliceEntries: number;
   readonly #unitRun: UnitRun = { kind: INVALID, units: 0 };
 
-  constructor(geometry: Geometry, memory: Qcow2Memory, fd: number, calls: FileCalls) {
+  constructor(geometry: Geometry, tables: L2Tables) {
     this.#geometry = geometry;
-    this.#fd = fd;
-    this.#calls = calls;
-    this.#l1 = memory.l1;
-    this.#cache = new SliceCache(memory.l2);
-    this.#lock = new SharedLock(memory.fields, METADATA_LOCK);
+    this.#tables = tables;
+    this.#cache = tables.cache;
     this.clusterBytes = geometry.clusterBytes;
     this.#sliceEntries = geometry.sliceEntries;
   }
@@ -52,7 +43,7 @@ export class ClusterMap {
   find(offsetBytes: number, length: number): number {
     const cluster = Math.floor(offsetBytes / this.clusterBytes);
     const slice = Math.floor(cluster / this.#sliceEntries);
-    if (this.#isTableAbsent(slice)) {
+    if (this.#tables.isAbsent(slice)) {
       const { slicesPerTable } = this.#geometry;
       const tableEnd = (Math.floor(slice / slicesPerTable) + 1) * slicesPerTable;
       this.kind = UNALLOCATED;
@@ -66,19 +57,15 @@ export class ClusterMap {
       const slot = cache.find(slice);
       const version = slot < 0 ? 1 : cache.version(slot);
       if ((version & 1) !== 0) {
-        const errno = this.#settle(slice);
+        const errno = this.#tables.settle(slice);
         if (errno !== 0) return errno;
         continue;
       }
+      const isOwnTable = this.#tables.isCopied(slice);
       this.#decode(slot * cache.wordsPerSlice, index, offsetBytes, inCluster, length);
+      this.isInPlace &&= isOwnTable;
       if (cache.isStill(slot, slice, version)) return this.kind === INVALID ? EIO : 0;
     }
-  }
-
-  /** A change from absent to present is seen before or after, never half: the first half of a present entry is not zero. */
-  #isTableAbsent(slice: number): boolean {
-    const at = Math.floor(slice / this.#geometry.slicesPerTable) * 2;
-    return Atomics.load(this.#l1, at) === 0 && Atomics.load(this.#l1, at + 1) === 0;
   }
 
   #decode(at: number, index: number, offsetBytes: number, inCluster: number, length: number): void {
@@ -97,6 +84,7 @@ export class ClusterMap {
     this.hostBytes = host + inCluster;
     this.entryHigh = high;
     this.entryLow = low;
+    this.isInPlace = isCopied(high);
     let covered = clusterBytes - inCluster;
     if (kind !== COMPRESSED && this.kind !== INVALID) {
       for (let next = index + 1; covered < length && next < this.#sliceEntries; next += 1) {
@@ -104,6 +92,7 @@ export class ClusterMap {
         low = swapped(Atomics.load(words, at + 2 * next + 1));
         if (this.#kindOf(high, low) !== kind) break;
         if (kind === DATA && hostOffset(high, low) !== host + (next - index) * clusterBytes) break;
+        if (isCopied(high) !== this.isInPlace) break;
         covered += clusterBytes;
       }
     }
@@ -115,6 +104,7 @@ export class ClusterMap {
     const first = Math.floor(inCluster / unitBytes);
     this.#readUnits(at, index, first, offsetBytes - inCluster);
     const { kind, hostBytes } = this;
+    this.isInPlace = isCopied(this.entryHigh);
     this.hostBytes = hostBytes + inCluster;
     let covered = (first + this.#unitRun.units) * unitBytes - inCluster;
     for (let next = index + 1; kind !== COMPRESSED && kind !== INVALID; next += 1) {
@@ -123,7 +113,7 @@ export class ClusterMap {
       this.#readUnits(at, next, 0, offsetBytes - inCluster + (next - index) * this.clusterBytes);
       const isNext = this.kind === kind && (kind !== DATA || this.hostBytes === hostBytes + covered + inCluster);
       this.kind = kind;
-      if (!isNext) break;
+      if (!isNext || isCopied(this.entryHigh) !== this.isInPlace) break;
       covered += this.#unitRun.units * unitBytes;
     }
     this.hostBytes = hostBytes + inCluster;
@@ -169,28 +159,5 @@ export class ClusterMap {
     if (kind !== DATA && kind !== ZEROES_ALLOCATED) return kind;
     if (host < 0 || host % this.clusterBytes !== 0) return INVALID;
     return this.#geometry.hasDataFile && host !== guestBytes ? INVALID : kind;
-  }
-
-  /** Waits until nobody changes the slice, and brings it into memory. */
-  #settle(slice: number): number {
-    this.#lock.take();
-    try {
-      return this.#cache.find(slice) >= 0 ? 0 : this.#load(slice);
-    } finally {
-      this.#lock.leave();
-    }
-  }
-
-  #load(slice: number): number {
-    const { slicesPerTable, sliceBytes, clusterBytes } = this.#geometry;
-    const at = Math.floor(slice / slicesPerTable) * 2;
-    const high = swapped(Atomics.load(this.#l1, at));
-    const low = swapped(Atomics.load(this.#l1, at + 1));
-    const table = hostOffset(high, low);
-    if (table <= 0 || table % clusterBytes !== 0 || (low & SECTOR_MASK) !== 0) return EIO;
-    const fileBytes = table + (slice % slicesPerTable) * sliceBytes;
-    return this.#cache.load(this.#cache.victim(slice), slice, (bytes, to) =>
-      readZeroed(this.#calls, this.#fd, fileBytes, sliceBytes, bytes, to),
-    );
   }
 }

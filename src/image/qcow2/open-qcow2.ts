@@ -1,14 +1,16 @@
-import { closeSync, readSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import type { DirectFile } from '../direct-io.js';
-import { ImageError, reasonOf } from '../errors.js';
+import { ImageError } from '../errors.js';
 import { openDirect } from '../open-direct.js';
 import type { OpenFile } from '../open-file.js';
 import type { OpenedLayer } from '../open-raw.js';
 import { newSharedFields } from '../shared-layout.js';
-import { geometryOf } from './geometry.js';
+import { type Geometry, geometryOf } from './geometry.js';
 import type { LayerHandle, Qcow2Handle } from './handle.js';
 import { HEADER_BYTES_MAX, type Header, parseHeader } from './header.js';
 import { newQcow2Memory } from './memory.js';
+import { finishWriting, prepareWriting, refuseUnwritable } from './open-writable.js';
+import { readAt } from './read-at.js';
 
 const ENTRY_BYTES = 8;
 
@@ -30,8 +32,10 @@ export function openQcow2(
   const header = parseHeader(path, readAt(path, fd, 0, Math.min(HEADER_BYTES_MAX, file.fileBytes)));
   checkPlaces(path, header, file.fileBytes);
   const geometry = geometryOf(header);
-  const memory = newQcow2Memory(geometry);
+  if (!readOnly) refuseUnwritable(path, header);
+  const memory = newQcow2Memory(geometry, readOnly);
   new Uint8Array(memory.l1.buffer).set(readAt(path, fd, header.l1OffsetBytes, header.l1Entries * ENTRY_BYTES));
+  prepareWriting(path, file, header, geometry, memory);
 
   const closers: (() => void)[] = [];
   try {
@@ -39,27 +43,33 @@ export function openQcow2(
     if (dataFile !== undefined) closers.push(() => closeSync(dataFile.fd));
     const direct: DirectFile | undefined = options.direct ? openDirect(path, dataFile ?? file, 0, readOnly) : undefined;
     if (direct !== undefined) closers.push(() => closeSync(direct.fd));
+    if (direct !== undefined) refuseSmallClusters(path, geometry, direct);
     const backing =
       header.backingName === undefined ? undefined : others.backing(header.backingName, header.backingFormat);
     if (backing !== undefined) closers.push(() => backing.close());
+    const handle: Qcow2Handle = {
+      format: 'qcow2',
+      fd,
+      dataFd: dataFile?.fd ?? fd,
+      direct,
+      geometry,
+      memory,
+      shared: newSharedFields(),
+      sizeBytes: header.sizeBytes,
+      readOnly,
+      backing: backing?.handle,
+    };
     return {
-      handle: {
-        format: 'qcow2',
-        fd,
-        dataFd: dataFile?.fd ?? fd,
-        direct,
-        geometry,
-        memory,
-        shared: newSharedFields(),
-        sizeBytes: header.sizeBytes,
-        readOnly,
-        backing: backing?.handle,
-      },
+      handle,
       punches: !readOnly,
       notices: [...noticesOf(path, header), ...(backing?.notices ?? [])],
       close: () => {
-        for (const close of closers) close();
-        closeSync(fd);
+        try {
+          finishWriting(path, handle);
+        } finally {
+          for (const close of closers) close();
+          closeSync(fd);
+        }
       },
     };
   } catch (error) {
@@ -75,6 +85,15 @@ function checkPlaces(path: string, header: Header, fileBytes: number): void {
   }
 }
 
+/** A block that is changed in part is read and written whole: what else lies in it would be lost. */
+function refuseSmallClusters(path: string, { clusterBytes }: Geometry, { blockBytes }: DirectFile): void {
+  if (clusterBytes % blockBytes === 0) return;
+  throw new ImageError(
+    'unsupported',
+    `${path} has clusters of ${clusterBytes} bytes, and what it lies on has blocks of ${blockBytes}: it cannot be opened for direct I/O (O_DIRECT); choose a cache mode that uses the page cache`,
+  );
+}
+
 function openDataFile(path: string, { hasDataFile, dataFileName }: Header, others: OtherFiles): OpenFile | undefined {
   if (!hasDataFile) return undefined;
   if (dataFileName !== undefined && dataFileName !== '') return others.data(dataFileName);
@@ -83,19 +102,4 @@ function openDataFile(path: string, { hasDataFile, dataFileName }: Header, other
 
 function noticesOf(path: string, { isCorrupt }: Header): readonly string[] {
   return isCorrupt ? [`${path} is marked as corrupt: what is read may be wrong; see qemu-img check -r all`] : [];
-}
-
-function readAt(path: string, fd: number, offsetBytes: number, length: number): Uint8Array {
-  const bytes = new Uint8Array(length);
-  try {
-    for (let done = 0; done < length; ) {
-      const got = readSync(fd, bytes, done, length - done, offsetBytes + done);
-      if (got === 0) throw new ImageError('damaged', `${path} is a damaged qcow2 image: it ends within a table`);
-      done += got;
-    }
-  } catch (cause) {
-    if (cause instanceof ImageError) throw cause;
-    throw new ImageError('system', `cannot read ${path}: ${reasonOf(cause)}`, { cause });
-  }
-  return bytes;
 }

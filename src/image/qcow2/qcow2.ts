@@ -1,14 +1,24 @@
 import { constants } from 'node:os';
-import { type ExpectedFile, ExpectedReads } from '../expected-reads.js';
 import type { FileCalls } from '../file-calls.js';
-import type { Extent, Image } from '../image.js';
-import { readZeroed } from '../read-zeroed.js';
-import { COMPRESSED, DATA, UNALLOCATED, ZEROES_ALLOCATED } from './cluster-kind.js';
+import { type Extent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '../image.js';
+import { writeAll } from '../write-all.js';
+import { ClusterChange } from './cluster-change.js';
+import { DATA } from './cluster-kind.js';
 import { ClusterMap } from './cluster-map.js';
+import { ClusterWriter } from './cluster-writer.js';
+import { ClusterZeroer } from './cluster-zeroer.js';
 import { CompressedClusters } from './compressed-clusters.js';
+import type { Geometry } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
+import { L2Tables } from './l2-tables.js';
+import { Qcow2Reader } from './reader.js';
+import { HOLDS_ANNOUNCED, HOLDS_PIPED, WorkerTurns } from './worker-turns.js';
+import { WriteOrder } from './write-order.js';
 
-const { EPERM } = constants.errno;
+const { EOPNOTSUPP, EPERM } = constants.errno;
+
+/** What is written where zeroes are data. */
+const zeroes = new Uint8Array(1 << 20);
 
 /** What an image works on, in one worker. */
 export interface Qcow2Parts {
@@ -20,55 +30,64 @@ export interface Qcow2Parts {
   readonly backing: Image | undefined;
 }
 
-/** A qcow2 image. Where it has nothing of its own, its backing file shows through, and behind that, zeroes. */
+/** What a worker writes with. */
+interface Writing {
+  readonly turns: WorkerTurns;
+  readonly order: WriteOrder;
+  readonly writer: ClusterWriter;
+  readonly zeroer: ClusterZeroer;
+}
+
+/** A qcow2 image: clusters that are its own are read and written in their place, all else goes through its tables. */
 export class Qcow2Image implements Image {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   readonly mayHaveHoles = true;
   readonly beginsWrites = false;
-  readonly #dataFile: ExpectedFile;
-  readonly #calls: FileCalls;
-  readonly #backing: Image | undefined;
-  readonly #backingBytes: number;
+  readonly #geometry: Geometry;
   readonly #map: ClusterMap;
-  readonly #compressed: CompressedClusters;
-  /** Absent until a read is announced. */
-  #expected: ExpectedReads | 'unavailable' | undefined;
+  readonly #reader: Qcow2Reader;
+  readonly #dataFd: number;
+  readonly #dataCalls: FileCalls;
+  readonly #hasDataFile: boolean;
+  /** Absent for an image that is only read. */
+  readonly #writing: Writing | undefined;
 
   constructor(handle: Qcow2Handle, { calls, dataCalls, backing }: Qcow2Parts) {
     const { geometry, memory, fd } = handle;
     this.sizeBytes = handle.sizeBytes;
     this.readOnly = handle.readOnly;
-    this.#dataFile = handle.direct ?? { fd: handle.dataFd, blockBytes: 1 };
-    this.#calls = dataCalls;
-    this.#backing = backing;
-    this.#backingBytes = backing?.sizeBytes ?? 0;
-    this.#map = new ClusterMap(geometry, memory, fd, calls);
-    this.#compressed = new CompressedClusters(geometry, fd, calls);
+    this.#geometry = geometry;
+    this.#dataCalls = dataCalls;
+    this.#dataFd = handle.direct?.fd ?? handle.dataFd;
+    this.#hasDataFile = geometry.hasDataFile;
+    const tables = new L2Tables(geometry, memory, fd, calls);
+    this.#map = new ClusterMap(geometry, tables);
+    const compressed = new CompressedClusters(geometry, fd, calls);
+    const dataFile = handle.direct ?? { fd: handle.dataFd, blockBytes: 1 };
+    this.#reader = new Qcow2Reader(this.#map, { dataFile, calls: dataCalls, compressed, backing });
+    if (memory.write === undefined) return;
+    const turns = new WorkerTurns(memory.write.turns);
+    const order = new WriteOrder(handle, memory.write, tables, calls, turns);
+    const change = new ClusterChange(geometry, tables, order, { fd, calls });
+    const data = { fd: this.#dataFd, calls: dataCalls };
+    const writer = new ClusterWriter(geometry, order, change, data, this.#reader);
+    const zeroer = new ClusterZeroer(geometry, order, change, { ...data, fd: handle.dataFd }, this.#reader);
+    this.#writing = { turns, order, writer, zeroer };
   }
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
-    const map = this.#map;
-    for (let done = 0; done < length; ) {
-      const from = offsetBytes + done;
-      let errno = map.find(from, length - done);
-      if (errno !== 0) return errno;
-      const bytes = map.lengthBytes;
-      const to = at + done;
-      if (map.kind === DATA) errno = this.#readData(map.hostBytes, bytes, target, to);
-      else if (map.kind === COMPRESSED) {
-        const skip = from % this.#map.clusterBytes;
-        errno = this.#compressed.read(map.entryHigh, map.entryLow, skip, bytes, target, to);
-      } else if (map.kind === UNALLOCATED) errno = this.#readBacking(from, bytes, target, to);
-      else target.fill(0, to, to + bytes);
-      if (errno !== 0) return errno;
-      done += bytes;
-    }
-    return 0;
+    this.#writing?.turns.begin();
+    const errno = this.#reader.read(offsetBytes, length, target, at);
+    this.#end();
+    return errno;
   }
 
-  write(): number {
-    return EPERM;
+  write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {
+    const writing = this.#writing;
+    if (writing === undefined) return EPERM;
+    const errno = this.#change(writing, () => this.#writeRange(writing, offsetBytes, length, source, at));
+    return errno === 0 && durable ? writing.order.flush() : errno;
   }
 
   beginWrite(): boolean {
@@ -77,67 +96,109 @@ export class Qcow2Image implements Image {
 
   finishWrites(): void {}
 
-  zero(): number {
-    return EPERM;
+  zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
+    const writing = this.#writing;
+    if (writing === undefined) return EPERM;
+    const errno = this.#change(writing, () => this.#zeroRange(writing, offsetBytes, length, ways));
+    return errno === 0 && durable ? writing.order.flush() : errno;
   }
 
-  trim(): number {
-    return EPERM;
+  trim(offsetBytes: number, length: number, durable: boolean): number {
+    const writing = this.#writing;
+    if (writing === undefined) return EPERM;
+    const errno = this.#change(writing, () => this.#trimRange(writing, offsetBytes, length));
+    return errno === 0 && durable ? writing.order.flush() : errno;
   }
 
   status(offsetBytes: number, length: number, extent: Extent): number {
-    const map = this.#map;
-    const errno = map.find(offsetBytes, length);
-    if (errno !== 0) return errno;
-    const { kind, lengthBytes } = map;
-    if (kind === UNALLOCATED) return this.#backingStatus(offsetBytes, lengthBytes, extent);
-    extent.lengthBytes = lengthBytes;
-    extent.zero = kind !== DATA && kind !== COMPRESSED;
-    extent.hole = extent.zero && kind !== ZEROES_ALLOCATED;
-    extent.depth = 1;
-    return 0;
+    this.#writing?.turns.begin();
+    // Whoever asks may not read any more what it has announced: a later read is to see what others write until then.
+    this.#reader.forgetExpected();
+    const errno = this.#reader.status(offsetBytes, length, extent);
+    this.#end();
+    return errno;
   }
 
   expectRead(offsetBytes: number, length: number): boolean {
-    const map = this.#map;
-    if (map.find(offsetBytes, length) !== 0 || map.lengthBytes < length) return true;
-    if (map.kind === UNALLOCATED) {
-      const isAllThere = offsetBytes + length <= this.#backingBytes;
-      return this.#backing === undefined || !isAllThere || this.#backing.expectRead(offsetBytes, length);
-    }
-    if (map.kind !== DATA) return true;
-    this.#expected ??= ExpectedReads.on(this.#dataFile) ?? 'unavailable';
-    if (this.#expected !== 'unavailable') return this.#expected.expect(map.hostBytes, length);
-    this.#calls.willNeed(this.#dataFile.fd, map.hostBytes, length);
-    return true;
+    this.#writing?.turns.begin();
+    const isTaken = this.#reader.expectRead(offsetBytes, length);
+    this.#end();
+    return isTaken;
   }
 
   startExpected(): boolean {
-    const isBackingReady = this.#backing?.startExpected() ?? true;
-    const isReady = typeof this.#expected === 'object' ? this.#expected.start() : true;
-    return isReady && isBackingReady;
+    return this.#reader.startExpected();
   }
 
   readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    let done = 0;
-    while (done < length) {
-      const moved = this.#pieceIntoPipe(offsetBytes + done, length - done, pipeFd);
-      if (moved <= 0) break;
-      done += moved;
-    }
-    return done;
+    this.#writing?.turns.begin();
+    this.#writing?.turns.hold(HOLDS_PIPED);
+    const moved = this.#reader.readIntoPipe(offsetBytes, length, pipeFd);
+    this.#end();
+    return moved;
+  }
+
+  get lendsPages(): boolean {
+    return this.#writing !== undefined;
+  }
+
+  takeBackPages(): void {
+    this.#writing?.turns.letGo(HOLDS_PIPED);
   }
 
   cache(offsetBytes: number, length: number): number {
+    this.#writing?.turns.begin();
+    const errno = this.#reader.cache(offsetBytes, length);
+    this.#end();
+    return errno;
+  }
+
+  flush(): number {
+    return this.#writing?.order.flush() ?? 0;
+  }
+
+  relax(): void {
+    this.#reader.relax();
+    this.#writing?.turns.letGo(HOLDS_ANNOUNCED);
+    this.#writing?.writer.relax();
+  }
+
+  close(): void {
+    this.#reader.close();
+    this.#writing?.turns.close();
+  }
+
+  /** A request is over: what it found is forgotten, what it announced is not. */
+  #end(): void {
+    if (this.#writing === undefined) return;
+    const { turns } = this.#writing;
+    if (this.#reader.isAwaiting) turns.hold(HOLDS_ANNOUNCED);
+    else turns.letGo(HOLDS_ANNOUNCED);
+    turns.end();
+  }
+
+  #change({ turns, order }: Writing, act: () => number): number {
+    if (order.state !== 0) return order.state;
+    this.#reader.forgetExpected();
+    turns.begin();
+    const errno = act();
+    this.#end();
+    return errno;
+  }
+
+  #writeRange(writing: Writing, offsetBytes: number, length: number, source: Uint8Array, at: number): number {
+    const { order, writer } = writing;
     const map = this.#map;
     for (let done = 0; done < length; ) {
-      const from = offsetBytes + done;
-      let errno = map.find(from, length - done);
+      let errno = map.find(offsetBytes + done, length - done);
       if (errno !== 0) return errno;
-      const bytes = map.lengthBytes;
-      if (map.kind === DATA) this.#calls.willNeed(this.#dataFile.fd, map.hostBytes, bytes);
-      else if (map.kind === UNALLOCATED && from < this.#backingBytes && this.#backing !== undefined) {
-        errno = this.#backing.cache(from, Math.min(bytes, this.#backingBytes - from));
+      let bytes = map.lengthBytes;
+      if (map.kind === DATA && map.isInPlace && order.isPrepared) {
+        if (!this.#hasDataFile) errno = order.checkData(map.hostBytes, bytes);
+        if (errno === 0) errno = writeAll(this.#dataCalls, this.#dataFd, map.hostBytes, bytes, source, at + done);
+      } else {
+        errno = writer.write(offsetBytes + done, bytes, source, at + done);
+        bytes = writer.doneBytes;
       }
       if (errno !== 0) return errno;
       done += bytes;
@@ -145,54 +206,60 @@ export class Qcow2Image implements Image {
     return 0;
   }
 
-  flush(): number {
+  #zeroRange(writing: Writing, offsetBytes: number, length: number, ways: number): number {
+    const { version } = this.#geometry;
+    const isFast = (ways & ZERO_FAST) !== 0;
+    const [from, to] = this.#wholeClusters(offsetBytes, length);
+    const end = offsetBytes + length;
+    // Version 2 has no zeroes, only nothing: a backing file would show through.
+    const canSkip = from < to && (version >= 3 || !this.#reader.hasBacking(0));
+    if (!canSkip)
+      return isFast ? this.#alreadyZero(offsetBytes, length) : this.#writeZeroes(writing, offsetBytes, length);
+    if (isFast && (this.#alreadyZero(offsetBytes, from - offsetBytes) || this.#alreadyZero(to, end - to))) {
+      return EOPNOTSUPP;
+    }
+    let errno = this.#writeZeroes(writing, offsetBytes, from - offsetBytes);
+    if (errno === 0) errno = writing.zeroer.zero(from, to - from, (ways & ZERO_MAY_PUNCH) !== 0);
+    return errno === 0 ? this.#writeZeroes(writing, to, end - to) : errno;
+  }
+
+  #trimRange(writing: Writing, offsetBytes: number, length: number): number {
+    const { version } = this.#geometry;
+    const [from, to] = this.#wholeClusters(offsetBytes, length);
+    if (from >= to || (version < 3 && this.#reader.hasBacking(0))) return 0;
+    return writing.zeroer.discard(from, to - from);
+  }
+
+  /** The clusters that lie in a range as a whole; behind the end of the disk is nothing that could not be in it. */
+  #wholeClusters(offsetBytes: number, length: number): readonly [number, number] {
+    const { clusterBytes } = this.#geometry;
+    const from = Math.ceil(offsetBytes / clusterBytes) * clusterBytes;
+    const end = offsetBytes + length;
+    const to = end === this.sizeBytes ? end : Math.floor(end / clusterBytes) * clusterBytes;
+    return from < to ? [from, to] : [offsetBytes, offsetBytes];
+  }
+
+  /** 0 where a range reads as zeroes without anything being written, EOPNOTSUPP where it does not. */
+  #alreadyZero(offsetBytes: number, length: number): number {
+    for (let done = 0; done < length; ) {
+      if (this.#map.find(offsetBytes + done, length - done) !== 0) return EOPNOTSUPP;
+      const bytes = this.#map.lengthBytes;
+      if (!this.#reader.isZero(offsetBytes + done, bytes)) return EOPNOTSUPP;
+      done += bytes;
+    }
     return 0;
   }
 
-  relax(): void {
-    if (typeof this.#expected === 'object') this.#expected.relax();
-    this.#compressed.relax();
-    this.#calls.relax?.();
-    this.#backing?.relax();
-  }
-
-  close(): void {
-    if (typeof this.#expected === 'object') this.#expected.close();
-    this.#backing?.close();
-  }
-
-  #readData(hostBytes: number, length: number, target: Uint8Array, at: number): number {
-    if (typeof this.#expected === 'object' && this.#expected.take(hostBytes, length, target, at)) return 0;
-    return readZeroed(this.#calls, this.#dataFile.fd, hostBytes, length, target, at);
-  }
-
-  /** A backing file may be shorter than the image: behind it are zeroes. */
-  #readBacking(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
-    const there = Math.max(0, Math.min(length, this.#backingBytes - offsetBytes));
-    target.fill(0, at + there, at + length);
-    return there === 0 || this.#backing === undefined ? 0 : this.#backing.read(offsetBytes, there, target, at);
-  }
-
-  #backingStatus(offsetBytes: number, length: number, extent: Extent): number {
-    if (this.#backing === undefined || offsetBytes >= this.#backingBytes) {
-      extent.lengthBytes = length;
-      extent.hole = true;
-      extent.zero = true;
-      extent.depth = 0;
-      return 0;
+  #writeZeroes(writing: Writing, offsetBytes: number, length: number): number {
+    for (let done = 0; done < length; ) {
+      let errno = this.#map.find(offsetBytes + done, Math.min(zeroes.length, length - done));
+      if (errno !== 0) return errno;
+      const bytes = this.#map.lengthBytes;
+      const isZero = this.#reader.isZero(offsetBytes + done, bytes);
+      if (!isZero) errno = this.#writeRange(writing, offsetBytes + done, bytes, zeroes, 0);
+      if (errno !== 0) return errno;
+      done += bytes;
     }
-    const errno = this.#backing.status(offsetBytes, Math.min(length, this.#backingBytes - offsetBytes), extent);
-    if (extent.depth > 0) extent.depth += 1;
-    return errno;
-  }
-
-  #pieceIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    const map = this.#map;
-    if (map.find(offsetBytes, length) !== 0) return 0;
-    const { kind, hostBytes, lengthBytes } = map;
-    if (kind === DATA) return this.#calls.intoPipe(this.#dataFile.fd, hostBytes, lengthBytes, pipeFd);
-    if (kind !== UNALLOCATED || this.#backing === undefined) return 0;
-    const there = Math.min(lengthBytes, this.#backingBytes - offsetBytes);
-    return there <= 0 ? 0 : this.#backing.readIntoPipe(offsetBytes, there, pipeFd);
+    return 0;
   }
 }

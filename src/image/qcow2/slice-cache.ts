@@ -91,6 +91,35 @@ export class SliceCache {
     return Atomics.load(this.#memory.tags, slot) === slice + 1 && Atomics.load(this.#memory.versions, slot) === version;
   }
 
+  /** Under the lock: `change` changes words of the slot; whoever reads meanwhile looks again. */
+  change(slot: number, change: () => void): void {
+    const { versions, dirty } = this.#memory;
+    Atomics.add(versions, slot, 1);
+    change();
+    dirty[slot] = 1;
+    Atomics.add(versions, slot, 1);
+  }
+
+  hasDirty(): boolean {
+    return this.#memory.dirty.includes(1);
+  }
+
+  isDirty(slot: number): boolean {
+    return this.#memory.dirty[slot] !== 0;
+  }
+
+  /** Under the lock: has `write` write each slice that is not in the file, from the byte it is given. Stops at an errno. */
+  writeDirty(write: (slice: number, bytes: Uint8Array, at: number) => number): number {
+    const { dirty, tags, sliceBytes } = this.#memory;
+    for (let slot = 0; slot < this.slots; slot += 1) {
+      if (dirty[slot] === 0) continue;
+      const errno = write(Atomics.load(tags, slot) - 1, this.bytes, slot * sliceBytes);
+      if (errno !== 0) return errno;
+      dirty[slot] = 0;
+    }
+    return 0;
+  }
+
   /** Under the lock: where a slice that is not there may be put. A dirty one is answered only if its whole set is dirty. */
   victim(slice: number): number {
     const { tags, used, dirty } = this.#memory;
