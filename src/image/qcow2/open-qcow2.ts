@@ -11,6 +11,7 @@ import { HEADER_BYTES_MAX, type Header, parseHeader } from './header.js';
 import { newQcow2Memory } from './memory.js';
 import { finishWriting, prepareWriting, refuseUnwritable } from './open-writable.js';
 import { readAt } from './read-at.js';
+import { rebuildRefcounts } from './refcount-rebuild.js';
 
 const ENTRY_BYTES = 8;
 
@@ -59,6 +60,7 @@ export function openQcow2(
       readOnly,
       backing: backing?.handle,
     };
+    rebuildRefcounts(path, file, header, handle);
     return {
       handle,
       punches: !readOnly,

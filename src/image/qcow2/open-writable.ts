@@ -28,13 +28,7 @@ const L1_ENTRY_BYTES = 8;
 const SNAPSHOT_TABLE_BYTES_MAX = 64 << 20;
 
 /** Before an image is opened for writing. @throws ImageError 'damaged' for one that must not be written to */
-export function refuseUnwritable(path: string, { isCorrupt, isDirty }: Header): void {
-  if (isDirty) {
-    throw new ImageError(
-      'damaged',
-      `${path} was not closed by its last writer, which kept its refcounts in memory; repair it with: qemu-img check -r all ${path}`,
-    );
-  }
+export function refuseUnwritable(path: string, { isCorrupt }: Header): void {
   if (!isCorrupt) return;
   throw new ImageError(
     'damaged',
@@ -121,7 +115,8 @@ function markAreas(
   }
 }
 
-function snapshotsOf(
+/** The snapshots of an image, and how long their table is. @throws ImageError 'damaged' */
+export function snapshotsOf(
   path: string,
   file: OpenFile,
   header: Header,
