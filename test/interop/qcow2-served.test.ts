@@ -70,6 +70,35 @@ describe('a qcow2 image on another one is served', () => {
   });
 });
 
+it('what four connections write to it is there when the server has ended, and the image has no errors', async () => {
+  qemuImg('create', '-q', '-f', 'raw', 'source.raw', '64M');
+  const writes = ['write -P 7 100k 9M', 'write -P 8 20M 3M', 'write -P 9 41M 17k'].flatMap((command) => [
+    '-c',
+    command,
+  ]);
+  execFileSync('qemu-io', ['-f', 'raw', 'source.raw', ...writes], { cwd: folder, stdio: 'ignore' });
+  served = await serveUnix(inFolder('socket'), inFolder('disk.qcow2'), '-f', 'qcow2', '-e', '0', '-t');
+  await succeed('nbdcopy', '--connections=4', '--requests=16', inFolder('source.raw'), served.uri);
+  await succeed(
+    'qemu-io',
+    '-f',
+    'raw',
+    '-c',
+    'write -P 5 50M 2M',
+    '-c',
+    'discard 51M 1M',
+    '-c',
+    'write -z 20M 1M',
+    served.uri,
+  );
+  expect(await served.stop()).toBe(0);
+  served = undefined;
+  expect(qemuImg('check', 'disk.qcow2')).toContain('No errors were found');
+  const rest = ['write -P 5 50M 2M', 'write -z 51M 1M', 'write -z 20M 1M'].flatMap((command) => ['-c', command]);
+  execFileSync('qemu-io', ['-f', 'raw', 'source.raw', ...rest], { cwd: folder, stdio: 'ignore' });
+  expect(qemuImg('compare', '-f', 'raw', '-F', 'qcow2', 'source.raw', 'disk.qcow2')).toContain('identical');
+});
+
 it('tsnbd says why an image is not opened', async () => {
   qemuImg('create', '-q', '-f', 'qcow2', '-u', '-b', 'base.qcow2', '-F', 'vmdk', 'bad.qcow2', '1M');
   const { status, stderr } = await runTsnbd('-r', '--socket', inFolder('socket'), inFolder('bad.qcow2'));
