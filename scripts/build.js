@@ -29,5 +29,7 @@ await bundle(
   { name, version, exports: { './package.json': './package.json' } },
 );
 for (const program of programs) chmodSync(join(dist, `${program.split('/').pop()}.js`), 0o755);
-// Its code is in the bundles.
-copyFileSync(join(root, 'node_modules/commander/LICENSE'), join(dist, 'LICENSE-commander'));
+// Their code is in the bundles.
+for (const name of ['commander', 'fzstd']) {
+  copyFileSync(join(root, 'node_modules', name, 'LICENSE'), join(dist, `LICENSE-${name}`));
+}

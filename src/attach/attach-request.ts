@@ -19,6 +19,7 @@ export interface RemoteAttachRequest {
 export interface ImageSettings {
   readonly format: OpenOptions['format'];
   readonly readOnly: boolean;
+  readonly forceShare: boolean;
   readonly cache: OpenOptions['cache'];
   readonly discard: OpenOptions['discard'];
   readonly detectZeroes: OpenOptions['detectZeroes'];

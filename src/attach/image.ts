@@ -19,10 +19,10 @@ const WORKER_LIMIT_MS = 30_000;
  */
 export async function attachImage(request: ImageAttachRequest, context: AttachContext): Promise<Attachment> {
   const { undo, onEvent } = context;
-  const { imagePath, format, readOnly, cache, discard, detectZeroes, device } = request;
+  const { imagePath, device, format, readOnly, forceShare, cache, discard, detectZeroes } = request;
   const image = await undo.step(
     'open the image',
-    () => openImage(imagePath, { format, readOnly, cache, discard, detectZeroes, becomes: device }),
+    () => openImage(imagePath, { format, readOnly, forceShare, cache, discard, detectZeroes, becomes: device }),
     (opened) => opened.close(),
   );
   for (const text of image.notices) onEvent({ kind: 'notice', text });

@@ -86,5 +86,6 @@ const REASONS: Readonly<Record<ErrorCode, ExitReason>> = {
   'not-an-image': 'other',
   'read-only': 'other',
   'wrong-format': 'refused',
+  damaged: 'refused',
   'own-device': 'refused',
 };

@@ -11,12 +11,17 @@ export function imageOptions<Mode extends string>(modes: readonly Mode[]) {
       value: '<FORMAT>',
       read: imageFormat,
       modes,
-      help: 'The format of an image: raw. Without it, an image that begins like another format is refused.',
+      help: 'The format of an image: raw or qcow2. Without it, an image that does not begin like another format is taken for raw, and a guest cannot make it begin so.',
     },
     'read-only': {
       short: 'r',
       modes,
       help: 'Refuse every write; an image is opened for reading only.',
+    },
+    'force-share': {
+      short: 'U',
+      modes,
+      help: 'Open the image although another program writes to it; needs --read-only. What is read may not fit together.',
     },
     cache: {
       value: '<MODE>',
@@ -51,9 +56,13 @@ export function imageSettingsOf(values: OptionValues<ReturnType<typeof imageOpti
   if (values['detect-zeroes'] === 'unmap' && values.discard === 'ignore') {
     throw new UsageError('option --detect-zeroes: unmap needs --discard=unmap');
   }
+  if (values['force-share'] === true && values['read-only'] !== true) {
+    throw new UsageError('option --force-share: it needs --read-only');
+  }
   return {
     format: values.format,
     readOnly: values['read-only'] ?? false,
+    forceShare: values['force-share'] ?? false,
     cache: values.nocache === undefined ? values.cache : 'none',
     discard: values.discard,
     detectZeroes: values['detect-zeroes'],

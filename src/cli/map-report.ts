@@ -32,27 +32,35 @@ export function exportMapAsJson(pieces: readonly MapPiece[]): string {
   );
 }
 
-/** As qemu-img map prints it: a raw image has all its bytes itself, each where the guest has it. */
-export function imageMapAsJson({ pieces }: ImageMap): string {
+/**
+ * As qemu-img map prints it. A raw image has all its bytes itself, each where the guest has it; where those of others lie
+ * in their files is not told.
+ */
+export function imageMapAsJson({ formatName, pieces }: ImageMap): string {
+  const isRaw = formatName === 'raw';
   return rowsAsJson(
-    pieces.map(({ offsetBytes, lengthBytes, zero }) => ({
+    pieces.map(({ offsetBytes, lengthBytes, zero, depth }) => ({
       start: offsetBytes,
       length: lengthBytes,
-      depth: 0,
-      present: true,
+      depth: Math.max(0, depth - 1),
+      present: isRaw || depth > 0,
       zero,
       data: !zero,
-      offset: offsetBytes,
+      ...(isRaw ? { offset: offsetBytes } : {}),
     })),
   );
 }
 
+/** Of whatever image of a chain they are. */
 export function piecesOf({ pieces }: ImageMap): readonly MapPiece[] {
-  return pieces.map(({ offsetBytes, lengthBytes, hole, zero }) => ({
-    offsetBytes,
-    lengthBytes,
-    status: (hole ? NBD_STATE_HOLE : 0) | (zero ? NBD_STATE_ZERO : 0),
-  }));
+  const joined: MapPiece[] = [];
+  for (const { offsetBytes, lengthBytes, hole, zero } of pieces) {
+    const status = (hole ? NBD_STATE_HOLE : 0) | (zero ? NBD_STATE_ZERO : 0);
+    const last = joined.at(-1);
+    if (last?.status === status) joined[joined.length - 1] = { ...last, lengthBytes: last.lengthBytes + lengthBytes };
+    else joined.push({ offsetBytes, lengthBytes, status });
+  }
+  return joined;
 }
 
 /** A row a line, for there may be many. */

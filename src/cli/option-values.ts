@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { CACHE_MODES, type CacheMode } from '../image/cache-modes.js';
+import { IMAGE_FORMATS, type ImageFormat } from '../image/image-format.js';
 import { parseDeviceName } from '../kernel/device-name.js';
 import { KernelError } from '../kernel/errors.js';
 import { STRING_BYTES_MAX } from '../protocol/limits.js';
@@ -53,9 +54,8 @@ export function device(text: string): string {
   }
 }
 
-export function imageFormat(text: string): 'raw' {
-  if (text === 'raw') return text;
-  throw new UsageError(`the image format '${text}' is not supported, only 'raw' is`);
+export function imageFormat(text: string): ImageFormat {
+  return oneOf(text, IMAGE_FORMATS, 'an image format that can be opened');
 }
 
 export function cacheMode(text: string): CacheMode {

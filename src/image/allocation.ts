@@ -40,5 +40,6 @@ function fill(extent: Extent, lengthBytes: number, empty: boolean): number {
   extent.lengthBytes = lengthBytes;
   extent.hole = empty;
   extent.zero = empty;
+  extent.depth = 1;
   return 0;
 }

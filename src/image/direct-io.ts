@@ -97,6 +97,10 @@ export class DirectCalls implements FileCalls {
     return 0;
   }
 
+  truncate(fd: number, bytes: number): number {
+    return this.#calls.truncate(fd, bytes);
+  }
+
   sync(fd: number): number {
     return this.#calls.sync(fd);
   }

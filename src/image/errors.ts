@@ -4,6 +4,8 @@ import { errnoText } from '../kernel/errno.js';
  * Why an image is not opened.
  * - 'missing': there is no such file; 'not-an-image': nothing that could be one (a folder, a socket, empty, too large)
  * - 'wrong-format': its bytes say that it is of another format
+ * - 'damaged': it is of its format, but no program of ours or others wrote it so
+ * - 'unsupported': it has, or needs, what we cannot do
  * - 'in-use': another program has it open in a way that does not go with ours
  * - 'read-only': it cannot be written to, and was to be
  * - 'own-device': it lies on the very device that it was to become
@@ -14,6 +16,8 @@ export type ImageErrorCode =
   | 'missing'
   | 'not-an-image'
   | 'wrong-format'
+  | 'damaged'
+  | 'unsupported'
   | 'in-use'
   | 'read-only'
   | 'own-device'

@@ -72,6 +72,10 @@ export class ExpectedReads {
     return true;
   }
 
+  get isEmpty(): boolean {
+    return this.#count === 0;
+  }
+
   /** Hands what was announced to the kernel. Answers whether the first can be taken without a wait. */
   start(): boolean {
     if (this.#isFirstDone()) return true;

@@ -1,4 +1,4 @@
-import { closeSync, fdatasyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, fdatasyncSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { adviseWillNeed, fallocate, seek } from '../kernel/fd-calls.js';
 import { fileIntoPipe } from '../kernel/pipe-calls.js';
 
@@ -19,6 +19,8 @@ export interface FileCalls {
   willNeed(fd: number, offsetBytes: number, length: number): number;
   /** Moves bytes into a pipe by reference; answers how many, 0 where that cannot be done or the file ends. */
   intoPipe(fd: number, offsetBytes: number, length: number, pipeFd: number): number;
+  /** ftruncate(2): the file has so many bytes from now on. */
+  truncate(fd: number, bytes: number): number;
   /** fdatasync(2). */
   sync(fd: number): number;
   /** Answers a second, independent fd of the same file, whatever its name has become; `flags` are those of open(2). */
@@ -35,6 +37,11 @@ export const fileCalls: FileCalls = {
   seek,
   willNeed: adviseWillNeed,
   intoPipe: fileIntoPipe,
+  truncate: (fd, bytes) =>
+    answer(() => {
+      ftruncateSync(fd, bytes);
+      return 0;
+    }),
   sync: (fd) =>
     answer(() => {
       fdatasyncSync(fd);

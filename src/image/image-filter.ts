@@ -65,6 +65,14 @@ export abstract class ImageFilter implements Image {
     return this.lower.readIntoPipe(offsetBytes, length, pipeFd);
   }
 
+  get lendsPages(): boolean {
+    return this.lower.lendsPages;
+  }
+
+  takeBackPages(): void {
+    this.lower.takeBackPages();
+  }
+
   cache(offsetBytes: number, length: number): number {
     return this.lower.cache(offsetBytes, length);
   }

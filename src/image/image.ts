@@ -11,10 +11,12 @@ export interface Extent {
   hole: boolean;
   /** They read as zeroes. */
   zero: boolean;
+  /** How many images down what they are was written: 1 is this one, 2 its backing file; 0: nowhere. */
+  depth: number;
 }
 
 export function emptyExtent(): Extent {
-  return { lengthBytes: 0, hole: false, zero: false };
+  return { lengthBytes: 0, hole: false, zero: false, depth: 0 };
 }
 
 /**
@@ -65,6 +67,10 @@ export interface Image {
    * they are fewer than `length`, they are of no use, and `read` says why or does it.
    */
   readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number;
+  /** Whether what `readIntoPipe` lent is missed: then `takeBackPages` is to be called. */
+  readonly lendsPages: boolean;
+  /** Everything that was put into a pipe has reached whoever reads it: its place in the file may get other bytes. */
+  takeBackPages(): void;
   /** A hint that the range will be read soon; waits for no read. */
   cache(offsetBytes: number, length: number): number;
   /** Answers after every write that was answered before, on any connection, is on stable storage. */

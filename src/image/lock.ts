@@ -30,6 +30,11 @@ export function rawLockPlan(readOnly: boolean, resizable: boolean): LockPlan {
   return { uses: resizable ? ['read', 'write', 'resize'] : ['read', 'write'], unshared: ['write', 'resize'] };
 }
 
+/** The locks of a qcow2 image, which grows as it is written to, of its data file, and of what is behind an image. */
+export function layerLockPlan(readOnly: boolean): LockPlan {
+  return { uses: readOnly ? ['read'] : ['read', 'write', 'resize'], unshared: ['write', 'resize'] };
+}
+
 /**
  * Takes QEMU's locks on an open file: each a shared (read) OFD lock on one byte, which goes when the file's last fd is
  * closed. All are taken first, then it is looked whether they go with everybody else's: of two that come at once both may

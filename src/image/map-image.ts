@@ -15,6 +15,8 @@ export interface ImagePiece {
   readonly hole: boolean;
   /** It reads as zeroes. */
   readonly zero: boolean;
+  /** How many images down it was written: 1 is this one, 0 nowhere. */
+  readonly depth: number;
 }
 
 export interface ImageMap {
@@ -48,12 +50,12 @@ function piecesOf(path: string, image: Image): readonly ImagePiece[] {
     const errno = image.status(at, image.sizeBytes - at, extent);
     if (errno !== 0)
       throw new ImageError('system', `cannot tell what lies at byte ${at} of ${path}: ${errnoText(errno)}`);
-    const { lengthBytes, hole, zero } = extent;
+    const { lengthBytes, hole, zero, depth } = extent;
     const last = pieces.at(-1);
-    const joins = last !== undefined && last.hole === hole && last.zero === zero;
+    const joins = last !== undefined && last.hole === hole && last.zero === zero && last.depth === depth;
     const offsetBytes = joins ? last.offsetBytes : at;
     if (joins) pieces.pop();
-    pieces.push({ offsetBytes, lengthBytes: at + lengthBytes - offsetBytes, hole, zero });
+    pieces.push({ offsetBytes, lengthBytes: at + lengthBytes - offsetBytes, hole, zero, depth });
     if (pieces.length > piecesMax)
       throw new ImageError('system', `the map of ${path} has more than ${piecesMax} pieces`);
   }

@@ -48,6 +48,8 @@ const cacheBytesMax = 4_194_304;
 export class RawImage implements Image {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
+  /** A reader that has not read yet may see what is written later: the requests were there at the same time. */
+  readonly lendsPages = false;
   readonly #fd: number;
   /** For reads and writes. */
   readonly #dataFd: number;
@@ -183,6 +185,8 @@ export class RawImage implements Image {
     }
     return done;
   }
+
+  takeBackPages(): void {}
 
   cache(offsetBytes: number, length: number): number {
     const end = offsetBytes + Math.min(length, cacheBytesMax);

@@ -95,6 +95,10 @@ export const SO_SNDBUF = 7;
 export const SO_RCVTIMEO = 20;
 export const SO_SNDBUFFORCE = 32;
 export const SO_DOMAIN = 39;
+export const SO_MEMINFO = 55;
+/** Numbers of 32 bits that SO_MEMINFO answers, and which of them is what was sent and not yet received. */
+export const SK_MEMINFO_VARS = 9;
+export const SK_MEMINFO_WMEM_ALLOC = 2;
 
 /** Two longs: a duration in seconds and microseconds. */
 export const STRUCT_TIMEVAL = { sizeof: 16, tv_sec: 0, tv_usec: 8 } as const;

@@ -5,7 +5,10 @@ import {
   AF_UNIX,
   POLLIN,
   POLLOUT,
+  SK_MEMINFO_VARS,
+  SK_MEMINFO_WMEM_ALLOC,
   SO_DOMAIN,
+  SO_MEMINFO,
   SO_RCVTIMEO,
   SO_SNDBUF,
   SO_SNDBUFFORCE,
@@ -47,6 +50,14 @@ export function growSendBuffer(socketFd: number, bytes: number): number {
   const forced = libc.setsockopt(socketFd, SOL_SOCKET, SO_SNDBUFFORCE, value);
   if (forced < 0) libc.setsockopt(socketFd, SOL_SOCKET, SO_SNDBUF, value);
   return readOption(socketFd, SO_SNDBUF) / 2;
+}
+
+/** Whether whoever reads at the other end of a unix socket has all that was sent; false where it cannot be told. */
+export function isAllReceived(socketFd: number): boolean {
+  const meminfo = new Uint8Array(4 * SK_MEMINFO_VARS);
+  const length = Uint8Array.of(meminfo.length, 0, 0, 0);
+  if (libc.getsockopt(socketFd, SOL_SOCKET, SO_MEMINFO, meminfo, length) < 0) return false;
+  return new DataView(meminfo.buffer).getUint32(4 * SK_MEMINFO_WMEM_ALLOC, true) === 0;
 }
 
 function readOption(socketFd: number, option: number): number {

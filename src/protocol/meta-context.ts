@@ -19,6 +19,9 @@ export interface ContextQuestion {
 /** What is allocated, and what reads as zeroes: its descriptors have NBD_STATE_… flags. */
 export const BASE_ALLOCATION: MetaContext = { id: 1, name: 'base:allocation' };
 
+/** QEMU's: how many images down an extent was written; its descriptors are numbers, 0 for nowhere (docs/interop/nbd.rst). */
+export const ALLOCATION_DEPTH: MetaContext = { id: 2, name: 'qemu:allocation-depth' };
+
 /** The contexts of `offered` that a list shows: all of them without a query, 'base:' for all of a namespace. */
 export function listedContexts(queries: readonly string[], offered: readonly string[]): readonly MetaContext[] {
   const ours = known(offered);
@@ -74,7 +77,7 @@ export function decodeMetaContext(data: Uint8Array): MetaContext {
 }
 
 /** What a name that an export offers stands for here. */
-const KNOWN_CONTEXTS: readonly MetaContext[] = [BASE_ALLOCATION];
+const KNOWN_CONTEXTS: readonly MetaContext[] = [BASE_ALLOCATION, ALLOCATION_DEPTH];
 
 function known(offered: readonly string[]): readonly MetaContext[] {
   return KNOWN_CONTEXTS.filter(({ name }) => offered.includes(name));

@@ -1,5 +1,6 @@
 import type { OpenedImage } from '../image/open-image.js';
 import type { ExportInfo } from '../protocol/export-info.js';
+import { ALLOCATION_DEPTH, BASE_ALLOCATION } from '../protocol/meta-context.js';
 import type { ReplyStyle } from '../protocol/reply.js';
 import { type ExportRules, transmissionFlags } from '../protocol/request-rules.js';
 import type { ExportDirectory } from '../protocol/server-handshake.js';
@@ -38,8 +39,14 @@ function infoOf({ name, description, image }: ServedExport, oneClientOnly: boole
     sizeBytes: image.sizeBytes,
     flags: imageFlags(image, !oneClientOnly),
     blockSizes: image.blockSizes,
-    contexts: ['base:allocation'],
+    contexts: contextsOf(image),
   };
+}
+
+/** A raw image is always one image deep. */
+function contextsOf({ formatName }: OpenedImage): readonly string[] {
+  const contexts = formatName === 'raw' ? [BASE_ALLOCATION] : [BASE_ALLOCATION, ALLOCATION_DEPTH];
+  return contexts.map(({ name }) => name);
 }
 
 /** The transmission flags of an image; DF is the handshake's to add. */

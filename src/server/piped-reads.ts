@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import type { Image } from '../image/image.js';
 import { setNonBlocking } from '../kernel/fd-calls.js';
 import { growPipe, makePipe, type Pipe } from '../kernel/pipe-calls.js';
-import { growSendBuffer, isUnixSocket } from '../kernel/socket-calls.js';
+import { growSendBuffer, isAllReceived, isUnixSocket } from '../kernel/socket-calls.js';
 import type { Request } from '../protocol/request.js';
 import type { Replies } from './replies.js';
 import { sendPiped } from './socket-bytes.js';
@@ -24,6 +24,8 @@ export class PipedReads {
   readonly #socketFd: number;
   readonly #image: Image;
   readonly #replies: Replies;
+  /** Bytes that were sent by reference may not have been read yet. */
+  #isLent = false;
   /** 'unused' until the first large read; absent where it cannot be done. */
   #pipe: Pipe | 'unused' | undefined = 'unused';
 
@@ -39,6 +41,7 @@ export class PipedReads {
     if (lengthBytes < PIPED_BYTES_MIN || lengthBytes > PIPE_BYTES) return false;
     if (this.#pipe === 'unused') this.#pipe = this.#isWorthIt() ? openPipe() : undefined;
     if (this.#pipe === undefined) return false;
+    this.#isLent = this.#image.lendsPages;
     const moved = this.#image.readIntoPipe(offsetBytes, lengthBytes, this.#pipe.writeFd);
     if (moved < lengthBytes) {
       empty(this.#pipe, moved);
@@ -48,6 +51,13 @@ export class PipedReads {
     this.#replies.dataHeader(request, offsetBytes, lengthBytes, true);
     if (this.#replies.send()) this.#replies.sendErrno = -sendPiped(this.#socketFd, this.#pipe.readFd, lengthBytes);
     return true;
+  }
+
+  /** Asked now and then: tells the image when the client has all that it lent. */
+  takeBack(): void {
+    if (!this.#isLent || !isAllReceived(this.#socketFd)) return;
+    this.#isLent = false;
+    this.#image.takeBackPages();
   }
 
   close(): void {

@@ -2,7 +2,7 @@ import type { Image } from '../image/image.js';
 import { NBD_CMD_FLAG_DF, NBD_STATE_ZERO } from '../protocol/constants.js';
 import { type ReplyStyle, replyError } from '../protocol/reply.js';
 import type { Request } from '../protocol/request.js';
-import { Extents } from './extents.js';
+import { Extents, zeroState } from './extents.js';
 import { PIPED_BYTES_MIN, PipedReads } from './piped-reads.js';
 import type { Replies } from './replies.js';
 
@@ -23,7 +23,7 @@ export class Reads {
   constructor(socketFd: number, image: Image, replies: Replies, style: ReplyStyle) {
     this.#image = image;
     this.#replies = replies;
-    this.#pieces = new Extents(image, PIECES_MAX, NBD_STATE_ZERO);
+    this.#pieces = new Extents(image, PIECES_MAX, zeroState);
     this.#inPieces = style !== 'simple';
     this.#piped = new PipedReads(socketFd, image, replies);
   }
@@ -43,6 +43,11 @@ export class Reads {
     const { lengthBytes } = request;
     if (lengthBytes < WORTH_LOOKING_BYTES) return lengthBytes > 0;
     return lengthBytes < PIPED_BYTES_MIN && this.#isWhole(request);
+  }
+
+  /** Asked now and then: what was sent by reference may have been read. */
+  takeBack(): void {
+    this.#piped.takeBack();
   }
 
   close(): void {

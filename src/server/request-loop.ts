@@ -245,6 +245,7 @@ class RequestLoop {
     const received = this.#socket.receive(input.bytes, input.end, INPUT_BYTES - input.end, this.#answered);
     this.#answered = 0;
     if (received > 0) input.end += received;
+    this.#reads.takeBack();
     return received;
   }
 

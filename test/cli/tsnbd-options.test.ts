@@ -4,7 +4,14 @@ import { describe, expect, test } from 'vitest';
 import { parseTsnbd, type TsnbdAction, tsnbdProgram } from '#tsnbd/cli/tsnbd-options.js';
 
 const QUIET = { verbose: false, debug: false };
-const SETTINGS = { format: undefined, readOnly: false, cache: undefined, discard: undefined, detectZeroes: undefined };
+const SETTINGS = {
+  format: undefined,
+  readOnly: false,
+  forceShare: false,
+  cache: undefined,
+  discard: undefined,
+  detectZeroes: undefined,
+};
 const words = (line: string) => line.split(' ').filter((word) => word !== '');
 
 describe('tsnbd attaches an image', () => {
@@ -38,6 +45,9 @@ describe('tsnbd attaches an image', () => {
     ['-rc /dev/nbd0 disk.raw', attach({ readOnly: true })],
     ['-rc/dev/nbd0 disk.raw', attach({ readOnly: true })],
     ['--read-only -c /dev/nbd0 disk.raw', attach({ readOnly: true })],
+    ['-c /dev/nbd0 -f qcow2 disk.raw', attach({ format: 'qcow2' })],
+    ['-c /dev/nbd0 -r --force-share disk.raw', attach({ readOnly: true, forceShare: true })],
+    ['-U -rc /dev/nbd0 disk.raw', attach({ readOnly: true, forceShare: true })],
     ['-c /dev/nbd0 --cache=none disk.raw', attach({ cache: 'none' })],
     ['-nc /dev/nbd0 disk.raw', attach({ cache: 'none' })],
     ['-c /dev/nbd0 --discard=ignore disk.raw', attach({ discard: 'ignore' })],
@@ -170,7 +180,8 @@ describe('tsnbd refuses, and says why', () => {
     ['-c nbd0 -c nbd1 disk.raw', 'option --connect: given twice'],
     ['-d nbd0 -d nbd1', 'option --disconnect: given twice'],
     ['-c nbd0 -d nbd0', 'options --connect and --disconnect: only one of them at a time'],
-    ['-f qcow2 disk.qcow2', "option --format: the image format 'qcow2' is not supported, only 'raw' is"],
+    ['-f vmdk disk.vmdk', "option --format: 'vmdk' is not an image format that can be opened (raw, qcow2)"],
+    ['--force-share disk.qcow2', 'option --force-share: it needs --read-only'],
     ['-p 99999 disk.raw', "option --port: '99999' is not a port (1 to 65535)"],
     ['-p 65536 disk.raw', "option --port: '65536' is not a port (1 to 65535)"],
     ['-p 0 disk.raw', "option --port: '0' is not a port (1 to 65535)"],

@@ -12,6 +12,7 @@ describe('tsnbd serve serves several exports', () => {
   const SETTINGS = {
     format: undefined,
     readOnly: false,
+    forceShare: false,
     cache: undefined,
     discard: undefined,
     detectZeroes: undefined,
@@ -59,6 +60,8 @@ describe('tsnbd serve serves several exports', () => {
     ['--format=raw a=a.raw', serve({}, { format: 'raw' })],
     ['-r a=a.raw', serve({}, { readOnly: true })],
     ['--read-only a=a.raw', serve({}, { readOnly: true })],
+    ['-r --force-share a=a.raw', serve({}, { readOnly: true, forceShare: true })],
+    ['-U -r a=a.raw', serve({}, { readOnly: true, forceShare: true })],
     ['--cache=writethrough a=a.raw', serve({}, { cache: 'writethrough' })],
     ['-n a=a.raw', serve({}, { cache: 'none' })],
     ['--nocache a=a.raw', serve({}, { cache: 'none' })],

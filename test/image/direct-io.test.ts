@@ -2,6 +2,7 @@ import { closeSync, constants as fsConstants, fstatSync, readFileSync, truncateS
 import { constants } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
+import { invariant } from '#tsnbd/base/invariant.js';
 import { DirectCalls } from '#tsnbd/image/direct-io.js';
 import { fileCalls } from '#tsnbd/image/file-calls.js';
 import { openDirect } from '#tsnbd/image/open-direct.js';
@@ -94,7 +95,7 @@ describe('direct I/O', () => {
 
   it('has no use for a hint that a range will be read', () => {
     const { handle } = open(block);
-    expect(new DirectCalls({ ...handle, direct: { fd: 99_999, blockBytes: 512 } }).willNeed()).toBe(0);
+    expect(new DirectCalls({ ...handle, fileBytes: 4096, direct: { fd: 99_999, blockBytes: 512 } }).willNeed()).toBe(0);
     expect(imageFrom(handle).cache(0, 4096)).toBe(0);
   });
 
@@ -169,6 +170,7 @@ describe('connections that write parts of the same blocks at once', () => {
         },
       },
     );
+    invariant(handle.format === 'raw', 'the image was opened as raw');
     const image = new RawImage({ ...handle, shared }, calls);
     const [isShared, isAlone] = [1, 2];
     expect(image.write(2000, 1, block, 0, false)).toBe(0);

@@ -30,6 +30,8 @@ function recorder(errno = 0) {
     startExpected: () => note('startExpected') === 0,
     relax: () => void note('relax'),
     readIntoPipe: (offset, length, fd) => note('readIntoPipe', offset, length, fd),
+    lendsPages: true,
+    takeBackPages: () => void note('takeBackPages'),
     beginsWrites: true,
     beginWrite: (offset, length, _source, at) => note('beginWrite', offset, length, at) === 0,
     finishWrites: () => void note('finishWrites'),

@@ -140,13 +140,13 @@ describe('an image is refused', () => {
 
 describe('the format', () => {
   it('named by the first bytes is refused by name, with what to do', () => {
-    const path = makeImage(Buffer.from('QFI\xfb\0\0\0\x03', 'latin1'));
+    const path = makeImage(Buffer.from('QED\0', 'latin1'));
     for (const readOnly of [true, false]) {
       const [code, message] = refusal(path, { readOnly });
       expect(code).toBe('wrong-format');
-      expect(message).toContain(`${path} is a qcow2 image`);
+      expect(message).toContain(`${path} is a qed image`);
       expect(message).toContain("use -f raw if its bytes really are the disk's");
-      expect(message).toContain('qemu-img convert -O raw');
+      expect(message).toContain('qemu-img convert -O qcow2');
     }
   });
 

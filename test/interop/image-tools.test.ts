@@ -75,6 +75,29 @@ describe('an image', () => {
     expect(readFileSync(picture, 'utf8')).toContain('>data: 4.32 MiB<');
   });
 
+  test('a qcow2 and what is behind it are mapped as qemu-img does', async () => {
+    const [base, top] = [join(folder, 'base.qcow2'), join(folder, 'top.qcow2')];
+    await succeed('qemu-img', 'create', '-f', 'qcow2', base, '8M');
+    await succeed('qemu-io', '-c', 'write 1M 1M', '-c', 'write -z 3M 1M', base);
+    await succeed('qemu-img', 'create', '-f', 'qcow2', '-b', base, '-F', 'qcow2', top, '10M');
+    await succeed('qemu-io', '-c', 'write 1536k 1M', '-c', 'write -z 5M 64k', '-c', 'write -z -u 6M 64k', top);
+    const theirs: Record<string, unknown>[] = await json(succeed('qemu-img', 'map', '--output=json', top));
+    const ours: Record<string, unknown>[] = await json(tsnbd('map', '--json', top));
+    // Where in its file a cluster lies is not told, nor how deep there is nothing.
+    const told = (pieces: typeof ours) => pieces.filter(({ present }) => present).map(({ offset, ...rest }) => rest);
+    expect(told(ours)).toEqual(told(theirs));
+    expect(told(ours)).toHaveLength(5);
+    const MIB = 1_048_576;
+    expect(await tsnbd('map', top)).toBe(
+      [
+        `         0  ${' '.repeat(3)}${MIB}    3  hole,zero\n`,
+        `   ${MIB}  ${' '.repeat(3)}${1.5 * MIB}    0  data\n`,
+        `   ${2.5 * MIB}  ${' '.repeat(3)}${7.5 * MIB}    3  hole,zero\n`,
+      ].join(''),
+    );
+    expect(await json(tsnbd('info', '--json', top))).toMatchObject({ format: 'qcow2', 'virtual-size': 10 * MIB });
+  });
+
   test('is mapped to the last line for a reader that takes its time', async () => {
     const fd = openSync(image, 'w');
     for (let piece = 0; piece < 4_000; piece += 1) writeSync(fd, Buffer.alloc(4_096, 7), 0, 4_096, piece * 65_536);

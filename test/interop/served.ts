@@ -30,7 +30,8 @@ export async function serveTcp(image: string, ...options: string[]): Promise<Ser
 }
 
 export async function serveUnix(path: string, image: string, ...options: string[]): Promise<Served> {
-  const child = start(['--socket', path, '-f', 'raw', ...options, image]);
+  const format = options.includes('-f') ? [] : ['-f', 'raw'];
+  const child = start(['--socket', path, ...format, ...options, image]);
   return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
 }
 

@@ -51,6 +51,7 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <linux/fs.h>
       #include <linux/io_uring.h>
       #include <linux/nbd.h>
+      #include <linux/sock_diag.h>
       #include <poll.h>
       #include <sched.h>
       #include <signal.h>

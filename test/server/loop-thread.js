@@ -74,6 +74,8 @@ const image = {
   beginWrite: () => false,
   finishWrites() {},
   readIntoPipe: () => 0,
+  lendsPages: false,
+  takeBackPages() {},
   flush: () => enter(FLUSH),
   close() {},
 };

@@ -1,0 +1,151 @@
+import { closeSync } from 'node:fs';
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
+import { imageLiesOn } from './backing-device.js';
+import { ImageError } from './errors.js';
+import { IMAGE_FORMATS, type ImageFormat } from './image-format.js';
+import { type LockPlan, layerLockPlan } from './lock.js';
+import type { OpenFile } from './open-file.js';
+import { openLocked } from './open-locked.js';
+import { type OpenedLayer, openRaw } from './open-raw.js';
+import type { LayerHandle } from './qcow2/handle.js';
+import { openQcow2 } from './qcow2/open-qcow2.js';
+
+/** Images behind images: more than anybody keeps. */
+const DEPTH_MAX = 64;
+
+export interface ChainOptions {
+  readonly direct: boolean;
+  /** Reads beside whoever writes. */
+  readonly forceShare: boolean;
+  /** The device that the image is to become ('nbd0'); nothing of it may lie on it. */
+  readonly becomes: string | undefined;
+}
+
+/**
+ * The files that one image is made of: itself, an external data file, and the images behind it. None may come twice, and
+ * the names for them stand in images, whose guests or makers may be hostile: they are names of files and nothing else.
+ * Absolute ones, and those that lead out of the image's folder, are followed as QEMU does, and told.
+ */
+export class ImageChain {
+  readonly #options: ChainOptions;
+  readonly #seen = new Set<string>();
+  #depth = 0;
+
+  constructor(options: ChainOptions) {
+    this.#options = options;
+  }
+
+  /** To be asked before anything is opened: whoever served a device out of itself would wait for itself. */
+  refuseOwnDevice(path: string): void {
+    const { becomes } = this.#options;
+    if (becomes === undefined || !imageLiesOn(path, becomes)) return;
+    throw new ImageError('own-device', `${path} lies on /dev/${becomes}, the device that it was to become`);
+  }
+
+  /** Makes an image of a file that is open and locked. Where that fails, the file stays the caller's. */
+  open(path: string, file: OpenFile, format: ImageFormat, readOnly: boolean): OpenedLayer<LayerHandle> {
+    const { direct } = this.#options;
+    this.#remember(path, file);
+    if (format === 'raw') return openRaw(path, file, { readOnly, direct });
+    const told: string[] = [];
+    const layer = openQcow2(
+      path,
+      file,
+      { readOnly, direct },
+      {
+        backing: (name, backingFormat) => this.#openBacking(path, name, backingFormat, told),
+        data: (name) => this.#openData(path, name, readOnly, told),
+      },
+    );
+    return { ...layer, notices: [...told, ...layer.notices] };
+  }
+
+  #openBacking(imagePath: string, name: string, format: string | undefined, told: string[]): OpenedLayer<LayerHandle> {
+    const path = this.#pathOf(imagePath, name, 'backing file', told);
+    const known = knownFormat(imagePath, name, format);
+    this.#depth += 1;
+    if (this.#depth > DEPTH_MAX) {
+      throw new ImageError(
+        'unsupported',
+        `${imagePath} is the last of ${DEPTH_MAX} images on one another that are opened`,
+      );
+    }
+    return this.#asPartOf(imagePath, 'backing file', () => {
+      this.refuseOwnDevice(path);
+      const file = openLocked(path, true, () => this.#plan(layerLockPlan(true)));
+      try {
+        return this.open(path, file, known, true);
+      } catch (error) {
+        closeSync(file.fd);
+        throw error;
+      }
+    });
+  }
+
+  #openData(imagePath: string, name: string, readOnly: boolean, told: string[]): OpenFile {
+    const path = this.#pathOf(imagePath, name, 'data file', told);
+    return this.#asPartOf(imagePath, 'data file', () => {
+      this.refuseOwnDevice(path);
+      const file = openLocked(path, readOnly, () => this.#plan(layerLockPlan(readOnly)));
+      try {
+        this.#remember(path, file);
+        return file;
+      } catch (error) {
+        closeSync(file.fd);
+        throw error;
+      }
+    });
+  }
+
+  #plan(plan: LockPlan): LockPlan {
+    return this.#options.forceShare ? { uses: plan.uses, unshared: [] } : plan;
+  }
+
+  #remember(path: string, { stat }: OpenFile): void {
+    const identity = stat.isBlockDevice() ? `device ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
+    if (this.#seen.has(identity)) throw new ImageError('damaged', `${path} is a part of itself`);
+    this.#seen.add(identity);
+  }
+
+  #pathOf(imagePath: string, name: string, what: string, told: string[]): string {
+    const beforeSlash = name.split('/')[0] ?? '';
+    if (beforeSlash.includes(':')) {
+      throw new ImageError(
+        'unsupported',
+        `${imagePath} has the ${what} '${printable(name)}': only names of files are opened`,
+      );
+    }
+    const folder = dirname(resolve(imagePath));
+    const path = isAbsolute(name) ? name : join(folder, name);
+    const isOutside = !resolve(path).startsWith(folder === '/' ? folder : `${folder}/`);
+    if (isOutside) told.push(`${imagePath} has a ${what} in another folder: ${printable(path)}`);
+    return path;
+  }
+
+  /** An error tells which image led to the file. */
+  #asPartOf<T>(imagePath: string, what: string, act: () => T): T {
+    try {
+      return act();
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      throw new ImageError(error.code, `${error.message} (the ${what} of ${imagePath})`, { cause: error });
+    }
+  }
+}
+
+function knownFormat(imagePath: string, name: string, format: string | undefined): ImageFormat {
+  const known = IMAGE_FORMATS.find((each) => each === format);
+  if (known !== undefined) return known;
+  if (format !== undefined && format !== '') {
+    throw new ImageError('unsupported', `${imagePath} has a backing file of the format '${format}', not raw or qcow2`);
+  }
+  throw new ImageError(
+    'unsupported',
+    `${imagePath} does not say what format its backing file '${printable(name)}' has, and to guess is not safe; if you know it: qemu-img rebase -u -F FORMAT -b '${printable(name)}' ${basename(imagePath)}`,
+  );
+}
+
+/** What no terminal should be sent is replaced. */
+function printable(name: string): string {
+  return name.replace(/\p{Cc}/gu, '?');
+}

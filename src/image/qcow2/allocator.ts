@@ -1,0 +1,255 @@
+import { constants } from 'node:os';
+import { END_OF_FILE, PUNCH_HOLE } from '../../kernel/fd-calls.js';
+import type { FileCalls } from '../file-calls.js';
+import type { Geometry } from './geometry.js';
+import {
+  DROPPED_COUNT,
+  FREEING_COUNT,
+  FRESH_FROM,
+  NEXT_FREE,
+  RANGES_MAX,
+  REACHED,
+  TABLE_CLUSTERS,
+  TABLE_OFFSET,
+  type WriteMemory,
+} from './memory.js';
+import { L2_TABLE, MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
+import type { Refcounts } from './refcounts.js';
+import type { WorkerTurns } from './worker-turns.js';
+
+const { EIO } = constants.errno;
+
+/** What the allocator needs that is not its own; each answers 0 or a positive errno. */
+export interface AllocatorDuties {
+  /** Makes the refcount table longer, so that it tells of a cluster, which lies behind all that it told of. */
+  growTable(cluster: number): number;
+  /** The tables contradict each other. Answers EIO. */
+  markCorrupt(): number;
+  /** Whether a cluster holds a table that is in use now. */
+  isTableInUse(cluster: number): boolean;
+  /** Has a cluster of the file read as zeroes. */
+  writeZeroCluster(cluster: number): number;
+}
+
+/** Gives clusters of the file to who needs them, and takes back what nobody points to; all under the image's lock. */
+export class Allocator {
+  // What `allocate` gave.
+  first = 0;
+  count = 0;
+  /** The file reads as zeroes there. */
+  isFresh = false;
+
+  readonly areas: MetadataAreas;
+  #isFreeing = false;
+  readonly #refcounts: Refcounts;
+  readonly #memory: WriteMemory;
+  readonly #duties: AllocatorDuties;
+  readonly #turns: WorkerTurns | undefined;
+  readonly #clusterBytes: number;
+  readonly #fd: number;
+  readonly #calls: FileCalls;
+
+  constructor(
+    { clusterBytes }: Geometry,
+    memory: WriteMemory,
+    refcounts: Refcounts,
+    duties: AllocatorDuties,
+    turns: WorkerTurns | undefined,
+    file: { readonly fd: number; readonly calls: FileCalls },
+  ) {
+    this.areas = new MetadataAreas(memory.areas);
+    this.#refcounts = refcounts;
+    this.#memory = memory;
+    this.#duties = duties;
+    this.#turns = turns;
+    this.#clusterBytes = clusterBytes;
+    this.#fd = file.fd;
+    this.#calls = file.calls;
+  }
+
+  /** Takes the first free clusters, one behind the other, at most `wanted` and at least one. Answers 0 or a positive errno. */
+  allocate(wanted: number): number {
+    const { numbers } = this.#memory;
+    let cluster = numbers[NEXT_FREE] ?? 0;
+    for (;;) {
+      const use = this.#useOf(cluster);
+      if (use < 0) return -use;
+      if (use === 0) break;
+      cluster += 1;
+    }
+    let count = 1;
+    while (count < wanted && this.#refcounts.blockOffset(cluster + count) > 0 && this.#useOf(cluster + count) === 0) {
+      count += 1;
+    }
+    for (let index = 0; index < count; index += 1) {
+      const errno = this.#refcounts.set(cluster + index, 1);
+      if (errno !== 0) return errno;
+    }
+    const freshFrom = numbers[FRESH_FROM] ?? 0;
+    this.first = cluster;
+    this.count = count;
+    this.isFresh = cluster >= freshFrom;
+    numbers[NEXT_FREE] = cluster + count;
+    numbers[FRESH_FROM] = Math.max(freshFrom, cluster + count);
+    return 0;
+  }
+
+  /** Has the file reach to `endBytes` at least; a device always does. Answers 0 or a positive errno. */
+  reach(endBytes: number): number {
+    const { numbers } = this.#memory;
+    if (endBytes <= (numbers[REACHED] ?? 0)) return 0;
+    const fileBytes = this.#calls.seek(this.#fd, 0, END_OF_FILE);
+    const result = fileBytes < endBytes ? this.#calls.truncate(this.#fd, endBytes) : 0;
+    if (result === 0) numbers[REACHED] = endBytes;
+    return 0 - result;
+  }
+
+  /** Takes back what was allocated and nothing points to yet. */
+  cancel(first: number, count: number): void {
+    for (let cluster = first; cluster < first + count; cluster += 1) this.#refcounts.set(cluster, 0);
+    const { numbers } = this.#memory;
+    numbers[NEXT_FREE] = Math.min(numbers[NEXT_FREE] ?? 0, first);
+  }
+
+  /** Whether `ranges` more can be dropped before `settle` is asked. */
+  hasRoom(ranges: number): boolean {
+    return (this.#memory.numbers[DROPPED_COUNT] ?? 0) + ranges <= RANGES_MAX;
+  }
+
+  /** Nothing in memory points to the clusters any more, once each. Where there is no room for more, they are lost until a check. */
+  drop(first: number, count: number): void {
+    const { numbers, dropped } = this.#memory;
+    push(dropped, numbers, DROPPED_COUNT, first, count);
+  }
+
+  /** Everything that is in memory is in the file, on stable storage. */
+  settle(): number {
+    // What is freed may need room in the cache of refcounts, which is made by a flush, which would come here again.
+    if (this.#isFreeing) return 0;
+    const { numbers, dropped, freeing } = this.#memory;
+    const errno = this.#free();
+    if (errno !== 0 || (numbers[FREEING_COUNT] ?? 0) > 0) return errno;
+    const count = numbers[DROPPED_COUNT] ?? 0;
+    if (count === 0) return 0;
+    freeing.set(dropped.subarray(0, 2 * count));
+    numbers[FREEING_COUNT] = count;
+    numbers[DROPPED_COUNT] = 0;
+    this.#turns?.mark();
+    return this.#free();
+  }
+
+  /** Lowers the refcounts of what nobody can use any more, and gives the storage of what is free back. */
+  #free(): number {
+    const { numbers, freeing } = this.#memory;
+    const ranges = numbers[FREEING_COUNT] ?? 0;
+    if (ranges === 0 || this.#turns?.havePassed() === false) return 0;
+    numbers[FREEING_COUNT] = 0;
+    this.#isFreeing = true;
+    let errno = 0;
+    for (let range = 0; range < ranges && errno === 0; range += 1) {
+      errno = this.#freeRange(freeing[2 * range] ?? 0, freeing[2 * range + 1] ?? 0);
+    }
+    this.#isFreeing = false;
+    return errno;
+  }
+
+  #freeRange(first: number, count: number): number {
+    const { numbers } = this.#memory;
+    let holeFrom = first;
+    const end = first + count;
+    for (let cluster = first; cluster < end; cluster += 1) {
+      const refcount = this.#refcounts.get(cluster);
+      if (refcount < 0) return -refcount;
+      if (refcount === 0) return this.#duties.markCorrupt();
+      const errno = this.#refcounts.set(cluster, refcount - 1);
+      if (errno !== 0) return errno;
+      if (refcount > 1) {
+        this.#punch(holeFrom, cluster);
+        holeFrom = cluster + 1;
+      } else numbers[NEXT_FREE] = Math.min(numbers[NEXT_FREE] ?? 0, cluster);
+    }
+    if (holeFrom < end && !this.#cutTail(holeFrom, end)) this.#punch(holeFrom, end);
+    return 0;
+  }
+
+  /** What is free at the end of the file goes. */
+  #cutTail(first: number, end: number): boolean {
+    const { numbers } = this.#memory;
+    if (numbers[FRESH_FROM] !== end || this.#calls.seek(this.#fd, 0, END_OF_FILE) > end * this.#clusterBytes)
+      return false;
+    if (this.#calls.truncate(this.#fd, first * this.#clusterBytes) !== 0) return false;
+    numbers[FRESH_FROM] = first;
+    numbers[REACHED] = 0;
+    return true;
+  }
+
+  /** That the storage is kept where this cannot be done is no error. */
+  #punch(first: number, end: number): void {
+    if (first >= end) return;
+    this.#calls.fallocate(this.#fd, PUNCH_HOLE, first * this.#clusterBytes, (end - first) * this.#clusterBytes);
+  }
+
+  /** 0: the cluster is free; 1: it is used, perhaps as of now, by a refcount block. Answers −errno for what makes no sense. */
+  #useOf(cluster: number): number {
+    const block = this.#refcounts.blockOffset(cluster);
+    if (block < 0) return -EIO;
+    if (block === 0) return this.#isTable(cluster) ? this.#tableUse(cluster) : this.#makeBlock(cluster);
+    const refcount = this.#refcounts.get(cluster);
+    if (refcount < 0) return refcount;
+    if (refcount > 0) return 1;
+    return this.#isTable(cluster) ? this.#tableUse(cluster) : 0;
+  }
+
+  /** A table that has moved away lies in what is free now; one that is in use does not. */
+  #tableUse(cluster: number): number {
+    return this.#duties.isTableInUse(cluster) ? -this.#duties.markCorrupt() : 1;
+  }
+
+  #isTable(cluster: number): boolean {
+    const { numbers } = this.#memory;
+    const table = (numbers[TABLE_OFFSET] ?? 0) / this.#clusterBytes;
+    if (cluster >= table && cluster < table + (numbers[TABLE_CLUSTERS] ?? 0)) return true;
+    return this.areas.hasAny(cluster, 1);
+  }
+
+  /** The first cluster that no block tells of becomes the block that does. Answers 1 or −errno. */
+  #makeBlock(cluster: number): number {
+    const block = Math.floor(cluster / this.#refcounts.blockEntries);
+    if (block >= this.#refcounts.tableEntries) {
+      const errno = this.#duties.growTable(cluster);
+      return errno === 0 ? 1 : -errno;
+    }
+    const errno = this.takeAsBlock(block, cluster);
+    return errno === 0 ? 1 : -errno;
+  }
+
+  /** A free cluster becomes a refcount block, in which its own refcount may stand. */
+  takeAsBlock(block: number, cluster: number): number {
+    const { numbers } = this.#memory;
+    const errno = this.#duties.writeZeroCluster(cluster);
+    if (errno !== 0) return errno;
+    numbers[FRESH_FROM] = Math.max(numbers[FRESH_FROM] ?? 0, cluster + 1);
+    this.areas.add(cluster, REFCOUNT_BLOCK);
+    this.#refcounts.setTableEntry(block, cluster * this.#clusterBytes);
+    return this.#refcounts.blockOffset(cluster) > 0 ? this.#refcounts.set(cluster, 1) : 0;
+  }
+
+  /** A cluster that was allocated holds an L2 table from now on. */
+  takeAsTable(cluster: number): void {
+    this.areas.add(cluster, L2_TABLE);
+  }
+}
+
+/** Neighbours become one range. */
+function push(ranges: Float64Array, numbers: Float64Array, counter: number, first: number, count: number): void {
+  const length = numbers[counter] ?? 0;
+  const last = 2 * (length - 1);
+  if (length > 0 && (ranges[last] ?? 0) + (ranges[last + 1] ?? 0) === first) {
+    ranges[last + 1] = (ranges[last + 1] ?? 0) + count;
+    return;
+  }
+  if (length >= RANGES_MAX) return;
+  ranges[2 * length] = first;
+  ranges[2 * length + 1] = count;
+  numbers[counter] = length + 1;
+}

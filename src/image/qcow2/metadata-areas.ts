@@ -1,0 +1,93 @@
+/** What a cluster of the file holds beside data. */
+export const L2_TABLE = 1;
+export const REFCOUNT_BLOCK = 2;
+
+/** Fewer are not worth counting. */
+export const AREA_SLOTS_MIN = 65_536;
+const RANGES_MAX = 70_000;
+const KINDS = 4;
+
+/** Where the tables of an image lie; shared by all workers, written under the image's lock. */
+export interface AreasMemory {
+  /** A hash table of cluster · KINDS + kind; 0 is free. Nothing is ever taken out. */
+  readonly slots: Float64Array<SharedArrayBuffer>;
+  /** [used slots, used ranges]. */
+  readonly counts: Int32Array<SharedArrayBuffer>;
+  /** First cluster and the one behind the last, of what never moves. */
+  readonly ranges: Float64Array<SharedArrayBuffer>;
+}
+
+export function newAreasMemory(slots: number): AreasMemory {
+  const size = 2 ** Math.ceil(Math.log2(slots));
+  return {
+    slots: new Float64Array(new SharedArrayBuffer(size * 8)),
+    counts: new Int32Array(new SharedArrayBuffer(8)),
+    ranges: new Float64Array(new SharedArrayBuffer(RANGES_MAX * 2 * 8)),
+  };
+}
+
+/**
+ * Knows which clusters hold tables, so that nothing else is ever written there, whatever an image's entries and refcounts
+ * claim. A table that has moved stays known: its old place is not looked at as free, which is the safe mistake.
+ */
+export class MetadataAreas {
+  readonly #memory: AreasMemory;
+  readonly #mask: number;
+
+  constructor(memory: AreasMemory) {
+    this.#memory = memory;
+    this.#mask = memory.slots.length - 1;
+  }
+
+  /** Under the lock. */
+  add(cluster: number, kind: number): void {
+    const { slots, counts } = this.#memory;
+    // So full that a look would take long; the fixed ranges are still known.
+    if ((counts[0] ?? 0) * 2 >= slots.length || this.has(cluster, kind)) return;
+    let slot = this.#slot(cluster);
+    while (slots[slot] !== 0) slot = (slot + 1) & this.#mask;
+    slots[slot] = cluster * KINDS + kind;
+    counts[0] = (counts[0] ?? 0) + 1;
+  }
+
+  /** Clusters that hold a table for as long as the image is open. */
+  addRange(firstCluster: number, clusters: number): void {
+    const { ranges, counts } = this.#memory;
+    const at = counts[1] ?? 0;
+    if (at >= RANGES_MAX || clusters <= 0) return;
+    ranges[2 * at] = firstCluster;
+    ranges[2 * at + 1] = firstCluster + clusters;
+    counts[1] = at + 1;
+  }
+
+  has(cluster: number, kind: number): boolean {
+    const { slots } = this.#memory;
+    for (let slot = this.#slot(cluster); slots[slot] !== 0; slot = (slot + 1) & this.#mask) {
+      if (slots[slot] === cluster * KINDS + kind) return true;
+    }
+    return false;
+  }
+
+  /** Whether one of the clusters holds what never moves. */
+  hasFixed(firstCluster: number, clusters: number): boolean {
+    const { ranges, counts } = this.#memory;
+    for (let index = 0; index < (counts[1] ?? 0); index += 1) {
+      if (firstCluster < (ranges[2 * index + 1] ?? 0) && (ranges[2 * index] ?? 0) < firstCluster + clusters)
+        return true;
+    }
+    return false;
+  }
+
+  /** Whether one of the clusters holds any table at all. */
+  hasAny(firstCluster: number, clusters: number): boolean {
+    if (this.hasFixed(firstCluster, clusters)) return true;
+    for (let cluster = firstCluster; cluster < firstCluster + clusters; cluster += 1) {
+      if (this.has(cluster, L2_TABLE) || this.has(cluster, REFCOUNT_BLOCK)) return true;
+    }
+    return false;
+  }
+
+  #slot(cluster: number): number {
+    return (Math.imul(cluster % 2 ** 32, 0x9e37_79b1) >>> 7) & this.#mask;
+  }
+}

@@ -1,0 +1,149 @@
+import { errnoText } from '../../kernel/errno.js';
+import { ImageError } from '../errors.js';
+import { type FileCalls, fileCalls } from '../file-calls.js';
+import type { OpenFile } from '../open-file.js';
+import { AUTOCLEAR_RAW_DATA } from './features.js';
+import type { Geometry } from './geometry.js';
+import type { Qcow2Handle } from './handle.js';
+import type { Header } from './header.js';
+import { L2Tables } from './l2-tables.js';
+import {
+  FRESH_FROM,
+  IS_PREPARED,
+  NEXT_FREE,
+  type Qcow2Memory,
+  REACHED,
+  TABLE_CLUSTERS,
+  TABLE_OFFSET,
+  type WriteMemory,
+} from './memory.js';
+import { L2_TABLE, MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
+import { readAt } from './read-at.js';
+import { Refcounts } from './refcounts.js';
+import { parseSnapshots, SNAPSHOT_BYTES_MAX, type Snapshot } from './snapshots.js';
+import { WriteOrder } from './write-order.js';
+
+const L1_ENTRY_BYTES = 8;
+/** Of all snapshots together: QEMU's limit. */
+const SNAPSHOT_TABLE_BYTES_MAX = 64 << 20;
+
+/** Before an image is opened for writing. @throws ImageError 'damaged' for one that must not be written to */
+export function refuseUnwritable(path: string, { isCorrupt }: Header): void {
+  if (!isCorrupt) return;
+  throw new ImageError(
+    'damaged',
+    `${path} is marked as corrupt, and is not opened for writing; repair it with: qemu-img check -r all ${path}`,
+  );
+}
+
+/**
+ * Brings what a writer must know into memory: the refcount table, and where all tables lie.
+ *
+ * @throws ImageError 'damaged' where they contradict each other
+ */
+export function prepareWriting(
+  path: string,
+  file: OpenFile,
+  header: Header,
+  geometry: Geometry,
+  memory: Qcow2Memory,
+): void {
+  const { write, fields } = memory;
+  if (write === undefined) return;
+  const { numbers } = write;
+  const { clusterBytes } = geometry;
+  const tableBytes = header.refcountTableClusters * clusterBytes;
+  const table = readAt(path, file.fd, header.refcountTableOffsetBytes, tableBytes);
+  new Uint8Array(write.refcountTable.buffer).set(table);
+  numbers[TABLE_OFFSET] = header.refcountTableOffsetBytes;
+  numbers[TABLE_CLUSTERS] = header.refcountTableClusters;
+  numbers[NEXT_FREE] = 1;
+  // What lies behind the last cluster that is counted may be a crash's: only behind the end of a file is nothing at all.
+  const isFile = file.stat.isFile();
+  numbers[FRESH_FROM] = isFile ? Math.ceil(file.fileBytes / clusterBytes) : Number.MAX_SAFE_INTEGER;
+  numbers[REACHED] = isFile ? file.fileBytes : Number.POSITIVE_INFINITY;
+  const kept = geometry.rawDataFile ? AUTOCLEAR_RAW_DATA : 0n;
+  if (header.autoclear === kept) Atomics.store(fields, IS_PREPARED, 1);
+  markAreas(path, file, header, geometry, memory, write);
+}
+
+function markAreas(
+  path: string,
+  file: OpenFile,
+  header: Header,
+  geometry: Geometry,
+  memory: Qcow2Memory,
+  write: WriteMemory,
+): void {
+  const { clusterBytes, slices, slicesPerTable } = geometry;
+  const areas = new MetadataAreas(write.areas);
+  const addBytes = (offsetBytes: number, bytes: number) =>
+    areas.addRange(offsetBytes / clusterBytes, Math.ceil(bytes / clusterBytes));
+  addBytes(0, clusterBytes);
+  addBytes(header.l1OffsetBytes, header.l1Entries * L1_ENTRY_BYTES);
+  const { snapshots, tableBytes } = snapshotsOf(path, file, header);
+  addBytes(header.snapshotsOffsetBytes, tableBytes);
+  for (const { l1OffsetBytes, l1Entries } of snapshots) addBytes(Number(l1OffsetBytes), l1Entries * L1_ENTRY_BYTES);
+  const { bitmaps } = header;
+  if (bitmaps !== undefined) addBytes(Number(bitmaps.directoryOffsetBytes), Number(bitmaps.directoryBytes));
+
+  const contradiction = (what: string) =>
+    new ImageError('damaged', `${path} is a damaged qcow2 image: ${what}; see qemu-img check`);
+  const table = header.refcountTableOffsetBytes / clusterBytes;
+  const isTable = (cluster: number) => cluster >= table && cluster < table + header.refcountTableClusters;
+  if (areas.hasFixed(table, header.refcountTableClusters))
+    throw contradiction('its refcount table overlaps another table');
+  const refcounts = new Refcounts(geometry, write, file.fd, fileCalls);
+  for (let block = 0; block < refcounts.tableEntries; block += 1) {
+    const offsetBytes = refcounts.tableEntry(block);
+    if (offsetBytes === 0) continue;
+    const cluster = offsetBytes / clusterBytes;
+    if (offsetBytes < 0 || areas.hasAny(cluster, 1) || isTable(cluster)) {
+      throw contradiction(`its refcount block ${block} lies where another table is, or nowhere`);
+    }
+    areas.add(cluster, REFCOUNT_BLOCK);
+  }
+  const tables = new L2Tables(geometry, memory, file.fd, fileCalls);
+  for (let slice = 0; slice < slices; slice += slicesPerTable) {
+    const offsetBytes = tables.offsetOf(slice);
+    if (offsetBytes === 0) continue;
+    const cluster = offsetBytes / clusterBytes;
+    if (offsetBytes < 0 || areas.hasAny(cluster, 1) || isTable(cluster)) {
+      throw contradiction(`its L2 table ${slice / slicesPerTable} lies where another table is, or nowhere`);
+    }
+    areas.add(cluster, L2_TABLE);
+  }
+}
+
+/** The snapshots of an image, and how long their table is. @throws ImageError 'damaged' */
+export function snapshotsOf(
+  path: string,
+  file: OpenFile,
+  header: Header,
+): { snapshots: readonly Snapshot[]; tableBytes: number } {
+  const { snapshots: count, snapshotsOffsetBytes } = header;
+  if (count === 0) return { snapshots: [], tableBytes: 0 };
+  const there = Math.max(0, file.fileBytes - snapshotsOffsetBytes);
+  const bytes = Math.min(there, count * SNAPSHOT_BYTES_MAX, SNAPSHOT_TABLE_BYTES_MAX);
+  const parsed = parseSnapshots(readAt(path, file.fd, snapshotsOffsetBytes, bytes), count);
+  if (parsed !== undefined) return parsed;
+  throw new ImageError('damaged', `${path} is a damaged qcow2 image: its snapshot table makes no sense`);
+}
+
+/**
+ * When the last worker is gone: everything that is in memory reaches the file, and what was dropped is free.
+ *
+ * @throws ImageError 'system' where it could not be written
+ */
+export function finishWriting(path: string, handle: Qcow2Handle, calls: FileCalls = fileCalls): void {
+  const { geometry, memory, fd } = handle;
+  if (memory.write === undefined) return;
+  const order = new WriteOrder(handle, memory.write, new L2Tables(geometry, memory, fd, calls), calls, undefined);
+  if (order.state !== 0) return;
+  // The first frees what was dropped, the second tells the file.
+  let errno = order.flush();
+  if (errno === 0) errno = order.settle();
+  if (errno === 0) errno = order.flush();
+  if (errno !== 0)
+    throw new ImageError('system', `what was written to ${path} could not be brought to the disk: ${errnoText(errno)}`);
+}

@@ -1,0 +1,62 @@
+import { CursorError, ReadCursor } from '../../base/cursor.js';
+
+const EXTRA_BYTES_MAX = 1_024;
+const VM_STATE_FIELD_BYTES = 8;
+const DISK_SIZE_FIELD_END = 16;
+const ALIGNMENT_BYTES = 8;
+const FIXED_BYTES = 40;
+
+/** The longest that an entry of the snapshot table can be. */
+export const SNAPSHOT_BYTES_MAX = FIXED_BYTES + EXTRA_BYTES_MAX + 2 * 65_535 + ALIGNMENT_BYTES;
+
+/** An internal snapshot: another L1 table (qcow2.rst, 'Snapshots'). */
+export interface Snapshot {
+  readonly id: string;
+  readonly name: string;
+  readonly l1OffsetBytes: bigint;
+  readonly l1Entries: number;
+  readonly vmStateBytes: bigint;
+  /** Absent: as the image's. */
+  readonly diskBytes: bigint | undefined;
+  readonly takenSeconds: number;
+}
+
+/** Reads the table in `bytes`, which may go on behind it. Answers it and how long it is; absent where it does not fit. */
+export function parseSnapshots(
+  bytes: Uint8Array,
+  count: number,
+): { readonly snapshots: readonly Snapshot[]; readonly tableBytes: number } | undefined {
+  const cursor = new ReadCursor(bytes);
+  const snapshots: Snapshot[] = [];
+  try {
+    for (let index = 0; index < count; index += 1) {
+      const snapshot = parseSnapshot(cursor);
+      if (snapshot === undefined) return undefined;
+      snapshots.push(snapshot);
+      const used = bytes.length - cursor.remainingBytes;
+      cursor.bytes(Math.min(-used & (ALIGNMENT_BYTES - 1), cursor.remainingBytes));
+    }
+  } catch (error) {
+    if (error instanceof CursorError) return undefined;
+    throw error;
+  }
+  return { snapshots, tableBytes: bytes.length - cursor.remainingBytes };
+}
+
+function parseSnapshot(cursor: ReadCursor): Snapshot | undefined {
+  const l1OffsetBytes = cursor.u64be();
+  const l1Entries = cursor.u32be();
+  const idBytes = cursor.u16be();
+  const nameBytes = cursor.u16be();
+  const takenSeconds = cursor.u32be();
+  cursor.bytes(12); // its nanoseconds, and how long the guest had run
+  const vmStateBytes = BigInt(cursor.u32be());
+  const extraBytes = cursor.u32be();
+  if (extraBytes > EXTRA_BYTES_MAX) return undefined;
+  const extra = new ReadCursor(cursor.bytes(extraBytes));
+  const longVmStateBytes = extraBytes >= VM_STATE_FIELD_BYTES ? extra.u64be() : vmStateBytes;
+  const diskBytes = extraBytes >= DISK_SIZE_FIELD_END ? extra.u64be() : undefined;
+  const id = Buffer.from(cursor.bytes(idBytes)).toString('utf8');
+  const name = Buffer.from(cursor.bytes(nameBytes)).toString('utf8');
+  return { id, name, l1OffsetBytes, l1Entries, vmStateBytes: longVmStateBytes, diskBytes, takenSeconds };
+}

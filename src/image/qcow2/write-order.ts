@@ -1,0 +1,288 @@
+import { constants } from 'node:os';
+import type { FileCalls } from '../file-calls.js';
+import { readZeroed } from '../read-zeroed.js';
+import { StableStorage } from '../stable-storage.js';
+import { writeAll } from '../write-all.js';
+import { Allocator, type AllocatorDuties } from './allocator.js';
+import type { Geometry } from './geometry.js';
+import type { Qcow2Handle } from './handle.js';
+import type { L2Tables } from './l2-tables.js';
+import {
+  FRESH_FROM,
+  IS_CORRUPT,
+  IS_DIRTY,
+  IS_PREPARED,
+  L1_DIRTY_FROM,
+  L1_DIRTY_TO,
+  NEEDS_BARRIER,
+  type Qcow2Memory,
+  TABLE_CLUSTERS,
+  TABLE_DIRTY_FROM,
+  TABLE_DIRTY_TO,
+  TABLE_OFFSET,
+  type WriteMemory,
+} from './memory.js';
+import { L2_TABLE, REFCOUNT_BLOCK } from './metadata-areas.js';
+import { growRefcountTable } from './refcount-table-growth.js';
+import { Refcounts } from './refcounts.js';
+import type { WorkerTurns } from './worker-turns.js';
+
+const { EIO } = constants.errno;
+
+const ENTRY_BYTES = 8;
+/** Places in the header (qcow2.rst, 'Header'). */
+const INCOMPATIBLE_LAST_BYTE = 79;
+const DIRTY_BIT = 1;
+const CORRUPT_BIT = 2;
+const AUTOCLEAR = 88;
+const ZERO_PIECE_BYTES = 65_536;
+
+const zeroes = new Uint8Array(ZERO_PIECE_BYTES);
+
+/**
+ * What becomes durable when. Data and refcounts are in the file before an L2 entry that needs them, tables before what
+ * points to them, each behind a sync; and a refcount is lowered only when no entry on stable storage needs it. So
+ * wherever the power is cut, every cluster that an entry in the file points to is there, with its data, and counted: at
+ * worst clusters are counted that nobody points to. A stage with nothing to write is skipped.
+ *
+ * - a cluster's data are written before its entry changes in memory
+ * - refcounts → sync → refcount table → sync → L2 slices, L1 entries → sync → refcounts may be lowered
+ * - an L2 table is zeroes, or the copy of what it replaces, in the file before the first of these syncs; so its L1 entry
+ *   may reach the disk before its slices do
+ */
+export class WriteOrder implements AllocatorDuties {
+  readonly refcounts: Refcounts;
+  readonly allocator: Allocator;
+  readonly storage: StableStorage;
+  readonly #geometry: Geometry;
+  readonly #memory: Qcow2Memory;
+  readonly #write: WriteMemory;
+  readonly #tables: L2Tables;
+  readonly #fd: number;
+  readonly #calls: FileCalls;
+  readonly #autoclearKept: number;
+
+  constructor(
+    handle: Qcow2Handle,
+    write: WriteMemory,
+    tables: L2Tables,
+    calls: FileCalls,
+    turns: WorkerTurns | undefined,
+  ) {
+    const { geometry, memory, fd, dataFd } = handle;
+    this.#geometry = geometry;
+    this.#memory = memory;
+    this.#write = write;
+    this.#tables = tables;
+    this.#fd = fd;
+    this.#calls = calls;
+    this.#autoclearKept = geometry.rawDataFile ? 2 : 0;
+    this.storage = new StableStorage(handle.shared, () => {
+      const errno = dataFd === fd ? 0 : 0 - calls.sync(dataFd);
+      return errno === 0 ? 0 - calls.sync(fd) : errno;
+    });
+    this.refcounts = new Refcounts(geometry, write, fd, calls);
+    this.allocator = new Allocator(geometry, write, this.refcounts, this, turns, { fd, calls });
+    const clean = () => this.flushLocked();
+    this.refcounts.clean = clean;
+    tables.clean = clean;
+  }
+
+  /** Whether writes are still taken. Answers 0 or EIO. */
+  get state(): number {
+    return this.storage.failed || Atomics.load(this.#memory.fields, IS_CORRUPT) !== 0 ? EIO : 0;
+  }
+
+  get isPrepared(): boolean {
+    return Atomics.load(this.#memory.fields, IS_PREPARED) !== 0;
+  }
+
+  /** Without the lock: answers 0 once everything that any worker wrote before is on stable storage. */
+  flush(): number {
+    if (Atomics.load(this.#memory.fields, IS_DIRTY) === 0) return this.storage.flush();
+    this.#tables.lock.take();
+    try {
+      return this.flushLocked();
+    } finally {
+      this.#tables.lock.leave();
+    }
+  }
+
+  /** Under the lock, before a change: what the header says is not made untrue by it. */
+  prepare(): number {
+    if (this.state !== 0) return EIO;
+    if (this.isPrepared) return 0;
+    const kept = new Uint8Array(8);
+    kept[7] = this.#autoclearKept;
+    const errno = this.#writeHeader(AUTOCLEAR, kept);
+    if (errno === 0) Atomics.store(this.#memory.fields, IS_PREPARED, 1);
+    return errno;
+  }
+
+  /** Under the lock: an entry changes, to one that points to what was written just now. */
+  willPoint(): void {
+    Atomics.store(this.#memory.fields, NEEDS_BARRIER, 1);
+    this.willChange();
+  }
+
+  willChange(): void {
+    Atomics.store(this.#memory.fields, IS_DIRTY, 1);
+  }
+
+  /** With no worker left: what nobody points to is free. Answers 0 or a positive errno. */
+  settle(): number {
+    const errno = this.allocator.settle();
+    this.willChange();
+    return errno;
+  }
+
+  flushLocked(): number {
+    if (this.state !== 0) return EIO;
+    const { fields } = this.#memory;
+    const { numbers } = this.#write;
+    const hasEntries = this.#tables.cache.hasDirty() || numbers[L1_DIRTY_FROM] !== numbers[L1_DIRTY_TO];
+    const needsBarrier = Atomics.load(fields, NEEDS_BARRIER) !== 0 || this.refcounts.cache.hasDirty();
+    let errno = this.writeRefcounts();
+    if (errno === 0 && hasEntries && needsBarrier) errno = this.storage.flush();
+    if (errno === 0 && hasEntries) errno = this.#writeEntries();
+    if (errno === 0) errno = this.storage.flush();
+    if (errno !== 0) return errno;
+    Atomics.store(fields, NEEDS_BARRIER, 0);
+    Atomics.store(fields, IS_DIRTY, 0);
+    errno = this.allocator.settle();
+    if (this.refcounts.cache.hasDirty()) this.willChange();
+    return errno;
+  }
+
+  /** Under the lock: refcounts, and behind a sync of their own the table that points to new blocks. */
+  writeRefcounts(): number {
+    let errno = this.#reachEnd();
+    if (errno === 0)
+      errno = this.refcounts.cache.writeDirty((slice, bytes, at) => this.#writeRefcountSlice(slice, bytes, at));
+    const { numbers, refcountTable } = this.#write;
+    const [from = 0, to = 0] = [numbers[TABLE_DIRTY_FROM], numbers[TABLE_DIRTY_TO]];
+    if (errno !== 0 || from === to) return errno;
+    errno = this.storage.flush();
+    if (errno === 0) errno = this.#writeWords(refcountTable, numbers[TABLE_OFFSET] ?? 0, from, to);
+    if (errno === 0) errno = this.storage.flush();
+    if (errno === 0) numbers[TABLE_DIRTY_FROM] = to;
+    return errno;
+  }
+
+  /** After a failure half-way memory and file are not the same any more: nothing is written until the image is opened again. */
+  growTable(cluster: number): number {
+    const writeHeader = (at: number, bytes: Uint8Array) => this.#writeHeader(at, bytes);
+    const errno = growRefcountTable(cluster, this.#geometry, this.#write, this, writeHeader);
+    if (errno !== 0) Atomics.store(this.#memory.fields, IS_CORRUPT, 1);
+    return errno;
+  }
+
+  /** Writes the whole refcount table to where `numbers` says it is. */
+  writeTable(offsetBytes: number): number {
+    return this.#writeWords(this.#write.refcountTable, offsetBytes, 0, this.refcounts.tableEntries);
+  }
+
+  markCorrupt(): number {
+    if (Atomics.exchange(this.#memory.fields, IS_CORRUPT, 1) !== 0 || this.#geometry.version < 3) return EIO;
+    const flags = new Uint8Array(1);
+    if (readZeroed(this.#calls, this.#fd, INCOMPATIBLE_LAST_BYTE, 1, flags, 0) !== 0) return EIO;
+    flags[0] = (flags[0] ?? 0) | CORRUPT_BIT;
+    this.#writeHeader(INCOMPATIBLE_LAST_BYTE, flags);
+    return EIO;
+  }
+
+  /** The refcounts in the file are right. Answers 0 or a positive errno. */
+  markClean(): number {
+    const flags = new Uint8Array(1);
+    const errno = readZeroed(this.#calls, this.#fd, INCOMPATIBLE_LAST_BYTE, 1, flags, 0);
+    flags[0] = (flags[0] ?? 0) & ~DIRTY_BIT;
+    return errno === 0 ? this.#writeHeader(INCOMPATIBLE_LAST_BYTE, flags) : errno;
+  }
+
+  /** Before data are written to clusters of the file: none of them may hold a table. Answers 0, or EIO for good. */
+  checkData(offsetBytes: number, length: number): number {
+    const { clusterBytes } = this.#geometry;
+    const first = Math.floor(offsetBytes / clusterBytes);
+    const clusters = Math.ceil((offsetBytes + length) / clusterBytes) - first;
+    return this.allocator.areas.hasAny(first, clusters) || this.#isRefcountTable(first, clusters)
+      ? this.markCorrupt()
+      : 0;
+  }
+
+  isTableInUse(cluster: number): boolean {
+    const { areas } = this.allocator;
+    const offsetBytes = cluster * this.#geometry.clusterBytes;
+    if (areas.hasFixed(cluster, 1) || this.#isRefcountTable(cluster, 1)) return true;
+    for (let block = 0; block < this.refcounts.tableEntries; block += 1) {
+      if (this.refcounts.tableEntry(block) === offsetBytes) return true;
+    }
+    const { slices, slicesPerTable } = this.#geometry;
+    for (let slice = 0; slice < slices; slice += slicesPerTable) {
+      if (this.#tables.offsetOf(slice) === offsetBytes) return true;
+    }
+    return false;
+  }
+
+  writeZeroCluster(cluster: number): number {
+    const { clusterBytes } = this.#geometry;
+    if (cluster >= (this.#write.numbers[FRESH_FROM] ?? 0)) return 0;
+    for (let done = 0; done < clusterBytes; done += ZERO_PIECE_BYTES) {
+      const pieceBytes = Math.min(ZERO_PIECE_BYTES, clusterBytes - done);
+      const errno = writeAll(this.#calls, this.#fd, cluster * clusterBytes + done, pieceBytes, zeroes, 0);
+      if (errno !== 0) return errno;
+    }
+    return 0;
+  }
+
+  /** The file has every cluster that is counted: a table that it ends in would be none to others. */
+  #reachEnd(): number {
+    const { numbers } = this.#write;
+    const end = (numbers[FRESH_FROM] ?? 0) * this.#geometry.clusterBytes;
+    return this.allocator.reach(end);
+  }
+
+  #writeRefcountSlice(slice: number, bytes: Uint8Array, at: number): number {
+    const { sliceBytes, clusterBytes } = this.#geometry;
+    const offsetBytes = this.refcounts.sliceOffset(slice);
+    const cluster = Math.floor(offsetBytes / clusterBytes);
+    const { areas } = this.allocator;
+    if (offsetBytes < 0 || areas.hasFixed(cluster, 1) || areas.has(cluster, L2_TABLE)) return this.markCorrupt();
+    return writeAll(this.#calls, this.#fd, offsetBytes, sliceBytes, bytes, at);
+  }
+
+  #writeEntries(): number {
+    const { sliceBytes, slicesPerTable, clusterBytes, l1OffsetBytes } = this.#geometry;
+    const { areas } = this.allocator;
+    let errno = this.#tables.cache.writeDirty((slice, bytes, at) => {
+      const table = this.#tables.offsetOf(slice);
+      const cluster = table / clusterBytes;
+      const isWrong =
+        areas.hasFixed(cluster, 1) || areas.has(cluster, REFCOUNT_BLOCK) || this.#isRefcountTable(cluster, 1);
+      if (table <= 0 || isWrong) return this.markCorrupt();
+      return writeAll(this.#calls, this.#fd, table + (slice % slicesPerTable) * sliceBytes, sliceBytes, bytes, at);
+    });
+    const { numbers } = this.#write;
+    const [from = 0, to = 0] = [numbers[L1_DIRTY_FROM], numbers[L1_DIRTY_TO]];
+    if (errno !== 0 || from === to) return errno;
+    errno = this.#writeWords(this.#memory.l1, l1OffsetBytes, from, to);
+    if (errno === 0) numbers[L1_DIRTY_FROM] = to;
+    return errno;
+  }
+
+  #isRefcountTable(first: number, clusters: number): boolean {
+    const { numbers } = this.#write;
+    const begin = (numbers[TABLE_OFFSET] ?? 0) / this.#geometry.clusterBytes;
+    return first < begin + (numbers[TABLE_CLUSTERS] ?? 0) && begin < first + clusters;
+  }
+
+  #writeWords(words: Int32Array<SharedArrayBuffer>, offsetBytes: number, from: number, to: number): number {
+    const bytes = new Uint8Array(words.buffer);
+    const length = (to - from) * ENTRY_BYTES;
+    return writeAll(this.#calls, this.#fd, offsetBytes + from * ENTRY_BYTES, length, bytes, from * ENTRY_BYTES);
+  }
+
+  #writeHeader(at: number, bytes: Uint8Array): number {
+    const errno = writeAll(this.#calls, this.#fd, at, bytes.length, bytes, 0);
+    return errno === 0 ? this.storage.flush() : errno;
+  }
+}

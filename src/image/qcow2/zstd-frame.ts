@@ -1,0 +1,58 @@
+const MAGIC = 0xfd2fb528;
+const HEADER_BYTES_MIN = 6;
+const CHECKSUM_BYTES = 4;
+const BLOCK_HEADER_BYTES = 3;
+const BLOCK_REPEATED = 1;
+const BLOCK_RESERVED = 3;
+const SIZE_BYTES = [0, 2, 4, 8];
+const SINGLE_SEGMENT = 0x20;
+const RESERVED = 8;
+const CHECKSUM = 4;
+const DICTIONARY = 3;
+/** Of a frame that names its content's size in 4 bytes, and no window. */
+const OWN_HEADER_BYTES = 9;
+const OWN_DESCRIPTOR = 0x80 | SINGLE_SEGMENT;
+
+/**
+ * The zstd frame at the start of `bytes` (RFC 8878, 'Zstandard Frames'), without what follows it in the last sector, and
+ * with a header of ours: it says that the content has `contentBytes`. So whoever decompresses it takes no more memory
+ * than that for its window, whatever the image claims. Absent where there is no whole frame, or one with a dictionary.
+ */
+export function boundedFrame(bytes: Uint8Array, contentBytes: number): Uint8Array | undefined {
+  const headerBytes = frameHeaderBytes(bytes);
+  if (headerBytes === 0) return undefined;
+  const end = blocksEnd(bytes, headerBytes);
+  const checksumBytes = ((bytes[4] ?? 0) & CHECKSUM) !== 0 ? CHECKSUM_BYTES : 0;
+  if (end === 0 || end + checksumBytes > bytes.length) return undefined;
+  const frame = new Uint8Array(OWN_HEADER_BYTES + end - headerBytes);
+  const view = new DataView(frame.buffer);
+  view.setUint32(0, MAGIC, true);
+  view.setUint8(4, OWN_DESCRIPTOR);
+  view.setUint32(5, contentBytes, true);
+  frame.set(bytes.subarray(headerBytes, end), OWN_HEADER_BYTES);
+  return frame;
+}
+
+function frameHeaderBytes(bytes: Uint8Array): number {
+  if (bytes.length < HEADER_BYTES_MIN) return 0;
+  const descriptor = bytes[4] ?? 0;
+  const magic = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
+  if (magic !== MAGIC || (descriptor & (RESERVED | DICTIONARY)) !== 0) return 0;
+  const isSingleSegment = (descriptor & SINGLE_SEGMENT) !== 0;
+  const sizeBytes = descriptor >>> 6 === 0 && isSingleSegment ? 1 : (SIZE_BYTES[descriptor >>> 6] ?? 0);
+  return 5 + (isSingleSegment ? 0 : 1) + sizeBytes;
+}
+
+/** Behind the last block of a frame; 0 where it is not there. */
+function blocksEnd(bytes: Uint8Array, begin: number): number {
+  let at = begin;
+  for (let isLast = false; !isLast; ) {
+    if (at + BLOCK_HEADER_BYTES > bytes.length) return 0;
+    const header = (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8) | ((bytes[at + 2] ?? 0) << 16);
+    const type = (header >>> 1) & 3;
+    if (type === BLOCK_RESERVED) return 0;
+    at += BLOCK_HEADER_BYTES + (type === BLOCK_REPEATED ? 1 : header >>> 3);
+    isLast = (header & 1) !== 0;
+  }
+  return at <= bytes.length ? at : 0;
+}

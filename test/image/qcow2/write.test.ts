@@ -1,0 +1,256 @@
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import fc from 'fast-check';
+import { afterEach, describe, expect, it } from 'vitest';
+import { invariant } from '#tsnbd/base/invariant.js';
+import { ImageError } from '#tsnbd/image/errors.js';
+import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
+import { type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
+import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
+import { putRefcount, refcountAt } from '#tsnbd/image/qcow2/refcount-codec.js';
+import { WorkerTurns } from '#tsnbd/image/qcow2/worker-turns.js';
+import { useTemporaryFolder } from '../temporary-folder.js';
+import { type Cluster, type Qcow2Bytes, qcow2Bytes, type Wish } from './qcow2-bytes.js';
+
+const { EIO, ENOSPC, EOPNOTSUPP } = constants.errno;
+const inFolder = useTemporaryFolder();
+const clusterBytes = 4096;
+const COPIED = 1n << 63n;
+const data = (byte: number): Cluster => ({ kind: 'data', bytes: new Uint8Array(clusterBytes).fill(byte) });
+
+const undo: (() => void)[] = [];
+afterEach(() => {
+  for (const step of undo.splice(0).reverse()) step();
+});
+
+function good(wish: Partial<Wish> = {}): Qcow2Bytes {
+  const clusters = new Map([
+    [0, data(1)],
+    [1, data(2)],
+    [2, data(3)],
+  ]);
+  return qcow2Bytes({ clusterBits: 12, sizeBytes: 64 * clusterBytes, clusters, ...wish });
+}
+
+function open(
+  bytes: Uint8Array,
+  ...calls: Partial<FileCalls>[]
+): { opened: OpenedImage; images: readonly Image[]; path: string } {
+  const path = inFolder('disk.qcow2');
+  writeFileSync(path, bytes);
+  const opened = openImage(path, { readOnly: false });
+  undo.push(() => opened.close());
+  const images = calls.map((own) => imageFrom(opened.handle, { ...fileCalls, ...own }));
+  for (const image of images) undo.push(() => image.close());
+  return { opened, images, path };
+}
+
+function write(image: Image | undefined, cluster: number, byte = 9): number {
+  return image?.write(cluster * clusterBytes, clusterBytes, new Uint8Array(clusterBytes).fill(byte), 0, false) ?? -1;
+}
+
+function firstByte(image: Image | undefined, cluster: number): number {
+  const target = new Uint8Array(1);
+  expect(image?.read(cluster * clusterBytes, 1, target, 0)).toBe(0);
+  return target[0] ?? -1;
+}
+
+function openError(bytes: Uint8Array): ImageError {
+  const path = inFolder('bad.qcow2');
+  writeFileSync(path, bytes);
+  try {
+    openImage(path, { readOnly: false }).close();
+  } catch (error) {
+    if (error instanceof ImageError) return error;
+    throw error;
+  }
+  throw new Error('it was opened');
+}
+
+it.each([1, 2, 4, 8, 16, 32, 64])('a refcount of %i bits is what was put there, and its neighbours stay', (bits) => {
+  fc.assert(
+    fc.property(fc.nat(63), fc.bigInt({ min: 0n, max: 2n ** BigInt(Math.min(bits, 53)) - 1n }), (index, value) => {
+      const bytes = new Uint8Array(8 * 64 + 3).fill(0xa5);
+      const before = Array.from({ length: 64 }, (_, i) => refcountAt(bytes, 3, i, bits));
+      putRefcount(bytes, 3, index, bits, Number(value));
+      const after = Array.from({ length: 64 }, (_, i) => refcountAt(bytes, 3, i, bits));
+      expect(after).toEqual(before.map((old, i) => (i === index ? Number(value) : old)));
+    }),
+  );
+});
+
+it('refcounts stand as the specification says: bit 0 is the lowest, bytes are big-endian', () => {
+  expect(refcountAt(Uint8Array.of(0b0000_0100), 0, 2, 1)).toBe(1);
+  expect(refcountAt(Uint8Array.of(0b0011_0000), 0, 2, 2)).toBe(3);
+  expect(refcountAt(Uint8Array.of(0xa5), 0, 0, 4)).toBe(5);
+  expect(refcountAt(Uint8Array.of(0, 0, 1, 2), 0, 1, 16)).toBe(0x102);
+  expect(refcountAt(Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2), 0, 0, 64)).toBe(0x102);
+});
+
+describe('an image whose tables contradict each other', () => {
+  const isMarked = (path: string) => ((readFileSync(path)[79] ?? 0) & 2) !== 0;
+
+  it.each<[string, (image: Qcow2Bytes) => number]>([
+    ['the header', () => 0],
+    ['the L1 table', ({ l1At }) => l1At],
+    ['the refcount table', ({ refcountTableAt }) => refcountTableAt],
+    ['a refcount block', ({ refcountTableAt }) => refcountTableAt + clusterBytes],
+    ['an L2 table', ({ l2At }) => l2At.get(0) ?? 0],
+  ])('is not written where a cluster lies on %s; writes end for good, and reads go on', (_, placeOf) => {
+    const image = good();
+    const place = placeOf(image);
+    // At 0 is nothing: an entry cannot point to the header but by an allocation.
+    if (place === 0) {
+      image.bytes.writeUInt16BE(0, image.refcountTableAt + clusterBytes);
+      image.bytes.writeBigUInt64BE(0n, (image.l2At.get(0) ?? 0) + 8);
+    } else image.bytes.writeBigUInt64BE(COPIED | BigInt(place), (image.l2At.get(0) ?? 0) + 8);
+    const before = Buffer.from(image.bytes.subarray(place, place + 64));
+    const { images, path } = open(image.bytes, {}, {});
+    if (place === 0) {
+      // The cluster that is counted nowhere is never taken.
+      expect(write(images[0], 1)).toBe(0);
+      expect(firstByte(images[1], 1)).toBe(9);
+      expect(readFileSync(path).subarray(0, 4).toString('latin1')).toBe('QFI\xfb');
+      return;
+    }
+    expect(write(images[0], 1)).toBe(EIO);
+    expect(isMarked(path)).toBe(true);
+    for (const each of images) {
+      expect(write(each, 0)).toBe(EIO);
+      expect(each.zero(0, clusterBytes, ZERO_MAY_PUNCH, false)).toBe(EIO);
+      expect(each.trim(0, clusterBytes, false)).toBe(EIO);
+      expect(firstByte(each, 0)).toBe(1);
+    }
+    expect(
+      readFileSync(path)
+        .subarray(place, place + 64)
+        .equals(before),
+    ).toBe(true);
+  });
+
+  it('is marked when a table that is in use is counted as free', () => {
+    const image = good();
+    const l2 = (image.l2At.get(0) ?? 0) / clusterBytes;
+    image.bytes.writeUInt16BE(0, image.refcountTableAt + clusterBytes + 2 * l2);
+    const { images, path } = open(image.bytes, {});
+    expect(write(images[0], 20)).toBe(EIO);
+    expect(isMarked(path)).toBe(true);
+  });
+
+  it('is not opened for writing if the tables lie on one another, or it is marked', () => {
+    const image = good();
+    image.bytes.writeBigUInt64BE(COPIED | BigInt(image.refcountTableAt), image.l1At);
+    expect(openError(image.bytes)).toMatchObject({ code: 'damaged' });
+    expect(openError(image.bytes).message).toMatch(/its L2 table 0 lies where another table is/);
+    const marked = good({ incompatible: 2n });
+    expect(openError(marked.bytes).message).toMatch(/is marked as corrupt, and is not opened for writing/);
+  });
+});
+
+describe('what the disk does not do', () => {
+  it('one sync that failed ends writing, by all workers', () => {
+    let fails = false;
+    const { images } = open(good().bytes, { sync: () => (fails ? -EIO : 0) }, {});
+    expect(write(images[0], 10)).toBe(0);
+    fails = true;
+    expect(images[0]?.flush()).toBe(EIO);
+    fails = false;
+    for (const image of images) {
+      expect(image.flush()).toBe(EIO);
+      expect(write(image, 0)).toBe(EIO);
+      expect(write(image, 30)).toBe(EIO);
+      expect(firstByte(image, 0)).toBe(1);
+    }
+  });
+
+  it('a full disk is told, nothing points to what could not be written, and room helps', () => {
+    let isFull = true;
+    const calls: Partial<FileCalls> = {
+      write: (...call) => (isFull && call[3] === clusterBytes ? -ENOSPC : fileCalls.write(...call)),
+    };
+    const { images } = open(good().bytes, calls);
+    expect(write(images[0], 10)).toBe(ENOSPC);
+    expect(firstByte(images[0], 10)).toBe(0);
+    isFull = false;
+    expect(write(images[0], 10)).toBe(0);
+    expect(images[0]?.flush()).toBe(0);
+    expect(firstByte(images[0], 10)).toBe(9);
+  });
+});
+
+describe('the header', () => {
+  it('loses what a write makes untrue with the first one, and nothing before', () => {
+    const { images, path } = open(good({ autoclear: 0xff01n }).bytes, {});
+    expect(firstByte(images[0], 0)).toBe(1);
+    expect(readFileSync(path).readBigUInt64BE(88)).toBe(0xff01n);
+    expect(write(images[0], 0)).toBe(0);
+    expect(readFileSync(path).readBigUInt64BE(88)).toBe(0n);
+  });
+});
+
+describe('a cluster that was dropped', () => {
+  const sizeOf = (path: string) => statSync(path).size;
+
+  function dropAndWrite(images: readonly Image[]): void {
+    expect(images[0]?.trim(0, 2 * clusterBytes, false)).toBe(0);
+    expect(images[0]?.flush()).toBe(0);
+    expect(write(images[0], 40)).toBe(0);
+    expect(write(images[0], 41)).toBe(0);
+    expect(images[0]?.flush()).toBe(0);
+  }
+
+  it('is used again once the entries that have dropped it are on the disk', () => {
+    const { images, path } = open(good().bytes, {});
+    const before = sizeOf(path);
+    dropAndWrite(images);
+    expect(sizeOf(path)).toBe(before);
+  });
+
+  it('is not used again while another worker may still read it, or has lent it to a pipe', () => {
+    const { opened, images, path } = open(good().bytes, {}, {});
+    const { handle } = opened;
+    invariant(handle.format === 'qcow2' && handle.memory.write !== undefined, 'it is a qcow2 image that is written to');
+    const turns = new WorkerTurns(handle.memory.write.turns);
+    const before = sizeOf(path);
+    turns.begin();
+    dropAndWrite(images);
+    expect(sizeOf(path)).toBeGreaterThan(before);
+    turns.end();
+    turns.hold(2);
+    expect(write(images[0], 50)).toBe(0);
+    expect(images[0]?.flush()).toBe(0);
+    const held = sizeOf(path);
+    turns.letGo(2);
+    turns.close();
+    expect(write(images[0], 51)).toBe(0);
+    expect(images[0]?.flush()).toBe(0); // free from here on
+    const freed = sizeOf(path);
+    expect(freed).toBeGreaterThanOrEqual(held);
+    expect(write(images[0], 52)).toBe(0);
+    expect(images[0]?.flush()).toBe(0);
+    expect(sizeOf(path)).toBe(freed);
+  });
+
+  it('at the end of the file makes it shorter', () => {
+    const { opened, images, path } = open(good().bytes, {});
+    const before = sizeOf(path);
+    for (let cluster = 10; cluster < 30; cluster += 1) expect(write(images[0], cluster)).toBe(0);
+    expect(images[0]?.flush()).toBe(0);
+    expect(sizeOf(path)).toBe(before + 20 * clusterBytes);
+    expect(images[0]?.trim(10 * clusterBytes, 20 * clusterBytes, false)).toBe(0);
+    expect(images[0]?.flush()).toBe(0);
+    expect(sizeOf(path)).toBe(before);
+    expect(opened.sizeBytes).toBe(64 * clusterBytes);
+  });
+});
+
+it('zeroes that would have to be written are not, if they were to be fast', () => {
+  const { images } = open(good().bytes, {});
+  const [image] = images;
+  expect(image?.zero(100, 200, ZERO_FAST, false)).toBe(EOPNOTSUPP);
+  expect(image?.zero(0, 2 * clusterBytes + 1, ZERO_FAST, false)).toBe(EOPNOTSUPP);
+  expect(firstByte(image, 0)).toBe(1);
+  expect(image?.zero(0, 2 * clusterBytes, ZERO_FAST, false)).toBe(0);
+  expect([0, 1, 2].map((cluster) => firstByte(image, cluster))).toEqual([0, 0, 3]);
+  expect(image?.zero(100, 200, ZERO_FAST, false)).toBe(0);
+});

@@ -1,0 +1,153 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ImageError } from '#tsnbd/image/errors.js';
+import { type OpenedImage, type OpenOptions, openImage } from '#tsnbd/image/open-image.js';
+import { runTsnbd, type Served, serveUnix, succeed } from './served.js';
+
+let folder: string;
+let served: Served | undefined;
+const inFolder = (name: string) => join(folder, name);
+const qemuImg = (...args: string[]) => execFileSync('qemu-img', args, { cwd: folder, encoding: 'utf8' });
+const qemuIo = (image: string, ...commands: string[]) =>
+  execFileSync('qemu-io', [image, ...commands.flatMap((command) => ['-c', command])], { cwd: folder });
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'tsnbd-served-'));
+  qemuImg('create', '-q', '-f', 'qcow2', 'base.qcow2', '64M');
+  qemuIo('base.qcow2', 'write -P 1 0 3M', 'write -z 3M 1M', 'write -P 2 40M 5M');
+  qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'disk.qcow2');
+  qemuIo('disk.qcow2', 'write -P 3 1M 1M', 'write -z 41M 64k', 'write -P 4 60M 1000');
+});
+afterEach(async () => {
+  await served?.stop();
+  served = undefined;
+  rmSync(folder, { recursive: true });
+});
+
+describe('a qcow2 image on another one is served', () => {
+  beforeEach(async () => {
+    served = await serveUnix(inFolder('socket'), inFolder('disk.qcow2'), '-f', 'qcow2', '-r', '-e', '0', '-t');
+  });
+
+  it('as the disk that QEMU sees', async () => {
+    const uri = served?.uri ?? '';
+    await succeed('nbdcopy', '--connections=4', uri, inFolder('copy.raw'));
+    expect(qemuImg('compare', '-f', 'raw', '-F', 'qcow2', 'copy.raw', 'disk.qcow2')).toContain('identical');
+    expect(qemuImg('compare', '-f', 'raw', '-F', 'qcow2', uri, 'disk.qcow2')).toContain('identical');
+  });
+
+  it('with what is allocated, and in which of the images', async () => {
+    const map = async (context: string) => {
+      const rows = JSON.parse(await succeed('nbdinfo', '--json', `--map=${context}`, served?.uri ?? ''));
+      return rows.map((row: { offset: number; length: number; type: number }) => [row.offset, row.length, row.type]);
+    };
+    const [k, m] = [1024, 1 << 20];
+    expect(await map('qemu:allocation-depth')).toEqual([
+      [0, m, 2],
+      [m, m, 1],
+      [2 * m, 2 * m, 2],
+      [4 * m, 36 * m, 0],
+      [40 * m, m, 2],
+      [41 * m, 64 * k, 1],
+      [41 * m + 64 * k, 4 * m - 64 * k, 2],
+      [45 * m, 15 * m, 0],
+      [60 * m, 64 * k, 1],
+      [60 * m + 64 * k, 4 * m - 64 * k, 0],
+    ]);
+    expect(await map('base:allocation')).toEqual([
+      [0, 3 * m, 0],
+      [3 * m, 37 * m, 3],
+      [40 * m, m, 0],
+      [41 * m, 64 * k, 3],
+      [41 * m + 64 * k, 4 * m - 64 * k, 0],
+      [45 * m, 15 * m, 3],
+      [60 * m, 64 * k, 0],
+      [60 * m + 64 * k, 4 * m - 64 * k, 3],
+    ]);
+  });
+});
+
+it('what four connections write to it is there when the server has ended, and the image has no errors', async () => {
+  qemuImg('create', '-q', '-f', 'raw', 'source.raw', '64M');
+  const writes = ['write -P 7 100k 9M', 'write -P 8 20M 3M', 'write -P 9 41M 17k'].flatMap((command) => [
+    '-c',
+    command,
+  ]);
+  execFileSync('qemu-io', ['-f', 'raw', 'source.raw', ...writes], { cwd: folder, stdio: 'ignore' });
+  served = await serveUnix(inFolder('socket'), inFolder('disk.qcow2'), '-f', 'qcow2', '-e', '0', '-t');
+  await succeed('nbdcopy', '--connections=4', '--requests=16', inFolder('source.raw'), served.uri);
+  await succeed(
+    'qemu-io',
+    '-f',
+    'raw',
+    '-c',
+    'write -P 5 50M 2M',
+    '-c',
+    'discard 51M 1M',
+    '-c',
+    'write -z 20M 1M',
+    served.uri,
+  );
+  expect(await served.stop()).toBe(0);
+  served = undefined;
+  expect(qemuImg('check', 'disk.qcow2')).toContain('No errors were found');
+  const rest = ['write -P 5 50M 2M', 'write -z 51M 1M', 'write -z 20M 1M'].flatMap((command) => ['-c', command]);
+  execFileSync('qemu-io', ['-f', 'raw', 'source.raw', ...rest], { cwd: folder, stdio: 'ignore' });
+  expect(qemuImg('compare', '-f', 'raw', '-F', 'qcow2', 'source.raw', 'disk.qcow2')).toContain('identical');
+});
+
+it('tsnbd says why an image is not opened', async () => {
+  qemuImg('create', '-q', '-f', 'qcow2', '-u', '-b', 'base.qcow2', '-F', 'vmdk', 'bad.qcow2', '1M');
+  const { status, stderr } = await runTsnbd('-r', '--socket', inFolder('socket'), inFolder('bad.qcow2'));
+  expect(status).toBe(6);
+  expect(stderr).toBe(`tsnbd: ${inFolder('bad.qcow2')} has a backing file of the format 'vmdk', not raw or qcow2\n`);
+});
+
+describe('the locks of a qcow2 image', () => {
+  let ours: OpenedImage | undefined;
+  afterEach(() => ours?.close());
+
+  function weOpen(options: Partial<OpenOptions> = {}): void {
+    ours = openImage(inFolder('disk.qcow2'), { readOnly: true, ...options });
+  }
+
+  it('keep QEMU from writing to it, and to what is behind it', () => {
+    weOpen();
+    expect(() => qemuIo('disk.qcow2', 'write 0 512')).toThrow(/lock/);
+    expect(() => qemuIo('base.qcow2', 'write 0 512')).toThrow(/lock/);
+    expect(qemuImg('info', 'disk.qcow2')).toContain('qcow2');
+    ours?.close();
+    ours = undefined;
+    qemuIo('disk.qcow2', 'write -P 4 60M 1000');
+  });
+
+  it('are found when QEMU has it, who is named, and -U opens it all the same', async () => {
+    const socket = inFolder('qemu');
+    const qemu = spawn('qemu-nbd', ['-t', '-k', socket, '-f', 'qcow2', 'disk.qcow2'], { cwd: folder, stdio: 'ignore' });
+    const ended = new Promise((resolve) => qemu.once('exit', resolve));
+    try {
+      await expect.poll(() => existsSync(socket)).toBe(true);
+      await succeed('nbdinfo', '--size', `nbd+unix:///?socket=${socket}`);
+      expect(isRefused(qemu.pid)).toBe(true);
+      weOpen({ forceShare: true });
+    } finally {
+      qemu.kill();
+      await ended;
+    }
+  }, 60_000);
+
+  function isRefused(pid: number | undefined): boolean {
+    try {
+      openImage(inFolder('disk.qcow2'), { readOnly: true }).close();
+      return false;
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      expect(error.code).toBe('in-use');
+      expect(error.message).toContain(`by qemu-nbd (process ${pid})`);
+      return true;
+    }
+  }
+});

@@ -1,0 +1,72 @@
+import { closeSync, copyFileSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
+
+/** A change of a file, as it was asked of the system. */
+export type Change =
+  | { readonly kind: 'write'; readonly offsetBytes: number; readonly bytes: Uint8Array }
+  | { readonly kind: 'hole'; readonly offsetBytes: number; readonly length: number }
+  | { readonly kind: 'truncate'; readonly bytes: number }
+  | { readonly kind: 'sync' };
+
+/** Calls that do what they are asked for and keep a list of all changes of the file. */
+export function recordingCalls(changes: Change[]): FileCalls {
+  return {
+    ...fileCalls,
+    write: (fd, source, at, length, offsetBytes) => {
+      const bytes = Uint8Array.from(source.subarray(at, at + length));
+      changes.push({ kind: 'write', offsetBytes, bytes });
+      return fileCalls.write(fd, source, at, length, offsetBytes);
+    },
+    fallocate: (fd, mode, offsetBytes, length) => {
+      changes.push({ kind: 'hole', offsetBytes, length });
+      return fileCalls.fallocate(fd, mode, offsetBytes, length);
+    },
+    truncate: (fd, bytes) => {
+      changes.push({ kind: 'truncate', bytes });
+      return fileCalls.truncate(fd, bytes);
+    },
+    sync: (fd) => {
+      changes.push({ kind: 'sync' });
+      return fileCalls.sync(fd);
+    },
+  };
+}
+
+const sectorBytes = 512;
+
+/**
+ * Makes the file that is left when the machine stops after `count` changes: all that was synced, and of the rest what `isKept`
+ * says, sector by sector.
+ */
+export function replay(
+  original: string,
+  target: string,
+  changes: readonly Change[],
+  count: number,
+  isKept: () => boolean,
+): void {
+  copyFileSync(original, target);
+  const done = changes.slice(0, count);
+  const synced = done.findLastIndex(({ kind }) => kind === 'sync');
+  const fd = openSync(target, 'r+');
+  try {
+    for (const [index, change] of done.entries()) {
+      const all = index < synced;
+      if (change.kind === 'sync' || (change.kind !== 'write' && !all && !isKept())) continue;
+      if (change.kind === 'truncate') ftruncateSync(fd, change.bytes);
+      else if (change.kind === 'hole') fileCalls.fallocate(fd, 3, change.offsetBytes, change.length);
+      else if (all) writeSync(fd, change.bytes, 0, change.bytes.length, change.offsetBytes);
+      else writeSectors(fd, change.offsetBytes, change.bytes, isKept);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function writeSectors(fd: number, offsetBytes: number, bytes: Uint8Array, isKept: () => boolean): void {
+  for (let at = 0; at < bytes.length; ) {
+    const end = Math.min(bytes.length, at + sectorBytes - ((offsetBytes + at) % sectorBytes));
+    if (isKept()) writeSync(fd, bytes, at, end - at, offsetBytes + at);
+    at = end;
+  }
+}
