@@ -144,10 +144,10 @@ describe('a map is shown', () => {
     sizeBytes: 12_000_000_000,
     notices: [],
     pieces: [
-      { offsetBytes: 0, lengthBytes: 512, hole: false, zero: false },
-      { offsetBytes: 512, lengthBytes: 512, hole: true, zero: false },
-      { offsetBytes: 1024, lengthBytes: 512, hole: false, zero: true },
-      { offsetBytes: 1536, lengthBytes: 11_999_998_464, hole: true, zero: true },
+      { offsetBytes: 0, lengthBytes: 512, hole: false, zero: false, depth: 1 },
+      { offsetBytes: 512, lengthBytes: 512, hole: true, zero: false, depth: 1 },
+      { offsetBytes: 1024, lengthBytes: 512, hole: false, zero: true, depth: 1 },
+      { offsetBytes: 1536, lengthBytes: 11_999_998_464, hole: true, zero: true, depth: 1 },
     ],
   };
 
@@ -174,5 +174,18 @@ describe('a map is shown', () => {
       { start: 1024, zero: true, data: false },
       { start: 1536, length: 11_999_998_464, zero: true, data: false, offset: 1536 },
     ]);
+    const pieces = [2, 1, 0].map((depth, index) => ({
+      lengthBytes: 512,
+      offsetBytes: 512 * index,
+      hole: false,
+      zero: false,
+      depth,
+    }));
+    expect(JSON.parse(imageMapAsJson({ ...map, formatName: 'qcow2', pieces }))).toEqual([
+      { start: 0, length: 512, depth: 1, present: true, zero: false, data: true },
+      { start: 512, length: 512, depth: 0, present: true, zero: false, data: true },
+      { start: 1024, length: 512, depth: 0, present: false, zero: false, data: true },
+    ]);
+    expect(piecesOf({ ...map, pieces })).toEqual([{ offsetBytes: 0, lengthBytes: 1536, status: 0 }]);
   });
 });

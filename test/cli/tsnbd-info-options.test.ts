@@ -42,7 +42,7 @@ describe('tsnbd info refuses, and says why', () => {
     ['', 'describing: FILE is missing'],
     ['a b', "describing: 'b' is one operand too many"],
     ['nbd://h b', "describing: 'b' is one operand too many"],
-    ['-f vdi a', /^option --format: the image format 'vdi' is not supported/],
+    ['-f vdi a', "option --format: 'vdi' is not an image format that can be opened (raw, qcow2)"],
     ['-f raw nbd://h', 'option --format: it is for images, not for a URI'],
     ['-U nbd://h', 'option --force-share: it is for images, not for a URI'],
     ['nbds://h', "URI: 'nbds://h' is bad at character 1: 'nbds' asks for TLS, which is not supported yet"],
