@@ -1,3 +1,5 @@
+import type { NbdDevice } from '../kernel/nbd-device.js';
+
 /** What an attach tells while it goes on. It crosses a process border as JSON, so it holds plain data only. */
 export type AttachEvent =
   /** A step begins; the name is the undo stack's. */
@@ -10,6 +12,7 @@ export type AttachEvent =
   | {
       readonly kind: 'attached';
       readonly device: string;
+      readonly kernelApi: NbdDevice['kernelApi'];
       readonly sizeBytes: number;
       readonly blockSizeBytes: number;
       readonly requestTimeoutSeconds: number;

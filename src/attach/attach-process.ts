@@ -15,32 +15,34 @@ const END_LIMIT_MS = 10_000;
 async function answerForDevice(): Promise<void> {
   const channel = openReadyChannel();
   const request = (await channel.task) as AttachRequest;
+  let name = request.device ?? 'a device';
   let attached = false;
 
   process.on('uncaughtException', (error) => {
-    log('err', `${request.device}: broken: ${error.stack}`);
+    log('err', `${name}: broken: ${error.stack}`);
     exitNow(1); // process.exit() would wait for threads that wait for us
   });
 
   const onEvent = (event: AttachEvent) => {
     if (!attached) channel.event(event);
-    else if (event.kind === 'notice') log('warning', `${request.device}: ${event.text}`);
+    else if (event.kind === 'notice') log('warning', `${name}: ${event.text}`);
   };
 
   try {
     const end = await attachAndHold(request, {
       onEvent,
       stop: stopOnSignals(channel.abandoned),
-      onAttached: async () => {
+      onAttached: async ({ device }) => {
         attached = true;
+        name = device;
         await channel.ready();
-        log('info', `${request.device}: attached`);
+        log('info', `${name}: attached`);
       },
     });
-    if (end === 'detached') log('info', `${request.device}: detached`);
-    else log('err', `${request.device}: the connection was lost; the device is gone`);
+    if (end === 'detached') log('info', `${name}: detached`);
+    else log('err', `${name}: the connection was lost; the device is gone`);
   } catch (error) {
-    if (attached) log('err', `${request.device}: ${error instanceof Error ? error.message : error}`);
+    if (attached) log('err', `${name}: ${error instanceof Error ? error.message : error}`);
     else await channel.failed(error);
   }
   endWithin(END_LIMIT_MS);

@@ -1,14 +1,13 @@
 import type { OpenOptions } from '../image/open-image.js';
+import type { DeviceChoice } from '../kernel/nbd-device.js';
 import type { Address } from '../transport/address.js';
 
 /** A remote export becomes a device: made by cli, carried by attach, used by kernel. */
-export interface RemoteAttachRequest {
+export interface RemoteAttachRequest extends DeviceChoice {
   readonly kind: 'remote';
   readonly address: Address;
   /** '' is the server's default export. */
   readonly exportName: string;
-  /** The device's name in sysfs: 'nbd0'. */
-  readonly device: string;
   /** Asked for by the user; absent: 512, or more where the server demands it. */
   readonly blockSizeBytes: number | undefined;
   /** The kernel drops a request, and the connection, after so long; 0 is never. */
@@ -26,11 +25,10 @@ export interface ImageSettings {
 }
 
 /** An image becomes a device, served by a process of our own over a socketpair. */
-export interface ImageAttachRequest extends ImageSettings {
+export interface ImageAttachRequest extends ImageSettings, DeviceChoice {
   readonly kind: 'image';
   /** Absolute. */
   readonly imagePath: string;
-  readonly device: string;
 }
 
 export type AttachRequest = RemoteAttachRequest | ImageAttachRequest;

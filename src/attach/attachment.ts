@@ -1,11 +1,13 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type ControlAnswer, openControl } from '../daemon/control.js';
 import { removeRunFiles, writeState } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
 import { shutdownFd } from '../kernel/fd-calls.js';
-import { connectDevice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
+import { connectDevice, type DeviceChoice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import type { AttachContext } from './attach-context.js';
 import { AttachError } from './errors.js';
+import { clearLeftover } from './leftover.js';
 import { waitUntilUsable } from './usable.js';
 import { describeUsers } from './users.js';
 
@@ -13,13 +15,16 @@ import { describeUsers } from './users.js';
 const FLUSH_LIMIT_MS = 60_000;
 const DISCONNECT_LIMIT_MS = 10_000;
 
+/** A worker of ours writes what it took and closes the image before a detach is done, unless its disk does not answer. */
+const SERVER_LIMIT_MS = 10_000;
+
 /** How an attachment ended: as somebody asked, or because the server or the kernel let go. */
 export type AttachmentEnd = 'detached' | 'lost';
 
 /** A device that is up and served, seen from the process that answers for it. */
 export interface Attachment {
   readonly device: string;
-  /** Resolves when the kernel has let go of the device. */
+  /** Resolves when the kernel has let go of the device, and a server of ours of its image. */
   readonly ended: Promise<AttachmentEnd>;
   /** Flush, disconnect, wait. Refuses while something uses the device, unless forced. */
   detach(force: boolean): Promise<void>;
@@ -27,16 +32,20 @@ export interface Attachment {
 
 /**
  * The second half of every attach: the device is set up with `setup`, announced to the outside by control socket and
- * state file, and waited for until it is usable.
+ * state file, and waited for until it is usable. `serverEnd` resolves when a server of ours has ended.
  */
 export async function bringUp(
-  device: string,
+  choice: DeviceChoice,
   setup: DeviceSetup,
-  about: Readonly<Record<string, unknown>>,
+  what: Readonly<Record<string, unknown>>,
   { undo, onEvent, stop }: AttachContext,
+  serverEnd?: Promise<unknown>,
 ): Promise<Attachment> {
-  const nbd = await connectDevice(device, setup, undo);
-  const attachment = new DeviceAttachment(device, nbd, setup.sockets);
+  if (choice.device !== undefined) await clearLeftover(choice.device, (text) => onEvent({ kind: 'notice', text }));
+  const nbd = await connectDevice(choice, setup, undo);
+  const { name: device, kernelApi } = nbd;
+  const about = { ...what, kernelApi };
+  const attachment = new DeviceAttachment(nbd, setup.sockets, serverEnd);
   // From here on the device is ours alone, so what a dead process left under its name is replaced.
   await undo.step(
     'open the control socket',
@@ -54,6 +63,7 @@ export async function bringUp(
   onEvent({
     kind: 'attached',
     device,
+    kernelApi,
     sizeBytes: setup.sizeBytes,
     blockSizeBytes: setup.blockSizeBytes,
     requestTimeoutSeconds: setup.requestTimeoutSeconds,
@@ -71,11 +81,14 @@ class DeviceAttachment implements Attachment {
   /** The kernel tells a lost write once; we go on telling it. */
   #lostWrites: string | undefined;
 
-  constructor(device: string, nbd: NbdDevice, sockets: readonly number[]) {
-    this.device = device;
+  constructor(nbd: NbdDevice, sockets: readonly number[], serverEnd: Promise<unknown> | undefined) {
+    this.device = nbd.name;
     this.#nbd = nbd;
     this.#sockets = sockets;
-    this.ended = nbd.ended.then(() => (this.#asked ? 'detached' : 'lost'));
+    this.ended = nbd.ended.then(async () => {
+      await endOf(serverEnd);
+      return this.#asked ? 'detached' : 'lost';
+    });
   }
 
   async detach(force: boolean): Promise<void> {
@@ -124,6 +137,13 @@ async function answerControl(
     const { code, message } = error as AttachError;
     return { ok: false, code, message };
   }
+}
+
+async function endOf(server: Promise<unknown> | undefined): Promise<void> {
+  const timer = new AbortController();
+  const limit = sleep(SERVER_LIMIT_MS, undefined, { signal: timer.signal }).catch(() => undefined);
+  await Promise.race([server, limit]);
+  timer.abort();
 }
 
 /** Ends every connection at once: what waits for the server fails, and no worker or thread of the kernel stays in it. */

@@ -1,10 +1,11 @@
 import { askControl } from '../daemon/control.js';
-import { launch } from '../daemon/launch.js';
 import { readState, removeRunFiles } from '../daemon/state-file.js';
 import { requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
+import { disconnectInProcess } from './disconnect.js';
 import { AttachError } from './errors.js';
+import { detachLeftover, isLeftover } from './leftover.js';
 import { describeUsers } from './users.js';
 
 /** A flush of what the page cache holds, then the disconnect: the process that serves bounds both itself. */
@@ -13,9 +14,10 @@ const FREE_LIMIT_MS = 15_000;
 
 /**
  * Detaches a device, ours or another program's, and returns only when the kernel says that it is free. Refuses while a
- * file system, swap or a device above uses it, unless forced. A device that is free already is no error.
+ * file system, swap or a device above uses it, unless forced. A device that is free already is no error. What the user
+ * should know all the same is told to `onNotice`.
  */
-export async function detachDevice(device: string, force: boolean): Promise<void> {
+export async function detachDevice(device: string, force: boolean, onNotice: (text: string) => void): Promise<void> {
   requireDevice(device);
   requireRoot(`detach /dev/${device}`);
   if (!force) {
@@ -28,8 +30,11 @@ export async function detachDevice(device: string, force: boolean): Promise<void
     }
   }
   if (readState(device) !== undefined) await askOwner(device, force);
-  else if (deviceState(device).pid !== undefined) await disconnectOther(device, force);
-  else removeRunFiles(device);
+  else if (isLeftover(device)) await detachLeftover(device, force, onNotice);
+  else if (deviceState(device).pid !== undefined) {
+    if (force) await disconnectInProcess({ device, how: 'cut' }, FREE_LIMIT_MS);
+    else await disconnectInProcess({ device, how: 'flush' }, OWNER_LIMIT_MS);
+  } else removeRunFiles(device);
   await waitUntilFree(device);
 }
 
@@ -51,12 +56,6 @@ async function askOwner(device: string, force: boolean): Promise<void> {
   const answer = await askControl(device, { command: 'detach', force }, OWNER_LIMIT_MS);
   if (answer.ok) return;
   throw new AttachError(isAttachErrorCode(answer.code) ? answer.code : 'system', String(answer.message));
-}
-
-/** A device that another program set up: a disconnect of it may hang for ever, so a process of its own makes it. */
-function disconnectOther(device: string, force: boolean): Promise<void> {
-  const limitMs = force ? FREE_LIMIT_MS : OWNER_LIMIT_MS;
-  return launch(new URL('./disconnect-process.js', import.meta.url), { device, force }, () => {}, limitMs);
 }
 
 function isAttachErrorCode(code: unknown): code is 'busy' | 'lost' | 'time-limit' {

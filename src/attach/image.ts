@@ -20,15 +20,17 @@ const WORKER_LIMIT_MS = 30_000;
 export async function attachImage(request: ImageAttachRequest, context: AttachContext): Promise<Attachment> {
   const { undo, onEvent } = context;
   const { imagePath, device, format, readOnly, forceShare, cache, discard, detectZeroes } = request;
+  // What the kernel may choose is free: nothing lies on it.
+  const becomes = device === undefined ? {} : { becomes: device };
   const image = await undo.step(
     'open the image',
-    () => openImage(imagePath, { format, readOnly, forceShare, cache, discard, detectZeroes, becomes: device }),
+    () => openImage(imagePath, { format, readOnly, forceShare, cache, discard, detectZeroes, ...becomes }),
     (opened) => opened.close(),
   );
   for (const text of image.notices) onEvent({ kind: 'notice', text });
   onEvent({ kind: 'negotiated', sizeBytes: image.sizeBytes });
 
-  const { kernelEnd } = await undo.step('start the worker', () => startServing(image), stopServing);
+  const { kernelEnd, connection } = await undo.step('start the worker', () => startServing(image), stopServing);
   const setup = {
     sizeBytes: image.sizeBytes,
     blockSizeBytes: SECTOR_BYTES,
@@ -44,7 +46,7 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
     readOnly: image.readOnly,
     sizeBytes: image.sizeBytes,
   };
-  return bringUp(device, setup, about, context);
+  return bringUp(request, setup, about, context, connection.ended);
 }
 
 /** A worker at one end of a socket pair; the other is for the kernel. */

@@ -15,7 +15,7 @@ const CONNECT_LIMIT_MS = 10_000;
 export async function attachRemote(request: RemoteAttachRequest, context: AttachContext): Promise<Attachment> {
   const { undo, onEvent, stop } = context;
   const deadline = deadlineAfter(CONNECT_LIMIT_MS, stop);
-  const { address, exportName, device } = request;
+  const { address, exportName } = request;
   const socket = await undo.step(
     'connect to the server',
     () => connect(address, deadline),
@@ -29,5 +29,5 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
   for (const text of notices) onEvent({ kind: 'notice', text });
   const socketFd = await undo.step('take the socket from the event loop', () => detachFd(socket), closeSync);
   const about = { kind: 'remote', address, exportName, sizeBytes: setup.sizeBytes };
-  return bringUp(device, { ...setup, sockets: [socketFd] }, about, context);
+  return bringUp(request, { ...setup, sockets: [socketFd] }, about, context);
 }

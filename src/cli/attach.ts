@@ -1,5 +1,6 @@
 import type { OnAttachEvent } from '../attach/attach-event.js';
 import type { AttachRequest } from '../attach/attach-request.js';
+import type { Attachment } from '../attach/attachment.js';
 import { EXIT_STATUSES } from './exit-status.js';
 
 /**
@@ -14,8 +15,12 @@ export async function attach(request: AttachRequest, foreground: boolean, onEven
   }
   const { attachAndHold } = await import('../attach/hold.js');
   const { stopOnSignals } = await import('../daemon/signals.js');
-  const end = await attachAndHold(request, { onEvent, stop: stopOnSignals() });
+  let name = request.device;
+  const onAttached = ({ device }: Attachment) => {
+    name = device;
+  };
+  const end = await attachAndHold(request, { onEvent, stop: stopOnSignals(), onAttached });
   if (end === 'detached') return EXIT_STATUSES.done.status;
   const { AttachError } = await import('../attach/errors.js');
-  throw new AttachError('lost', `the connection of /dev/${request.device} was lost; the device is gone`);
+  throw new AttachError('lost', `the connection of /dev/${name} was lost; the device is gone`);
 }

@@ -3,6 +3,7 @@ import { CACHE_MODES, type CacheMode } from '../image/cache-modes.js';
 import { IMAGE_FORMATS, type ImageFormat } from '../image/image-format.js';
 import { parseDeviceName } from '../kernel/device-name.js';
 import { KernelError } from '../kernel/errors.js';
+import type { KernelApi } from '../kernel/nbd-device.js';
 import { STRING_BYTES_MAX } from '../protocol/limits.js';
 import { CLIENTS_MAX } from '../server/places.js';
 import { PORT_MAX } from '../transport/address.js';
@@ -52,6 +53,15 @@ export function device(text: string): string {
     if (error instanceof KernelError) throw new UsageError(error.message);
     throw error;
   }
+}
+
+/** Like `device`; absent for `auto`, where the kernel is to choose. */
+export function deviceOrAuto(text: string): { readonly device: string | undefined } {
+  return { device: text === 'auto' ? undefined : device(text) };
+}
+
+export function kernelApi(text: string): KernelApi {
+  return oneOf(text, ['auto', 'ioctl', 'netlink'], "one of the kernel's interfaces");
 }
 
 export function imageFormat(text: string): ImageFormat {

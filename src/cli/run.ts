@@ -44,10 +44,15 @@ function calledAs(): string {
   return basename(process.argv[1] ?? '');
 }
 
+/** Tells what the user should know although all goes on. */
+export function tellNotice(program: string): (text: string) => void {
+  return (text) => void process.stderr.write(`${program}: ${text}\n`);
+}
+
 /** Tells an attach's steps and notices, each a line on stderr; steps only if the user asked for them. */
 export function tellSteps(program: string, verbosity: Verbosity): OnAttachEvent {
   return (event) => {
-    if (event.kind === 'notice') process.stderr.write(`${program}: ${event.text}\n`);
+    if (event.kind === 'notice') tellNotice(program)(event.text);
     if (event.kind === 'step' && verbosity.verbose) process.stderr.write(`${program}: ${event.step}\n`);
   };
 }

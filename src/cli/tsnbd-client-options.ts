@@ -1,10 +1,22 @@
 import type { RemoteAttachRequest } from '../attach/attach-request.js';
+import type { KernelApi } from '../kernel/nbd-device.js';
 import { type Address, DEFAULT_PORT } from '../transport/address.js';
 import { isNbdUri, type NbdTarget } from '../transport/uri.js';
 import { UsageError } from './errors.js';
 import { CHECK_STATUSES } from './exit-status.js';
-import type { OptionTable, Program } from './option-table.js';
-import { blockSizeBytes, device, exportName, host, nbdUri, path, portNumber, timeoutSeconds } from './option-values.js';
+import { checkChoice, kernelApiOption } from './kernel-api-option.js';
+import type { OptionTable, OptionValues, Program } from './option-table.js';
+import {
+  blockSizeBytes,
+  device,
+  deviceOrAuto,
+  exportName,
+  host,
+  nbdUri,
+  path,
+  portNumber,
+  timeoutSeconds,
+} from './option-values.js';
 import { type Answer, type Given, type Operands, parse, type Verbosity, verbosityOf } from './parse.js';
 import { tellingOptions } from './telling-options.js';
 
@@ -57,6 +69,12 @@ const options = {
     modes: ['attach'],
     help: 'Stay in the foreground until the device is detached.',
   },
+  ...kernelApiOption<Mode>(['attach']),
+  nonetlink: {
+    short: 'L',
+    modes: ['attach', 'detach'],
+    help: 'The same as --kernel-api=ioctl. Detaching works the same with and without.',
+  },
   disconnect: {
     short: 'd',
     value: '<DEV>',
@@ -100,7 +118,9 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
     `An export of the network block device (NBD) server at HOST becomes the block device DEV of this machine, "/dev/nbd0" or "nbd0". PORT is a number, ${DEFAULT_PORT} unless given. The command returns when the device and its partitions can be used; a process in the background holds the device until it is detached.`,
     'A URI stands for host, port and name: "nbd://HOST:PORT/NAME" or "nbd+unix:///NAME?socket=PATH", in which a percent sign and two hexadecimal digits stand for a character that a URI cannot hold, and an IPv6 address is in brackets. The forms that QEMU had before, such as "nbd:HOST:PORT:exportname=NAME", are taken too.',
     'Options and operands come in any order. A long option may have one dash or two, and may be cut short as long as no other option begins the same.',
-    'The background process detaches on SIGTERM, once no file system, swap or other device uses the device, and reports to syslog. A device goes down if that process is stopped, frozen or suspended. Nothing protects the connection: use it only in a network that you trust.',
+    'The background process detaches on SIGTERM, once no file system, swap or other device uses the device, and reports to syslog. Nothing protects the connection: use it only in a network that you trust.',
+    'When the server goes away, or a request takes longer than --timeout, the device goes down: what waits for it fails, what was not written yet is lost, and nothing connects again. By ioctl that is at once; by netlink within seconds, and meanwhile requests that were sent wait and new ones fail.',
+    'A device that was set up by ioctl goes down too if the background process is stopped, frozen, suspended or killed. One that was set up by netlink is held by the kernel: it works on, but a process that was killed does not see the server go away; then what was sent waits until the device is detached or attached again.',
   ],
   modes: {
     attach: { title: 'attaching an export' },
@@ -166,11 +186,13 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>): Tsnb
     kind: 'remote',
     address: server?.address ?? serverAddress(operands, overUnix, hasPort),
     exportName: server?.exportName ?? values.name ?? '',
-    device: operands.read('DEV', device),
+    ...operands.read('DEV', deviceOrAuto),
+    kernelApi: kernelApiOf(values),
     blockSizeBytes: values['block-size'],
     requestTimeoutSeconds: values.timeout ?? 0,
   } as const;
   operands.end();
+  checkChoice(request);
   return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity: verbosityOf(values) };
 }
 
@@ -181,6 +203,13 @@ function uriOperand(operands: Operands, overUnix: boolean): NbdTarget | undefine
   const target = operands.read('URI', nbdUri);
   if (overUnix) throw new UsageError('option --unix: the URI says whether it is a unix socket');
   return target;
+}
+
+function kernelApiOf(values: OptionValues<typeof options>): KernelApi {
+  const given = values['kernel-api'];
+  if (values.nonetlink === undefined) return given ?? 'auto';
+  if (given === undefined || given === 'ioctl') return 'ioctl';
+  throw new UsageError(`options --nonetlink and --kernel-api=${given}: only one of them at a time`);
 }
 
 function serverAddress(operands: Operands, overUnix: boolean, hasPort: boolean): Address {

@@ -3,7 +3,7 @@ import type { AttachEvent } from '../attach/attach-event.js';
 import { printableText } from '../protocol/text.js';
 import { attach } from './attach.js';
 import { CHECK_STATUSES, EXIT_STATUSES } from './exit-status.js';
-import { run, tellAnswer, tellSteps } from './run.js';
+import { run, tellAnswer, tellNotice, tellSteps } from './run.js';
 import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options.js';
 
 const PROGRAM = 'tsnbd-client';
@@ -23,7 +23,7 @@ async function act(action: TsnbdClientAction): Promise<number> {
     }
     case 'detach': {
       const { detachDevice } = await import('../attach/detach.js');
-      await detachDevice(action.device, action.force);
+      await detachDevice(action.device, action.force, tellNotice(PROGRAM));
       process.stdout.write('disconnect, sock, done\n');
       return EXIT_STATUSES.done.status;
     }
@@ -54,6 +54,7 @@ function tellAsNbdClient(event: AttachEvent): void {
     process.stdout.write(`Negotiation: ..size = ${Math.floor(event.sizeBytes / 2 ** 20)}MB\n`);
   }
   if (event.kind === 'attached') {
+    if (event.kernelApi === 'netlink') process.stdout.write(`Connected /dev/${event.device}\n`);
     process.stderr.write(`bs=${event.blockSizeBytes}, sz=${event.sizeBytes} bytes\n`);
     if (event.requestTimeoutSeconds > 0) process.stderr.write(`timeout=${event.requestTimeoutSeconds}\n`);
   }

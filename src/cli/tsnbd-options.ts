@@ -1,8 +1,9 @@
 import type { ImageAttachRequest } from '../attach/attach-request.js';
 import { UsageError } from './errors.js';
 import { imageOptions, imageSettingsOf } from './image-options.js';
+import { checkChoice, kernelApiOption } from './kernel-api-option.js';
 import type { OptionTable, Program } from './option-table.js';
-import { description, device, exportName, path } from './option-values.js';
+import { description, device, deviceOrAuto, exportName, path } from './option-values.js';
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
 import { type ServeAction, servingOf, servingOptions } from './serving-options.js';
 import { tellingOptions } from './telling-options.js';
@@ -48,9 +49,9 @@ const options = {
   connect: {
     short: 'c',
     value: '<DEV>',
-    read: device,
+    read: deviceOrAuto,
     modes: ['attach'],
-    help: 'Attach IMAGE as the block device DEV, "/dev/nbd0" or "nbd0", and return when it and its partitions can be used.',
+    help: 'Attach IMAGE as the block device DEV, "/dev/nbd0" or "nbd0", and return when it and its partitions can be used. With auto for DEV the kernel chooses a free device, or makes one, and its name is printed.',
   },
   disconnect: {
     short: 'd',
@@ -67,6 +68,7 @@ const options = {
     modes: ['attach'],
     help: 'Stay in the foreground until the device is detached.',
   },
+  ...kernelApiOption<Mode>(['attach']),
   ...imageOptions(WITH_IMAGE),
   ...servingOptions<Mode>(['serve']),
   'export-name': {
@@ -102,7 +104,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
     'IMAGE is a regular file or a block device, raw or qcow2. It is locked like QEMU locks its images, so that no second program writes to it.',
     'The backing file and the data file that a qcow2 image names are opened too: relative names from the folder of the image itself, absolute ones and those that lead out of that folder as they are, which is told. Only names of files are followed, and a backing file only if the image says what format it has.',
     'What a client trims is given back to the file system that IMAGE lies on, unless --discard says otherwise.',
-    'The background process of an attached device detaches it on SIGTERM, once no file system, swap or other device uses it, and reports to syslog. The device goes down if that process is stopped, frozen or suspended.',
+    'The background process of an attached device detaches it on SIGTERM, once no file system, swap or other device uses it, and reports to syslog. A device that was set up by ioctl goes down if that process is stopped, frozen or suspended; by netlink it waits. If the process is killed, a device of ioctl goes down and what waits for it fails; by netlink the device stays, its requests wait, and new ones fail, until it is detached or attached again.',
   ],
   modes: {
     attach: { chosenBy: 'connect', title: 'attaching an image' },
@@ -157,7 +159,9 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
   if (values.connect !== undefined) {
     if (passedSockets > 0)
       throw new UsageError('option --connect: it has no effect with a socket that was passed (LISTEN_FDS)');
-    const request = { kind: 'image', imagePath, ...settings, device: values.connect } as const;
+    const choice = { ...values.connect, kernelApi: values['kernel-api'] ?? 'auto' };
+    checkChoice(choice);
+    const request = { kind: 'image', imagePath, ...settings, ...choice } as const;
     return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity };
   }
   const name = values['export-name'] ?? DEFAULT_EXPORT;

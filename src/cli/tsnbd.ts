@@ -2,7 +2,7 @@
 import { takePassedFds } from '../daemon/listen-fds.js';
 import { attach } from './attach.js';
 import { EXIT_STATUSES } from './exit-status.js';
-import { run, tellAnswer, tellSteps } from './run.js';
+import { run, tellAnswer, tellNotice, tellSteps } from './run.js';
 import { parseTsnbd, type TsnbdAction } from './tsnbd-options.js';
 
 const PROGRAM = 'tsnbd';
@@ -18,13 +18,15 @@ async function act(action: TsnbdAction): Promise<number> {
       const tell = tellSteps(PROGRAM, verbosity);
       return attach(request, action.foreground, (event) => {
         tell(event);
-        if (event.kind !== 'attached' || !verbosity.verbose) return;
-        process.stderr.write(`NBD device /dev/${event.device} is now connected to ${request.imagePath}\n`);
+        if (event.kind !== 'attached') return;
+        if (request.device === undefined) process.stdout.write(`/dev/${event.device}\n`);
+        if (verbosity.verbose)
+          process.stderr.write(`NBD device /dev/${event.device} is now connected to ${request.imagePath}\n`);
       });
     }
     case 'detach': {
       const { detachDevice } = await import('../attach/detach.js');
-      await detachDevice(action.device, action.force);
+      await detachDevice(action.device, action.force, tellNotice(PROGRAM));
       process.stdout.write(`/dev/${action.device} disconnected\n`);
       return EXIT_STATUSES.done.status;
     }

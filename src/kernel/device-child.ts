@@ -24,6 +24,16 @@ export async function rescanPartitions(name: string, limitMs: number): Promise<v
   if (end.status !== 0) throw new KernelError('system', `cannot open /dev/${name}: ${end.text}`);
 }
 
+/** A device without a size has no partitions to read: it takes no time, unless another program has taken the device meanwhile. */
+const dropLimitMs = 2_000;
+
+/** Partitions of the last use stay in /dev until somebody opens a device that is down (seen). */
+export async function dropPartitions(name: string): Promise<void> {
+  const { pid, partitions } = deviceState(name);
+  if (pid !== undefined || partitions.length === 0) return;
+  await rescanPartitions(name, dropLimitMs).catch(() => {}); // the device is free all the same
+}
+
 /** How a flush ended: 'lost' is the kernel's word that writes did not arrive; 'unfinished' says nothing about them. */
 export type FlushEnd =
   | { readonly kind: 'done' }

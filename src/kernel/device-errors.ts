@@ -1,7 +1,9 @@
 import { constants } from 'node:os';
 import { errnoText } from './errno.js';
 import { KernelError } from './errors.js';
-import { NBD_SET_BLKSIZE, NBD_SET_SOCK } from './nbd-abi.js';
+import { NBD_SET_BLKSIZE, NBD_SET_SOCK, PAGE_BYTES } from './nbd-abi.js';
+import type { DeviceSetup } from './nbd-device.js';
+import { describeReply, type NetlinkReply } from './netlink-socket.js';
 
 const { EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENXIO, EPERM, ETIMEDOUT } = constants.errno;
 
@@ -33,10 +35,7 @@ export function setupError(name: string, request: number, value: number, errno: 
       return busy(name, 'another program is setting it up');
     case EINVAL:
       if (request === NBD_SET_BLKSIZE) {
-        return new KernelError(
-          'refused',
-          `the kernel refuses blocks of ${value} bytes on /dev/${name}: it takes a power of two from 512 to its page size`,
-        );
+        return blockSizeError(name, value);
       }
       // A device that netlink set up in the meantime, or a socket that is neither TCP nor unix.
       if (request === NBD_SET_SOCK) {
@@ -44,6 +43,22 @@ export function setupError(name: string, request: number, value: number, errno: 
       }
   }
   return new KernelError('system', `the kernel refuses to set /dev/${name} up: ${errnoText(errno)}`);
+}
+
+/** Why the kernel refused to connect a device by netlink; without a name it was to choose one. */
+export function connectError(
+  name: string | undefined,
+  { blockSizeBytes }: DeviceSetup,
+  reply: NetlinkReply,
+): KernelError {
+  const { errno, text } = reply;
+  if (name !== undefined) {
+    if (errno === EPERM || errno === EACCES) return notRoot(name, errno);
+    if (errno === EBUSY) return busy(name, 'another program has it open, or connected it just now');
+    if (errno === EINVAL && text === '' && blockSizeBytes > PAGE_BYTES) return blockSizeError(name, blockSizeBytes);
+  }
+  const device = name === undefined ? 'a device' : `/dev/${name}`;
+  return new KernelError('refused', `the kernel refuses to connect ${device}: ${describeReply(reply)}`);
 }
 
 /** Why a device ended before it was up; `result` is what NBD_DO_IT answered, `cause` why it could not be called. */
@@ -61,6 +76,13 @@ export function startError(name: string, result: number, cause: unknown): Kernel
     default:
       return new KernelError('system', `the kernel does not start /dev/${name}: ${errnoText(-result)}`);
   }
+}
+
+function blockSizeError(name: string, blockSizeBytes: number): KernelError {
+  return new KernelError(
+    'refused',
+    `the kernel refuses blocks of ${blockSizeBytes} bytes on /dev/${name}: it takes a power of two from 512 to its page size`,
+  );
 }
 
 function busy(name: string, why: string): KernelError {

@@ -18,6 +18,11 @@ export function parseDeviceName(text: string): string {
   throw new KernelError('no-device', `'${text}' is no nbd device: they are named /dev/nbd0, /dev/nbd1 and so on`);
 }
 
+/** The name of the device with a number. */
+export function deviceName(index: number): string {
+  return `nbd${index}`;
+}
+
 /** The device's number: 12 for 'nbd12'. */
 export function deviceIndex(name: string): number {
   return Number(name.slice('nbd'.length));

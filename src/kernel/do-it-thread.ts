@@ -1,19 +1,20 @@
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readdirSync, readlinkSync, writeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
+import { BEGINS, type SleepyCall, type ThreadTask } from './call-thread.js';
 import { libc } from './libc.js';
 import { CLONE_FILES, SIG_BLOCK, STRUCT_SIGSET_T } from './libc-abi.js';
 
-// A thread for one ioctl that may sleep for as long as a device lives: NBD_DO_IT, or an NBD_DISCONNECT that waits for a
-// full socket.
+// A thread for one call that may sleep for as long as a device lives: NBD_DO_IT, or a disconnect, by ioctl or netlink,
+// that waits for a full socket.
 //
 // A signal delivered to a thread in NBD_DO_IT takes the device down (kernel-facts), and the kernel delivers a process's
 // signals to any thread that does not block them; so this one blocks them all, and the main thread gets them.
 //
-// After SIGKILL the ioctl still waits, deaf, for whoever sends into the full socket; a process's fds are closed by its
+// After SIGKILL such a call still waits, deaf, for whoever sends into the full socket; a process's fds are closed by its
 // last thread, so the other end of a socketpair would stay open for that, and the two would wait for each other until the
-// machine is restarted (seen). So this thread has a table of fds of its own, with the device and what libuv needs in it.
-const { fd, request } = workerData as { readonly fd: number; readonly request: number };
-parentPort?.postMessage(prepare() ?? ioctlAndClose());
+// machine is restarted (seen). So this thread has a table of fds of its own, with its own and what libuv needs in it.
+const { fd, call } = workerData as ThreadTask;
+parentPort?.postMessage(prepare() ?? callAndClose());
 
 /** Answers −errno if it fails. */
 function prepare(): number | undefined {
@@ -37,8 +38,18 @@ function isOfLibuv(other: number): boolean {
 }
 
 /** The thread's end is told before its fds are gone: by then the device is to be held by the main thread alone. */
-function ioctlAndClose(): number {
-  const result = libc.ioctl(fd, request, 0);
+function callAndClose(): number {
+  parentPort?.postMessage(BEGINS);
+  const result = make(call);
   libc.close(fd);
   return result;
+}
+
+function make(wanted: SleepyCall): number {
+  if (wanted.kind === 'ioctl') return libc.ioctl(fd, wanted.request, 0);
+  try {
+    return writeSync(fd, wanted.bytes);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).errno ?? -1; // node:fs has it negative
+  }
 }

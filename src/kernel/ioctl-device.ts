@@ -1,7 +1,7 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Worker } from 'node:worker_threads';
 import { invariant } from '../base/invariant.js';
+import { callInThread, type ThreadEnd } from './call-thread.js';
 import { openError, setupError, startError } from './device-errors.js';
 import { KernelError } from './errors.js';
 import { shutdownFd } from './fd-calls.js';
@@ -18,6 +18,7 @@ const endLimitMs = 10_000;
 /** A device that is set up by ioctl on one fd, from one thread, and then ends on its own or is ended. */
 export class IoctlDevice implements NbdDevice {
   readonly name: string;
+  readonly kernelApi = 'ioctl';
   readonly ended: Promise<DeviceEnd>;
   readonly #setup: DeviceSetup;
   readonly #end: (end: DeviceEnd) => void;
@@ -99,7 +100,7 @@ export class IoctlDevice implements NbdDevice {
 
   async #inThread(request: number): Promise<ThreadEnd> {
     this.#threadsOnFd += 1;
-    const end = await ioctlInThread(this.#openFd(), request);
+    const end = await callInThread(this.#openFd(), { kind: 'ioctl', request });
     this.#threadsOnFd -= 1;
     return end;
   }
@@ -143,31 +144,6 @@ export function openDevice(name: string): number {
 export function clearDevice(fd: number): void {
   libc.ioctl(fd, NBD_CLEAR_SOCK, 0);
   libc.ioctl(fd, BLKRRPART, 0);
-}
-
-interface ThreadEnd {
-  /** What the ioctl answered. */
-  readonly result: number;
-  /** Why the thread could not make it. */
-  readonly cause?: unknown;
-}
-
-/** Makes an ioctl that may sleep in a thread; resolves when that is gone. */
-function ioctlInThread(fd: number, request: number): Promise<ThreadEnd> {
-  const worker = new Worker(new URL('./do-it-thread.js', import.meta.url), {
-    workerData: { fd, request },
-    execArgv: [],
-  });
-  return new Promise((resolve) => {
-    let end: ThreadEnd = { result: -1, cause: new Error('the thread ended without an answer') };
-    worker.once('message', (result: number) => {
-      end = { result };
-    });
-    worker.once('error', (cause) => {
-      end = { result: -1, cause };
-    });
-    worker.once('exit', () => resolve(end));
-  });
 }
 
 function withResolver<T>(): { readonly promise: Promise<T>; readonly resolve: (value: T) => void } {

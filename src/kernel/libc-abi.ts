@@ -87,6 +87,8 @@ export const FALLOC_FL_ZERO_RANGE = 0x10;
 // <sys/socket.h>
 export const AF_UNIX = 1;
 export const SOCK_STREAM = 1;
+export const SOCK_RAW = 3;
+export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SHUT_RD = 0;
 export const SHUT_RDWR = 2;
@@ -106,6 +108,7 @@ export const STRUCT_TIMEVAL = { sizeof: 16, tv_sec: 0, tv_usec: 8 } as const;
 // <poll.h>
 export const POLLIN = 0x001;
 export const POLLOUT = 0x004;
+export const POLLHUP = 0x010;
 
 /** `fd` is 32 bits, `events` and `revents` 16. */
 export const STRUCT_POLLFD = { sizeof: 8, fd: 0, events: 4, revents: 6 } as const;

@@ -36,6 +36,9 @@ export const libc = {
   socketpair: (domain: number, type: number, protocol: number, fds: Uint8Array): number =>
     call('socketpair', [domain, type, protocol, fds]),
   shutdown: (fd: number, how: number): number => call('shutdown', [fd, how]),
+  socket: (domain: number, type: number, protocol: number): number => call('socket', [domain, type, protocol]),
+  /** connect(2); `address` is a sockaddr of the socket's domain. */
+  connect: (fd: number, address: Uint8Array): number => call('connect', [fd, address, address.length]),
   /** setsockopt(2) and getsockopt(2) of an option whose value is `value`, a struct in native byte order. */
   setsockopt: (fd: number, level: number, option: number, value: Uint8Array): number =>
     call('setsockopt', [fd, level, option, value, value.length]),
@@ -102,6 +105,8 @@ const functions = {
   fallocate: { symbol: 'fallocate', types: [I32, I32, I64, I64] },
   socketpair: { symbol: 'socketpair', types: [I32, I32, I32, U8Array] },
   shutdown: { symbol: 'shutdown', types: [I32, I32] },
+  socket: { symbol: 'socket', types: [I32, I32, I32] },
+  connect: { symbol: 'connect', types: [I32, U8Array, I32] },
   setsockopt: { symbol: 'setsockopt', types: [I32, I32, I32, U8Array, I32] },
   getsockopt: { symbol: 'getsockopt', types: [I32, I32, I32, U8Array, U8Array] },
   poll: { symbol: 'poll', types: [U8Array, U64, I32] },

@@ -1,11 +1,16 @@
 import { readFileSync } from 'node:fs';
 import { invariant } from '../base/invariant.js';
 import type { UndoStack } from '../base/undo.js';
-import { KernelError } from './errors.js';
+import { dropPartitions } from './device-child.js';
+import { deviceIndex } from './device-name.js';
+import { isOfDeadProcess } from './device-owner.js';
+import { KernelError, systemError } from './errors.js';
 import { CAP_SYS_ADMIN } from './libc-abi.js';
 import { NBD_FLAG_CAN_MULTI_CONN, SECTOR_BYTES } from './nbd-abi.js';
+import { NbdFamily } from './nbd-family.js';
 import { connectByIoctl, disconnectByIoctl } from './nbd-ioctl.js';
-import { deviceState, requireDevice } from './sysfs.js';
+import { connectByNetlink } from './nbd-netlink.js';
+import { deviceBackend, deviceState, requireDevice, requireNbd } from './sysfs.js';
 
 /** What a device is to be. */
 export interface DeviceSetup {
@@ -23,14 +28,26 @@ export interface DeviceSetup {
   readonly sockets: readonly number[];
 }
 
+/** By which of the kernel's interfaces a device is set up: 'auto' is netlink where this network namespace has it. */
+export type KernelApi = 'auto' | 'ioctl' | 'netlink';
+
+/** Which device, and how it is to be set up. */
+export interface DeviceChoice {
+  /** Absent: the kernel chooses a free one, which only netlink can ask for. */
+  readonly device: string | undefined;
+  readonly kernelApi: KernelApi;
+}
+
 /** A device that is up. */
 export interface NbdDevice {
   readonly name: string;
+  readonly kernelApi: Exclude<KernelApi, 'auto'>;
   /** Resolves, and never rejects, once the kernel has let go and this process holds nothing of the device any more. */
   readonly ended: Promise<DeviceEnd>;
   /**
-   * Tells the server goodbye; the device ends when the server has closed its connections. One that does not answer is
-   * ended by shutting the sockets down. Returns at once, may be called again, and after the end.
+   * Tells the server goodbye. By ioctl the device ends when the server has closed its connections; one that does not answer
+   * is ended by shutting the sockets down. By netlink it ends at once. Returns at once, may be called again, and after the
+   * end.
    */
   disconnect(): void;
 }
@@ -41,16 +58,45 @@ export interface DeviceEnd {
 }
 
 /**
- * Sets a free device up and starts it, each step with its undo on `undo`. Returns when sysfs shows it with its size.
+ * Sets a free device up and starts it, each step with its undo on `undo`. Returns when sysfs shows it with its size. By
+ * netlink a device that does not exist is made, and stays when it is down.
  *
  * @throws KernelError 'not-root', 'no-module', 'no-device', 'busy', 'refused', 'time-limit' or 'system'
  */
-export async function connectDevice(name: string, setup: DeviceSetup, undo: UndoStack): Promise<NbdDevice> {
-  requireRoot(`attach /dev/${name}`);
-  requireDevice(name);
-  requireFree(name);
+export async function connectDevice(choice: DeviceChoice, setup: DeviceSetup, undo: UndoStack): Promise<NbdDevice> {
+  const { device, kernelApi } = choice;
+  requireRoot(device === undefined ? 'attach a device' : `attach /dev/${device}`);
+  requireNbd();
+  if (device !== undefined) requireFree(device);
   checkSetup(setup);
-  return connectByIoctl(name, setup, undo);
+  const family = await nbdFamily(kernelApi, undo);
+  if (device !== undefined && (family === undefined || deviceState(device).exists)) requireDevice(device);
+  if (family !== undefined) return connectByNetlink(device, setup, undo, family);
+  if (device === undefined)
+    throw new KernelError('refused', `the kernel chooses a device only by netlink: ${noFamily}`);
+  return connectByIoctl(device, setup, undo);
+}
+
+const noFamily =
+  'this network namespace, or this kernel, has no netlink for nbd; name a device and use --kernel-api=ioctl';
+
+/** The interface to set the device up by; absent is ioctl. */
+async function nbdFamily(kernelApi: KernelApi, undo: UndoStack): Promise<NbdFamily | undefined> {
+  if (kernelApi === 'ioctl') return undefined;
+  const family = await undo.step(
+    'look for netlink',
+    async () => {
+      try {
+        return await NbdFamily.find();
+      } catch (error) {
+        if (kernelApi === 'netlink') throw error;
+        return undefined; // ioctl works without it
+      }
+    },
+    (found) => found?.close(),
+  );
+  if (family === undefined && kernelApi === 'netlink') throw new KernelError('refused', noFamily);
+  return family;
 }
 
 /**
@@ -61,6 +107,22 @@ export function disconnectForeignDevice(name: string, force: boolean): void {
   requireRoot(`detach /dev/${name}`);
   requireDevice(name);
   disconnectByIoctl(name, force);
+}
+
+/**
+ * Disconnects what a dead process of ours left (device-owner.ts); what carries another mark by now stays. It does not open
+ * the device, for an open waits for what is on its way to a server that is gone. It can wait for one that is there, and
+ * does not read, for ever, out of any signal's reach and with the lock of generic netlink: for a process of its own.
+ */
+export async function disconnectLeftover(name: string): Promise<void> {
+  requireRoot(`detach /dev/${name}`);
+  const family = await NbdFamily.find();
+  if (!isOfDeadProcess(deviceBackend(name))) return;
+  if (family === undefined) return disconnectByIoctl(name, true);
+  const reply = await family.disconnect(deviceIndex(name));
+  family.close();
+  if (reply.errno !== 0) throw systemError(`disconnect /dev/${name}`, reply.errno);
+  await dropPartitions(name);
 }
 
 /** Attaching and detaching take CAP_SYS_ADMIN, which root has. @throws KernelError 'not-root' */

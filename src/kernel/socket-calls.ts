@@ -3,6 +3,7 @@ import { expect } from './errors.js';
 import { libc } from './libc.js';
 import {
   AF_UNIX,
+  POLLHUP,
   POLLIN,
   POLLOUT,
   SK_MEMINFO_VARS,
@@ -27,6 +28,16 @@ export function waitReadable(socketFd: number, limitMs: number): number {
 /** Waits until something can be written, or an error is to be told. Answers 1 or −errno. */
 export function waitWritable(socketFd: number): number {
   return wait(socketFd, POLLOUT, -1);
+}
+
+/** Whether a write of a few bytes would not wait; an error that a write would tell is no reason to wait either. */
+export function hasRoom(socketFd: number): boolean {
+  return look(socketFd, POLLOUT) !== 0;
+}
+
+/** Whether a connection is over in both directions: no byte can be sent or received any more. */
+export function isHungUp(socketFd: number): boolean {
+  return (look(socketFd, 0) & POLLHUP) !== 0;
 }
 
 /** A read that waits longer than that answers EAGAIN. @throws KernelError 'system' */
@@ -77,4 +88,9 @@ function wait(socketFd: number, events: number, limitMs: number): number {
     const result = libc.poll(pollfd, limitMs);
     if (result !== -EINTR) return result;
   }
+}
+
+/** What poll(2) tells of a socket at this moment: of `events`, and of its end; nothing if it cannot be asked. */
+function look(socketFd: number, events: number): number {
+  return wait(socketFd, events, 0) > 0 ? pollfdView.getInt16(STRUCT_POLLFD.revents, true) : 0;
 }

@@ -12,7 +12,10 @@ export interface DeviceState {
   readonly exists: boolean;
   /** 0 while the device is down. */
   readonly sizeBytes: number;
-  /** The thread in NBD_DO_IT; absent while the device is down and nobody holds it open. */
+  /**
+   * The thread in NBD_DO_IT, or the process that connected the device by netlink and may have ended long ago; absent while
+   * the device is down and nobody holds it open.
+   */
   readonly pid: number | undefined;
   readonly readOnly: boolean;
   /** As the kernel names them, in the order of their numbers: 'nbd0p1', 'nbd0p2', 'nbd0p10'. */
@@ -46,6 +49,27 @@ export function deviceState(name: string, root = ''): DeviceState {
   };
 }
 
+/**
+ * The text by which whoever connected a device by netlink marked it (device-owner.ts), '' for none; absent while the device
+ * is down, or up by ioctl. Much depends on it, so what keeps it from being read is thrown.
+ */
+export function deviceBackend(name: string, root = ''): string | undefined {
+  try {
+    return readFileSync(`${root}/sys/block/${name}/backend`, 'utf8').trimEnd();
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENODEV') return undefined; // ENODEV: it went between open and read
+    throw error;
+  }
+}
+
+/** The devices that carry this mark. */
+export function devicesWithBackend(backend: string, root = ''): readonly string[] {
+  return listFolder(`${root}/sys/block`).filter(
+    (name) => name.startsWith('nbd') && deviceBackend(name, root) === backend,
+  );
+}
+
 export function nbdPresence(root = ''): NbdPresence {
   const folder = `${root}/sys/module/nbd`;
   const loaded = existsSync(folder);
@@ -57,10 +81,15 @@ export function nbdPresence(root = ''): NbdPresence {
   };
 }
 
+/** @throws KernelError 'no-module', with what to do about it */
+export function requireNbd(root = ''): void {
+  if (!nbdPresence(root).loaded) throw noModule(root);
+}
+
 /** @throws KernelError 'no-module' or 'no-device', with what to do about it */
 export function requireDevice(name: string, root = ''): void {
+  requireNbd(root);
   const presence = nbdPresence(root);
-  if (!presence.loaded) throw noModule(root);
   if (!existsSync(`${root}/sys/block/${name}`)) throw noDevice(name, presence);
   if (existsSync(`${root}/dev/${name}`)) return;
   const [major, minor] = deviceNumber(name, root)?.split(':') ?? [];

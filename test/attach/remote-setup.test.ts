@@ -6,6 +6,7 @@ const request = {
   address: { kind: 'unix', path: '/run/disk.sock' },
   exportName: '',
   device: 'nbd0',
+  kernelApi: 'auto',
   blockSizeBytes: undefined,
   requestTimeoutSeconds: 0,
 } as const;

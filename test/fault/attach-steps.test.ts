@@ -2,8 +2,9 @@ import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { assertQuietKernel, memoryDir, ok } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, testProgram } from '../kernel/programs.js';
 
-/** Of each of the two attaches. */
-const ROUNDS = process.env.TSNBD_TEST_LONG === '1' ? 50 : 10;
+const long = process.env.TSNBD_TEST_LONG === '1';
+/** Of each attach. */
+const ROUNDS = long ? 50 : 10;
 
 interface Leftovers {
   readonly fds: readonly string[];
@@ -37,16 +38,24 @@ async function drive(words: string, request: object | undefined): Promise<unknow
   );
 }
 
-describe.each(['a remote export', 'an image'])('attaching %s', (what) => {
+const attaches = [
+  ['a remote export', 'netlink'],
+  ['an image', 'ioctl'],
+];
+const others = [
+  ['a remote export', 'ioctl'],
+  ['an image', 'netlink'],
+];
+describe.each(long ? [...attaches, ...others] : attaches)('attaching %s by %s', (what, kernelApi) => {
   test('that fails before any one of its steps leaves nothing behind, and the next attach works', async () => {
-    const { untouched, steps, before, failures } = (await drive('steps', requests[what])) as {
+    const { untouched, steps, before, failures } = (await drive('steps', { ...requests[what], kernelApi })) as {
       untouched: string;
       steps: string[];
       before: Leftovers;
       failures: { failing: string; end: string; after: Leftovers; next: string }[];
     };
     expect(untouched).toBe('detached');
-    expect(steps.length).toBeGreaterThan(10);
+    expect(steps.length).toBeGreaterThan(7);
     expect(new Set(steps).size).toBe(steps.length);
     expect(before).toMatchObject({ pid: false, sectors: 0, runFiles: [], children: '' });
     expect(failures).toEqual(
@@ -55,7 +64,10 @@ describe.each(['a remote export', 'an image'])('attaching %s', (what) => {
   });
 
   test(`and detaching it ${ROUNDS} times leaves nothing behind`, async () => {
-    const { ends, before, after } = (await drive(`rounds ${ROUNDS}`, requests[what])) as Record<string, unknown>;
+    const { ends, before, after } = (await drive(`rounds ${ROUNDS}`, { ...requests[what], kernelApi })) as Record<
+      string,
+      unknown
+    >;
     expect(ends).toEqual({ detached: ROUNDS });
     expect(after).toEqual(before);
   });

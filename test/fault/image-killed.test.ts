@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel } from '../kernel/guest.js';
 import { expectNothingLeft, newImage, tsnbd } from '../kernel/programs.js';
-import { backgroundCalls, calls, expectCleanKills } from './kills.js';
+import { apis, backgroundCalls, calls, expectCleanKills } from './kills.js';
 
 let image = '';
 beforeAll(async () => {
@@ -13,12 +13,16 @@ afterEach(async () => {
   await assertQuietKernel();
 });
 
-describe('an image’s attach that is killed', () => {
-  test.each(calls)('at the n-th of its calls %s leaves the device free for the next', (kinds) =>
-    expectCleanKills(kinds, `${tsnbd} -v --nofork -c /dev/nbd0 -f raw ${image}`),
+describe.each(['netlink', 'ioctl'])('an image’s attach by %s that is killed', (api) => {
+  const attach = (options: string) => `${tsnbd} -v ${options} --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`;
+
+  test.each(calls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
+    expectCleanKills(kinds, attach('--nofork')),
   );
 
-  test.each(backgroundCalls)('at the n-th call %s, its command or its process, leaves the device free', (kinds) =>
-    expectCleanKills(kinds, `${tsnbd} -v -c /dev/nbd0 -f raw ${image}`),
+  if (!apis.includes(api)) return;
+  test.each(backgroundCalls)(
+    'at the n-th call %s, its command or its process, leaves the device to the next',
+    (kinds) => expectCleanKills(kinds, attach('')),
   );
 });

@@ -12,6 +12,8 @@ const OUTSIDE = 'ioctl,connect,socketpair,bind,sendmsg,write-open,rename,unlink'
 const INSIDE = ['mkdir,chmod', 'close', 'fcntl', 'shutdown', 'pthread_create', 'listen,accept4', 'setsockopt', 'fsync'];
 const long = process.env.TSNBD_TEST_LONG === '1';
 export const calls = long ? [OUTSIDE, ...INSIDE] : [OUTSIDE];
+/** The kernel's interfaces, the one that is chosen first; with --long each of them. */
+export const apis = long ? ['netlink', 'ioctl'] : ['netlink'];
 /** For an attach in the background: command and process each count their own calls, so the command dies first. */
 export const backgroundCalls = long ? OUTSIDE.split(',') : ['bind'];
 

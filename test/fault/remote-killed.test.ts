@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel, type Background, memoryDir } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbdClient } from '../kernel/programs.js';
-import { calls, expectCleanKills } from './kills.js';
+import { apis, calls, expectCleanKills } from './kills.js';
 
 let socket = '';
 let server: Background | undefined;
@@ -16,8 +16,8 @@ afterEach(async () => {
   await assertQuietKernel();
 });
 
-describe('a remote attach that is killed', () => {
-  test.each(calls)('at the n-th of its calls %s leaves the device free for the next', (kinds) =>
-    expectCleanKills(kinds, `${tsnbdClient} -nofork -unix ${socket} /dev/nbd0`),
+describe.each(apis)('a remote attach by %s that is killed', (api) => {
+  test.each(calls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
+    expectCleanKills(kinds, `${tsnbdClient} -nofork -kernel-api ${api} -unix ${socket} /dev/nbd0`),
   );
 });

@@ -5,19 +5,21 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import * as libcAbi from '#tsnbd/kernel/libc-abi.js';
 import * as nbdAbi from '#tsnbd/kernel/nbd-abi.js';
+import * as netlinkAbi from '#tsnbd/kernel/netlink-abi.js';
 
 /** What stands in our tables and is no macro of a header: how C says it. */
 const expressions: Readonly<Record<string, string>> = {
   SECTOR_BYTES: '512', // <linux/blk_types.h> has SECTOR_SIZE, for the kernel alone
   NR_IO_URING_SETUP: '__NR_io_uring_setup',
   NR_IO_URING_ENTER: '__NR_io_uring_enter',
+  NLA_TYPE_MASK: '(unsigned short)NLA_TYPE_MASK', // without the two flags above it
   PAGE_BYTES: '4096', // the smallest page size of Linux; this machine's may be larger
 };
 
 /** Types that C names without `struct`. */
 const typedefs: Readonly<Record<string, string>> = { STRUCT_SIGSET_T: 'sigset_t' };
 
-const table: Readonly<Record<string, unknown>> = { ...libcAbi, ...nbdAbi };
+const table: Readonly<Record<string, unknown>> = { ...libcAbi, ...nbdAbi, ...netlinkAbi };
 
 /** One number of ours: where it stands, and the C expression that must have the same value. */
 function entries(): readonly (readonly [string, number, string])[] {
@@ -49,8 +51,11 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <linux/capability.h>
       #include <linux/falloc.h>
       #include <linux/fs.h>
+      #include <linux/genetlink.h>
       #include <linux/io_uring.h>
+      #include <linux/nbd-netlink.h>
       #include <linux/nbd.h>
+      #include <linux/netlink.h>
       #include <linux/sock_diag.h>
       #include <poll.h>
       #include <sched.h>

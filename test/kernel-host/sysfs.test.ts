@@ -2,7 +2,16 @@ import { rmSync } from 'node:fs';
 import { release } from 'node:os';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { KernelError } from '#tsnbd/kernel/errors.js';
-import { deviceNumber, deviceState, nbdPresence, queueAttribute, requireDevice, waitFor } from '#tsnbd/kernel/sysfs.js';
+import {
+  deviceBackend,
+  deviceNumber,
+  deviceState,
+  devicesWithBackend,
+  nbdPresence,
+  queueAttribute,
+  requireDevice,
+  waitFor,
+} from '#tsnbd/kernel/sysfs.js';
 import { makeTree, twoDevices } from './tree.js';
 
 let root = '';
@@ -67,6 +76,21 @@ it('a setting of a queue is that of the disk, also for a partition', () => {
   expect(queueAttribute('8:1', 'rotational', root)).toBe(1);
   expect(queueAttribute('8:1', 'no_such_thing', root)).toBe(undefined);
   expect(queueAttribute('8:2', 'rotational', root)).toBe(undefined);
+});
+
+it('a device that netlink connected has the mark of who did, others have none', () => {
+  tree({ 'sys/block/nbd0/backend': 'tsnbd:7\n', 'sys/block/nbd1/backend': '\n', 'sys/block/nbd2/size': '0\n' });
+  expect(['nbd0', 'nbd1', 'nbd2', 'nbd3'].map((name) => deviceBackend(name, root))).toEqual([
+    'tsnbd:7',
+    '',
+    undefined,
+    undefined,
+  ]);
+  expect(devicesWithBackend('tsnbd:7', root)).toEqual(['nbd0']);
+  expect(devicesWithBackend('tsnbd', root)).toEqual([]);
+  rmSync(root, { recursive: true });
+  tree({ 'sys/block/nbd0/backend': undefined });
+  expect(() => deviceBackend('nbd0', root)).toThrow('EISDIR');
 });
 
 describe('the driver', () => {

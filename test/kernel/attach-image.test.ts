@@ -145,12 +145,57 @@ describe('an attached image', () => {
     await ok(`modprobe loop && mount -o loop ${image} ${dir} && grep -q kept ${dir}/file && umount ${dir}`);
   });
 
-  test('whose process is killed is free again, and the next attach removes the dead state file', async () => {
+  test('by ioctl, whose process is killed, is free again, and the next attach removes the dead state file', async () => {
     const image = await newImage('64M');
-    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && pkill -KILL -f attach-process.js`);
+    await ok(`${tsnbd} --kernel-api=ioctl -c /dev/nbd0 -f raw ${image} && pkill -KILL -f attach-process.js`);
     await expectFree();
     expect(await ok('ls /run/tsnbd')).toBe('nbd0.json\nnbd0.sock');
     expect((await (await attached(image)).stop()).status).toBe(0);
+  });
+
+  test('by netlink, whose process is killed, stays until the next attach or detach', async () => {
+    const image = await newImage('64M');
+    const kill = 'pkill -KILL -f attach-process.js; until ! pgrep -f attach-process.js; do sleep 0.1; done';
+    const again = `${tsnbd} --kernel-api=netlink -c /dev/nbd0 -f raw ${image}`;
+    const lost = 'tsnbd: what was written last to /dev/nbd0, whose process is gone, may be lost (';
+    await ok(`${again} && ${TWO_PARTITIONS} | sfdisk -q /dev/nbd0 && ${kill}`);
+    const mark = await ok('cat /sys/block/nbd0/backend');
+
+    const keeper = await background('exec sleep 100 </dev/nbd0p1');
+    const refused = await run(again);
+    expect(refused).toMatchObject({ status: 5, stdout: '' });
+    expect(refused.stderr).toBe(
+      `tsnbd: /dev/nbd0 is still attached, though its process is gone, and open in process ${keeper.pid} (sleep)\n`,
+    );
+    expect((await run(`${tsnbd} -d /dev/nbd0`)).status).toBe(8);
+    await keeper.stop();
+
+    const attached = await run(again);
+    expect(attached).toMatchObject({ status: 0, stdout: '' });
+    expect(attached.stderr).toContain(lost);
+    expect(await ok('cat /sys/block/nbd0/backend')).not.toBe(mark);
+    const dir = await memoryDir('mount');
+    await ok(`mkfs.ext4 -q /dev/nbd0p1 && mount /dev/nbd0p1 ${dir} && ${kill}`);
+    expect((await run(again)).stderr).toContain(`and in use: /dev/nbd0p1 is mounted on ${dir}\n`);
+    expect((await run(`${tsnbd} -d /dev/nbd0`)).status).toBe(5);
+    expect((await run(`${tsnbd} -d --force /dev/nbd0`)).stderr).toContain('is cut off, but not free');
+    await ok(`umount ${dir}`);
+
+    await ok(`${again} && ${kill}`);
+    const detached = await run(`${tsnbd} -d /dev/nbd0`);
+    expect(detached).toMatchObject({ status: 0, stdout: '/dev/nbd0 disconnected\n' });
+    expect(detached.stderr).toContain(lost);
+    await ok('test ! -e /dev/nbd0p1');
+  });
+
+  test('gets a device that the kernel chooses, whose name is printed', async () => {
+    const [image, other] = [await newImage('4M'), await newImage('4M')];
+    expect(await run(`${tsnbd} -c auto -f raw ${image}`)).toEqual({ status: 0, stdout: '/dev/nbd0\n', stderr: '' });
+    const second = await background(`exec ${tsnbd} --nofork -c auto -f raw ${other}`);
+    await vi.waitFor(() => expect(second.output().stdout).toBe('/dev/nbd1\n'), 20_000);
+    await ok(`test -e /run/tsnbd/nbd1.json && ${tsnbd} -d nbd0`);
+    expect(await second.stop()).toEqual({ status: 0, stdout: '/dev/nbd1\n', stderr: '' });
+    await expectNothingLeft('nbd1');
   });
 
   test('in the foreground stays until the device is detached', async () => {
@@ -163,7 +208,7 @@ describe('an attached image', () => {
     expect(status).toBe(0);
     expect(stderr).toContain(`NBD device /dev/nbd0 is now connected to ${image}\n`);
 
-    const stopped = await background(`exec ${tsnbd} --nofork -c /dev/nbd0 -f raw ${image}`);
+    const stopped = await background(`exec ${tsnbd} --nofork --kernel-api=ioctl -c /dev/nbd0 -f raw ${image}`);
     await until('test -e /run/tsnbd/nbd0.json && test -e /sys/block/nbd0/pid');
     expect((await stopped.stop('TERM')).status).toBe(0);
   });
@@ -185,7 +230,7 @@ describe('an image is not attached', () => {
     await refused(`${tsnbd} -c /dev/nbd0 -f raw ${other}`, 5, /^tsnbd: \/dev\/nbd0 is not free: /);
     await refused(`${tsnbd} --nofork -c /dev/nbd1 -f raw ${image}`, 5, /^tsnbd: .*in use/);
     await refused(
-      `${tsnbd} --nofork -c /dev/nbd99 -f raw ${other}`,
+      `${tsnbd} --nofork --kernel-api=ioctl -c /dev/nbd99 -f raw ${other}`,
       1,
       /nbd99 does not exist: this kernel has 8 devices/,
     );

@@ -47,8 +47,11 @@ beforeAll(async () => {
   await ok(`qemu-img convert -f raw -O qcow2 ${image} ${folder}/disk.qcow2`);
 });
 
-/** What an attach says; nothing else comes before its end. */
-const SAID = { stdout: 'Negotiation: ..size = 96MB\n', stderr: 'bs=512, sz=100663296 bytes\n' };
+/** What an attach says; nothing else comes before its end. Only by netlink it names the device, as nbd-client does. */
+const said = (operands: string) => ({
+  stdout: `Negotiation: ..size = 96MB\n${/ -L\b/.test(operands) ? '' : 'Connected /dev/nbd0\n'}`,
+  stderr: 'bs=512, sz=100663296 bytes\n',
+});
 
 /** What the server has is the image: the partitions are there, and so is the file; it can write. */
 async function expectOurDisk(): Promise<void> {
@@ -59,7 +62,7 @@ async function expectOurDisk(): Promise<void> {
 
 /** In the background: usable when the command returns, until another command detaches. */
 async function expectAttached(operands: string): Promise<void> {
-  expect(await run(`${tsnbdClient} ${operands}`)).toEqual({ status: 0, ...SAID });
+  expect(await run(`${tsnbdClient} ${operands}`)).toEqual({ status: 0, ...said(operands) });
   await expectOurDisk();
   expect(await run(`${tsnbdClient} -d /dev/nbd0`)).toEqual({
     status: 0,
@@ -72,9 +75,9 @@ async function expectAttached(operands: string): Promise<void> {
 /** In the foreground, until SIGTERM: starting Node is what takes the time in the guest. */
 async function expectServed(operands: string): Promise<void> {
   const client = await background(`exec ${tsnbdClient} -nofork ${operands}`);
-  await vi.waitFor(() => expect(client.output()).toEqual(SAID), 60_000);
+  await vi.waitFor(() => expect(client.output()).toEqual(said(operands)), 60_000);
   await expectOurDisk();
-  expect(await client.stop()).toEqual({ status: 0, ...SAID });
+  expect(await client.stop()).toEqual({ status: 0, ...said(operands) });
   await expectFree();
 }
 
@@ -82,7 +85,7 @@ describe('an export becomes a disk when it is served by', () => {
   test('tsnbd, over TCP (IPv4 and IPv6), by address and by name', async () => {
     await serve(`${tsnbd} -t --bind=127.0.0.1 --port=4000 -f raw ${folder}/disk.raw`, listensOn(4000));
     await expectAttached('127.0.0.1 4000 /dev/nbd0');
-    await expectServed('localhost 4000 nbd0 -N ""');
+    await expectServed('localhost 4000 nbd0 -N "" -L');
     await servers.pop()?.stop();
     await serve(`${tsnbd} -t --bind=::1 --port=4000 -f raw ${folder}/disk.raw`, listensOn(4000));
     await expectServed('::1 4000 /dev/nbd0');
@@ -90,7 +93,7 @@ describe('an export becomes a disk when it is served by', () => {
 
   test('tsnbd, over a unix socket, until its last client leaves', async () => {
     const server = await serve(`${tsnbd} -k ${folder}/sock -f raw ${folder}/disk.raw`, isSocket(`${folder}/sock`));
-    await expectAttached(`-unix ${folder}/sock /dev/nbd0`);
+    await expectAttached(`-unix ${folder}/sock /dev/nbd0 -L`);
     expect(await server.result).toMatchObject({ status: 0, stderr: '' });
     await ok(`test ! -e ${folder}/sock`);
   });
@@ -110,7 +113,7 @@ describe('an export becomes a disk when it is served by', () => {
 
   test('qemu-nbd, from a qcow2, over TCP and a unix socket', async () => {
     await serve(`qemu-nbd -t -f qcow2 -x disk -b 127.0.0.1 -p 4002 ${folder}/disk.qcow2`, listensOn(4002));
-    await expectServed('127.0.0.1 4002 /dev/nbd0 -N disk');
+    await expectServed('127.0.0.1 4002 auto -N disk');
     await servers.pop()?.stop();
     await serve(`qemu-nbd -f qcow2 -k ${folder}/qemu ${folder}/disk.qcow2`, isSocket(`${folder}/qemu`));
     await expectServed(`-u ${folder}/qemu /dev/nbd0`);
@@ -170,19 +173,22 @@ describe('tsnbd-client', () => {
     await ok(`${tsnbdClient} -d /dev/nbd0`);
   });
 
-  test('in the foreground ends with status 8 when the server is lost; in the background the device goes too', async () => {
-    const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
-    const client = await background(`exec ${tsnbdClient} -n -unix ${socket} /dev/nbd0`);
-    await vi.waitFor(() => expect(client.output().stderr).toContain('sz=16777216 bytes'), 20_000);
-    await servers.pop()?.stop('KILL');
-    const { status, stderr } = await client.result;
-    expect(status).toBe(8);
-    expect(stderr).toMatch(/tsnbd-client: the connection of \/dev\/nbd0 was lost; the device is gone\n$/);
+  test.each(['ioctl', 'netlink'])(
+    'by %s in the foreground ends with status 8 when the server is lost; in the background the device goes too',
+    async (api) => {
+      const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
+      const client = await background(`exec ${tsnbdClient} -n -unix ${socket} /dev/nbd0 -kernel-api ${api}`);
+      await vi.waitFor(() => expect(client.output().stderr).toContain('sz=16777216 bytes'), 20_000);
+      await servers.pop()?.stop('KILL');
+      const { status, stderr } = await client.result;
+      expect(status).toBe(8);
+      expect(stderr).toMatch(/tsnbd-client: the connection of \/dev\/nbd0 was lost; the device is gone\n$/);
 
-    const another = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
-    await ok(`${tsnbdClient} -unix ${another} /dev/nbd0`);
-    await servers.pop()?.stop('KILL');
-  });
+      const another = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
+      await ok(`${tsnbdClient} -unix ${another} /dev/nbd0 -kernel-api ${api}`);
+      await servers.pop()?.stop('KILL');
+    },
+  );
 });
 
 describe('a server', () => {

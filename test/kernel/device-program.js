@@ -7,12 +7,13 @@ import { UndoStack } from '#tsnbd/base/undo.js';
 import { flushDevice, rescanPartitions } from '#tsnbd/kernel/device-child.js';
 import { exitNow, socketPair } from '#tsnbd/kernel/fd-calls.js';
 import { loadLibc } from '#tsnbd/kernel/libc.js';
-import { connectDevice, disconnectForeignDevice } from '#tsnbd/kernel/nbd-device.js';
+import { connectDevice, disconnectForeignDevice, disconnectLeftover } from '#tsnbd/kernel/nbd-device.js';
 import { deviceUsers } from '#tsnbd/kernel/proc.js';
 import { deviceState } from '#tsnbd/kernel/sysfs.js';
 
 const usual = {
   device: 'nbd0',
+  kernelApi: 'auto',
   manner: 'good',
   connections: 1,
   sizeBytes: 16 * 2 ** 20,
@@ -23,6 +24,8 @@ const usual = {
 
 /** @type {Record<string, any>} the one that is being done */
 let task = usual;
+/** The device that it is about: the kernel may choose it. */
+let device = usual.device;
 
 /** @param {Record<string, unknown>} event */
 const say = (event) =>
@@ -44,6 +47,7 @@ async function runAll() {
   loadLibc();
   for (const given of JSON.parse(process.argv[2] ?? '[]')) {
     task = { ...usual, ...given };
+    device = task.device;
     say({ begins: given });
     await run();
   }
@@ -54,10 +58,11 @@ async function runAll() {
 async function run() {
   if (task.users !== undefined) return say({ users: deviceUsers(task.device, task.users) });
   if (task.foreign !== undefined) return attempt(() => disconnectForeignDevice(task.device, task.foreign));
+  if (task.leftover) return attempt(() => disconnectLeftover(task.device));
   for (let round = 0; round < task.rounds; round += 1) {
     const before = openFds();
     await attempt(oneRound);
-    say({ leftFds: openFds().length - before.length, state: deviceState(task.device) });
+    say({ leftFds: openFds().length - before.length, state: deviceState(device) });
   }
 }
 
@@ -115,18 +120,19 @@ async function connect(sockets, undo) {
       return tell(name, act, back);
     };
   }
-  return connectDevice(task.device, setup, undo);
+  return connectDevice({ device: task.device ?? undefined, kernelApi: task.kernelApi }, setup, undo);
 }
 
 /** @param {import('#tsnbd/kernel/nbd-device.js').NbdDevice} nbd */
 async function hold(nbd) {
-  say({ up: deviceState(task.device) });
+  device = nbd.name;
+  say({ up: { device, kernelApi: nbd.kernelApi, ...deviceState(device) } });
   if (task.rescanMs !== undefined) {
-    await attempt(() => rescanPartitions(task.device, task.rescanMs));
-    say({ partitions: deviceState(task.device).partitions });
+    await attempt(() => rescanPartitions(device, task.rescanMs));
+    say({ partitions: deviceState(device).partitions });
   }
   if (task.hold) await Promise.race([nbd.ended, new Promise((resolve) => process.once('SIGUSR2', resolve))]);
-  for (let i = 0; i < task.flushes; i += 1) say({ flush: await flushDevice(task.device, 10_000) });
+  for (let i = 0; i < task.flushes; i += 1) say({ flush: await flushDevice(device, 10_000) });
   const start = performance.now();
   nbd.disconnect();
   nbd.disconnect();

@@ -1,290 +1,230 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { background, freshDir, ok, run, until, withOwnGuest } from './guest.js';
 import {
-  assertQuietKernel,
-  type Background,
-  background,
-  freshDir,
-  markKernelLog,
-  ok,
-  run,
-  until,
-  withOwnGuest,
-} from './guest.js';
-import { testProgram } from './programs.js';
+  type Api,
+  command,
+  fillSocket,
+  find,
+  free,
+  guardDevices,
+  heard,
+  hold,
+  holders,
+  read,
+  release,
+  say,
+  sayAll,
+  setUpBy,
+} from './held-device.js';
 
-const free = { sizeBytes: 0, pid: null, partitions: [] };
+guardDevices();
 
-type Said = Readonly<Record<string, unknown>>;
+const STEPS: Readonly<Record<Api, readonly string[]>> = {
+  ioctl: [
+    'open the device',
+    'hand over socket 1',
+    'set the block size',
+    'set the size',
+    'set the flags',
+    'set the timeout',
+    'set the longest request',
+    'start the device',
+  ],
+  netlink: ['look for netlink', 'set the longest request', 'connect the device'],
+};
 
-let mark = '';
-let holders: Background[] = [];
+describe.each(['ioctl', 'netlink'] as const)('by %s', (api) => {
+  setUpBy(api);
 
-beforeAll(async () => {
-  mark = await markKernelLog();
-});
+  describe('a device that is set up', () => {
+    test('has its size, its thread, its block size and its data, and is free and without partitions afterwards', async () => {
+      const holder = await hold({ rescanMs: 5_000 });
+      expect(await heard(holder, 'up')).toMatchObject({
+        kernelApi: api,
+        sizeBytes: 16 * 2 ** 20,
+        readOnly: false,
+        partitions: [],
+      });
+      const thread = await ok('cat /sys/block/nbd0/pid');
+      await ok(`test -d /proc/${holder.pid}/task/${thread}`);
+      // By netlink no thread stays in the kernel: the one that asked is told, and it is the process's first or of its pool.
+      expect(await ok('cat /sys/block/nbd0/backend 2>/dev/null || true')).toMatch(
+        api === 'netlink' ? new RegExp(`^tsnbd:.*:${holder.pid}:[0-9]+:1$`) : /^$/,
+      );
+      expect(await ok('cat /sys/block/nbd0/queue/logical_block_size')).toBe('512');
 
-afterEach(async () => {
-  for (const holder of holders) await holder.stop('KILL');
-  holders = [];
-  await until('test "$(cat /sys/block/nbd[01]/size)" = "0\n0" && ! cat /sys/block/nbd[01]/pid');
-  await assertQuietKernel(mark);
-});
+      await ok("printf 'label: dos\\nsize=4M\\n,\\n' | sfdisk -q /dev/nbd0 && udevadm settle || true");
+      await ok('test -b /dev/nbd0p1 && test -b /dev/nbd0p2');
+      const file = join(freshDir('data'), 'file');
+      await ok(`head -c 3000000 /dev/urandom | tee ${file} >/dev/nbd0p2 && sync /dev/nbd0p2`);
+      const sum = createHash('sha256').update(readFileSync(file)).digest('hex');
+      await ok('echo 3 >/proc/sys/vm/drop_caches');
+      expect(await ok('head -c 3000000 /dev/nbd0p2 | sha256sum')).toContain(sum);
 
-function command(...tasks: readonly Said[]): string {
-  return `node ${testProgram('device-program')} '${JSON.stringify(tasks)}'`;
-}
-
-function read(stdout: string): readonly Said[] {
-  return stdout
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as Said)
-    .filter((said) => !('begins' in said));
-}
-
-/** Runs the program to its end; its errors are ours. */
-async function say(task: Said): Promise<readonly Said[]> {
-  return (await sayAll([task]))[0] ?? [];
-}
-
-/** Runs one program for many tasks, each in its turn: starting Node is what takes the time in the guest. */
-async function sayAll(tasks: readonly Said[]): Promise<readonly (readonly Said[])[]> {
-  const { status, stdout, stderr } = await run(command(...tasks), { limitMs: 400_000 });
-  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-  const parts = stdout.split(/^\{"begins":.*$/m).slice(1);
-  expect(parts).toHaveLength(tasks.length);
-  return parts.map(read);
-}
-
-/** Starts the program in the background and waits until it has said something with this key. */
-async function hold(task: Said, key = 'up'): Promise<Background> {
-  const holder = await background(`exec ${command({ hold: true, ...task })}`);
-  holders.push(holder);
-  await heard(holder, key);
-  return holder;
-}
-
-async function heard(holder: Background, key: string): Promise<unknown> {
-  let found: Said | undefined;
-  await expect
-    .poll(
-      () => {
-        found = read(holder.output().stdout.replace(/[^\n]*$/, '')).find((said) => key in said);
-        return found ?? holder.output().stderr;
-      },
-      { timeout: 60_000 },
-    )
-    .toHaveProperty(key);
-  return found?.[key];
-}
-
-/** Tells the holder to disconnect, and gives all that it said. */
-async function release(holder: Background): Promise<readonly Said[]> {
-  await ok(`kill -s USR2 ${holder.pid}`);
-  const { stdout } = await holder.result;
-  return read(stdout);
-}
-
-function find(said: readonly Said[], key: string): unknown {
-  return said.find((one) => key in one)?.[key];
-}
-
-/** Writes more than the sockets hold and than a stalled server takes. */
-async function fillSocket(): Promise<Background> {
-  const writer = await background('exec dd if=/dev/zero of=/dev/nbd0 bs=1M count=8 conv=fsync');
-  holders.push(writer);
-  await until('test "$(awk \'{ print $2 }\' /sys/block/nbd0/inflight)" -ge 2');
-  return writer;
-}
-
-describe('a device that is set up', () => {
-  test('has its size, its thread, its block size and its data, and is free and without partitions afterwards', async () => {
-    const holder = await hold({ rescanMs: 5_000 });
-    expect(await heard(holder, 'up')).toMatchObject({ sizeBytes: 16 * 2 ** 20, readOnly: false, partitions: [] });
-    const thread = await ok('cat /sys/block/nbd0/pid');
-    await ok(`test -d /proc/${holder.pid}/task/${thread}`);
-    expect(await ok('cat /sys/block/nbd0/queue/logical_block_size')).toBe('512');
-
-    await ok("printf 'label: dos\\nsize=4M\\n,\\n' | sfdisk -q /dev/nbd0 && udevadm settle || true");
-    await ok('test -b /dev/nbd0p1 && test -b /dev/nbd0p2');
-    const file = join(freshDir('data'), 'file');
-    await ok(`head -c 3000000 /dev/urandom | tee ${file} >/dev/nbd0p2 && sync /dev/nbd0p2`);
-    const sum = createHash('sha256').update(readFileSync(file)).digest('hex');
-    await ok('echo 3 >/proc/sys/vm/drop_caches');
-    expect(await ok('head -c 3000000 /dev/nbd0p2 | sha256sum')).toContain(sum);
-
-    const said = await release(holder);
-    expect(find(said, 'ended')).toEqual({ result: 0 });
-    expect(find(said, 'server')).toBe('goodbye');
-    expect(find(said, 'state')).toMatchObject(free);
-    expect(find(said, 'leftFds')).toBe(0);
-    await ok('test ! -e /dev/nbd0p1');
-  });
-
-  test('leaves nothing to the next: read-only, block size, timeout and longest request are as now told', async () => {
-    const settings =
-      'cd /sys/block/nbd0; cat ro queue/logical_block_size queue/io_timeout queue/max_sectors_kb queue/fua';
-    const first = { blockSizeBytes: 4096, flags: 0x3, requestTimeoutSeconds: 7, requestBytesMax: 65_536 };
-    const one = await hold({ setup: first });
-    expect(await ok(settings)).toBe('1\n4096\n7000\n64\n0');
-    await release(one);
-    const two = await hold({});
-    expect(await ok(settings)).toBe('0\n512\n30000\n128\n1');
-    await release(two);
-  });
-
-  test('comes and goes ten times in one process without a trace', async () => {
-    const said = await say({ rounds: 10, rescanMs: 5_000 });
-    const ends = said.filter((one) => 'leftFds' in one);
-    expect(ends).toHaveLength(10);
-    for (const end of ends) expect(end).toMatchObject({ leftFds: 0, state: free });
-  });
-
-  test('takes two connections if the server allows it', async () => {
-    const refused = await say({ connections: 2 });
-    expect(refused.find((one) => 'code' in one)).toMatchObject({
-      code: 'refused',
-      message: 'the server allows one connection, not 2',
+      const said = await release(holder);
+      expect(find(said, 'ended')).toEqual({ result: 0 });
+      expect(find(said, 'server')).toBe('goodbye');
+      expect(find(said, 'state')).toMatchObject(free);
+      expect(find(said, 'leftFds')).toBe(0);
+      await ok('test ! -e /dev/nbd0p1');
     });
-    const holder = await hold({ connections: 2, setup: { flags: 0x12d } });
-    await ok('dd if=/dev/nbd0 of=/dev/null bs=1M count=4 2>/dev/null');
-    const said = await release(holder);
-    expect(said.filter((one) => one.server === 'goodbye')).toHaveLength(2);
-    expect(find(said, 'leftFds')).toBe(0);
+
+    test('leaves nothing to the next: read-only, block size, timeout and longest request are as now told', async () => {
+      const settings =
+        'cd /sys/block/nbd0; cat ro queue/logical_block_size queue/io_timeout queue/max_sectors_kb queue/fua';
+      const first = { blockSizeBytes: 4096, flags: 0x3, requestTimeoutSeconds: 7, requestBytesMax: 65_536 };
+      const one = await hold({ setup: first });
+      expect(await ok(settings)).toBe('1\n4096\n7000\n64\n0');
+      await release(one);
+      const two = await hold({});
+      expect(await ok(settings)).toBe('0\n512\n30000\n128\n1');
+      await release(two);
+    });
+
+    test('comes and goes ten times in one process without a trace', async () => {
+      const said = await say({ rounds: 10, rescanMs: 5_000 });
+      const ends = said.filter((one) => 'leftFds' in one);
+      expect(ends).toHaveLength(10);
+      for (const end of ends) expect(end).toMatchObject({ leftFds: 0, state: free });
+    });
+
+    test('takes two connections if the server allows it', async () => {
+      const refused = await say({ connections: 2 });
+      expect(refused.find((one) => 'code' in one)).toMatchObject({
+        code: 'refused',
+        message: 'the server allows one connection, not 2',
+      });
+      const holder = await hold({ connections: 2, setup: { flags: 0x12d } });
+      await ok('dd if=/dev/nbd0 of=/dev/null bs=1M count=4 2>/dev/null');
+      const said = await release(holder);
+      expect(said.filter((one) => one.server === 'goodbye')).toHaveLength(2);
+      expect(find(said, 'leftFds')).toBe(0);
+    });
   });
-});
 
-describe('signals', () => {
-  test('of any kind reach the process and leave the device up', async () => {
-    const holder = await hold({});
-    const thread = await ok('cat /sys/block/nbd0/pid');
-    // All but SIGKILL, SIGSTOP and the two that the C library keeps for itself.
-    expect(await ok(`grep SigBlk /proc/${holder.pid}/task/${thread}/status`)).toBe('SigBlk:\tfffffffe7ffbfeff');
-    const signals = ['TERM', 'HUP', 'INT', 'USR1', 'WINCH', 'CHLD', 'CONT'];
-    for (let round = 0; round < 3; round += 1) {
-      for (const signal of signals) await ok(`kill -s ${signal} ${holder.pid}`);
-    }
-    await ok('dd if=/dev/nbd0 of=/dev/null bs=64k iflag=direct 2>/dev/null');
-    const said = await release(holder);
-    for (const signal of signals) expect(said).toContainEqual({ signal: `SIG${signal}` });
-    expect(find(said, 'ended')).toEqual({ result: 0 });
+  describe('signals', () => {
+    test('of any kind reach the process and leave the device up', async () => {
+      const holder = await hold({});
+      if (api === 'ioctl') {
+        // A signal that reached the thread in NBD_DO_IT would end it. All but SIGKILL, SIGSTOP and the C library's own two.
+        const thread = await ok('cat /sys/block/nbd0/pid');
+        expect(await ok(`grep SigBlk /proc/${holder.pid}/task/${thread}/status`)).toBe('SigBlk:\tfffffffe7ffbfeff');
+      }
+      const signals = ['TERM', 'HUP', 'INT', 'USR1', 'WINCH', 'CHLD', 'CONT'];
+      for (let round = 0; round < 3; round += 1) {
+        for (const signal of signals) await ok(`kill -s ${signal} ${holder.pid}`);
+      }
+      await ok('dd if=/dev/nbd0 of=/dev/null bs=64k iflag=direct 2>/dev/null');
+      const said = await release(holder);
+      for (const signal of signals) expect(said).toContainEqual({ signal: `SIG${signal}` });
+      expect(find(said, 'ended')).toEqual({ result: 0 });
+    });
   });
 
-  test('SIGKILL leaves the device free, whatever had not been written', async () => {
-    const holder = await hold({});
-    await ok('dd if=/dev/zero of=/dev/nbd0 bs=1M count=8 2>/dev/null');
-    await holder.stop('KILL');
-    await until('test "$(cat /sys/block/nbd0/size)" = 0 && test ! -e /sys/block/nbd0/pid');
-    expect(find(await say({}), 'ended')).toEqual({ result: 0 });
-  });
-});
+  describe('an attach that fails', () => {
+    test('before any of its steps leaves the device free and the next attach works', async () => {
+      const steps = (await say({})).flatMap((one) => (typeof one.step === 'string' ? [one.step] : []));
+      expect(steps).toEqual(STEPS[api]);
+      for (const said of await sayAll(steps.map((step) => ({ failBefore: step })))) {
+        expect(said).toContainEqual({ code: null, message: 'failed as asked' });
+        expect(find(said, 'undone')).toEqual([]);
+        expect(said.at(-1)).toMatchObject({ leftFds: 0, state: free });
+      }
+      expect(find(await say({}), 'ended')).toEqual({ result: 0 });
+    });
 
-test('SIGKILL leaves the device free even while the kernel waits to send to a server in the same process', async () => {
-  const holder = await hold({ manner: 'stalls at a write' });
-  const writer = await fillSocket();
-  await holder.stop('KILL');
-  await ok(`! test -d /proc/${holder.pid}`);
-  expect((await writer.result).stderr).toContain('Input/output error');
-  expect(find(await say({}), 'ended')).toEqual({ result: 0 });
-});
-
-describe('an attach that fails', () => {
-  test('before any of its steps leaves the device free and the next attach works', async () => {
-    const steps = (await say({})).flatMap((one) => (typeof one.step === 'string' ? [one.step] : []));
-    expect(steps).toEqual([
-      'open the device',
-      'hand over socket 1',
-      'set the block size',
-      'set the size',
-      'set the flags',
-      'set the timeout',
-      'set the longest request',
-      'start the device',
-    ]);
-    for (const said of await sayAll(steps.map((step) => ({ failBefore: step })))) {
-      expect(said).toContainEqual({ code: null, message: 'failed as asked' });
+    test('after its last step is undone with a goodbye to the server', async () => {
+      const said = await say({ patienceMs: 0, manner: 'never closes' });
+      expect(find(said, 'server')).toBe('goodbye');
       expect(find(said, 'undone')).toEqual([]);
-      expect(said.at(-1)).toMatchObject({ leftFds: 0, state: free });
-    }
-    expect(find(await say({}), 'ended')).toEqual({ result: 0 });
-  });
+      expect(find(said, 'tookMs')).toBeLessThan(30_000);
+      expect(find(said, 'state')).toMatchObject(free);
+    });
 
-  test('after its last step is undone with a goodbye to the server', async () => {
-    const said = await say({ patienceMs: 0, manner: 'never closes' });
-    expect(find(said, 'server')).toBe('goodbye');
-    expect(find(said, 'undone')).toEqual([]);
-    expect(find(said, 'tookMs')).toBeLessThan(30_000);
-    expect(find(said, 'state')).toMatchObject(free);
-  });
-
-  test('is told as what it is when the server closes at once', async () => {
-    const said = await say({ manner: 'closes', rescanMs: 5_000 });
-    const failure = said.find((one) => 'code' in one);
-    // Up for a moment, or never: by which thread is faster.
-    if (find(said, 'up') === undefined) expect(failure?.message).toContain('the server closed the connection');
-    expect(said.at(-1)).toMatchObject({ leftFds: 0, state: free });
-  });
-
-  test('because of a size or block size that cannot be is refused with a reason', async () => {
-    const cases = [
-      [{ blockSizeBytes: 8192 }, 'the kernel refuses blocks of 8192 bytes on /dev/nbd0'],
-      [{ blockSizeBytes: 3 }, 'a device cannot have blocks of 3 bytes'],
-      [{ blockSizeBytes: 256 }, 'a device cannot have blocks of 256 bytes'],
-      [{ sizeBytes: 1000 }, 'a device of blocks of 512 bytes cannot have 1000 bytes'],
-      [{ sizeBytes: 0 }, 'a device of blocks of 512 bytes cannot have 0 bytes'],
-      [{ requestBytesMax: 511 }, 'requests of at most 511 bytes do not hold a block of 512'],
-    ] as const;
-    const answers = await sayAll(cases.map(([setup]) => ({ setup })));
-    for (const [index, said] of answers.entries()) {
+    test('is told as what it is when the server closes at once', async () => {
+      const said = await say({ manner: 'closes', rescanMs: 5_000 });
       const failure = said.find((one) => 'code' in one);
-      expect(failure).toMatchObject({ code: 'refused' });
-      expect(failure?.message).toContain(cases[index]?.[1]);
+      // Up for a moment, or never: by which thread is faster.
+      if (find(said, 'up') === undefined) expect(failure?.message).toContain('the server closed the connection');
       expect(said.at(-1)).toMatchObject({ leftFds: 0, state: free });
-    }
+    });
+
+    test('because of a size or block size that cannot be is refused with a reason', async () => {
+      const cases = [
+        [{ blockSizeBytes: 8192 }, 'the kernel refuses blocks of 8192 bytes on /dev/nbd0'],
+        [{ blockSizeBytes: 3 }, 'a device cannot have blocks of 3 bytes'],
+        [{ blockSizeBytes: 256 }, 'a device cannot have blocks of 256 bytes'],
+        [{ sizeBytes: 1000 }, 'a device of blocks of 512 bytes cannot have 1000 bytes'],
+        [{ sizeBytes: 0 }, 'a device of blocks of 512 bytes cannot have 0 bytes'],
+        [{ requestBytesMax: 511 }, 'requests of at most 511 bytes do not hold a block of 512'],
+      ] as const;
+      const answers = await sayAll(cases.map(([setup]) => ({ setup })));
+      for (const [index, said] of answers.entries()) {
+        const failure = said.find((one) => 'code' in one);
+        expect(failure).toMatchObject({ code: 'refused' });
+        expect(failure?.message).toContain(cases[index]?.[1]);
+        expect(said.at(-1)).toMatchObject({ leftFds: 0, state: free });
+      }
+    });
+  });
+
+  describe('a device that is not to be had', () => {
+    test('is busy while it is up, and stays as it is', async () => {
+      const holder = await hold({});
+      const failure = (await say({})).find((one) => 'code' in one);
+      expect(failure).toMatchObject({ code: 'busy' });
+      expect(failure?.message).toMatch(
+        /^\/dev\/nbd0 is not free: it is attached by process or thread [0-9]+; detach it/,
+      );
+      await ok('dd if=/dev/nbd0 of=/dev/null bs=1M count=1 iflag=direct 2>/dev/null');
+      expect(find(await release(holder), 'ended')).toEqual({ result: 0 });
+    });
+
+    test('is busy while a program keeps it open from its last use, and its server is let go', async () => {
+      const holder = await hold({});
+      const keeper = await background('exec sleep 100 </dev/nbd0');
+      holders.push(keeper);
+      expect(find(await release(holder), 'ended')).toEqual({ result: 0 });
+      await ok('test -e /sys/block/nbd0/pid');
+      expect((await say({})).find((one) => 'code' in one)).toMatchObject({ code: 'busy' });
+      await keeper.stop();
+      expect(find(await say({}), 'ended')).toEqual({ result: 0 });
+    });
+  });
+
+  describe('a server that does not answer', () => {
+    test('holds neither the reading of partitions up for longer than its limit, nor the end', async () => {
+      const said = await say({ manner: 'mute', rescanMs: 500, patienceMs: 100 });
+      expect(said.find((one) => 'code' in one)).toEqual({
+        code: 'time-limit',
+        message: 'the server did not answer in 0.5 s when the kernel read the partition table of /dev/nbd0',
+      });
+      // The kernel waits for the server to close, by ioctl; by netlink it closes itself (nbd_disconnect_and_put).
+      if (api === 'ioctl') expect(find(said, 'ended')).toBe('not yet');
+      expect(find(said, 'undone')).toEqual([]);
+      expect(find(said, 'tookMs')).toBeLessThan(30_000);
+      // The child that was given up has the device open until it has ended.
+      await until('! test -e /sys/block/nbd0/pid && test "$(cat /sys/block/nbd0/size)" = 0');
+    });
+
+    test('with its socket full blocks the goodbye, not the process', async () => {
+      const patienceMs = api === 'ioctl' ? 1_000 : 20_000;
+      const holder = await hold({ manner: 'stalls at a write', patienceMs });
+      const writer = await fillSocket();
+      const said = await release(holder);
+      expect(find(said, 'disconnectMs')).toBeLessThan(10_000);
+      // By netlink a goodbye that would wait, with the lock of all of generic netlink, is not sent.
+      expect(find(said, 'ended')).toEqual(api === 'ioctl' ? 'not yet' : { result: 0 });
+      expect(find(said, 'undone')).toEqual([]);
+      expect((await writer.result).stderr).toContain('Input/output error');
+    });
   });
 });
 
 describe('a device that is not to be had', () => {
-  test('is busy while it is up, and stays as it is', async () => {
-    const holder = await hold({});
-    const failure = (await say({})).find((one) => 'code' in one);
-    expect(failure).toMatchObject({ code: 'busy' });
-    expect(failure?.message).toMatch(/^\/dev\/nbd0 is not free: it is attached by process or thread [0-9]+; detach it/);
-    await ok('dd if=/dev/nbd0 of=/dev/null bs=1M count=1 iflag=direct 2>/dev/null');
-    expect(find(await release(holder), 'ended')).toEqual({ result: 0 });
-  });
-
-  test('is busy while another program sets it up, who is not disturbed', async () => {
-    const goOn = join(freshDir('pause'), 'go-on');
-    const holder = await hold({ pauseBefore: 'set the size', goOn }, 'paused');
-    expect((await say({ setup: { sizeBytes: 2 ** 20 } })).find((one) => 'code' in one)).toMatchObject({
-      code: 'busy',
-      message: '/dev/nbd0 is busy: another program is setting it up',
-    });
-    await ok(`touch ${goOn}`);
-    expect(await heard(holder, 'up')).toMatchObject({ sizeBytes: 16 * 2 ** 20 });
-    await ok('dd if=/dev/nbd0 of=/dev/null bs=1M iflag=direct 2>/dev/null');
-    expect(find(await release(holder), 'ended')).toEqual({ result: 0 });
-  });
-
-  test('is busy while a program keeps it open from its last use, and its server is let go', async () => {
-    const holder = await hold({});
-    const keeper = await background('exec sleep 100 </dev/nbd0');
-    holders.push(keeper);
-    expect(find(await release(holder), 'ended')).toEqual({ result: 0 });
-    await ok('test -e /sys/block/nbd0/pid');
-    expect((await say({})).find((one) => 'code' in one)).toMatchObject({ code: 'busy' });
-    await keeper.stop();
-    expect(find(await say({}), 'ended')).toEqual({ result: 0 });
-  });
-
-  test('does not exist beyond nbds_max', async () => {
-    expect((await say({ device: 'nbd9' })).find((one) => 'code' in one)).toMatchObject({ code: 'no-device' });
-  });
-
   test('is not for ordinary users, who are told so first', async () => {
     const { stdout } = await run(`setpriv --reuid 65534 --clear-groups --bounding-set -all ${command({})}`);
     expect(read(stdout)).toContainEqual({ code: 'not-root', message: 'only root can attach /dev/nbd0; try sudo' });
@@ -300,31 +240,6 @@ describe('a device that is not to be had', () => {
       expect((await guest.run('modprobe nbd max_part=0 nbds_max=1')).status).toBe(0);
       expect(await failure()).toBe(undefined);
     });
-  });
-});
-
-describe('a server that does not answer', () => {
-  test('holds neither the reading of partitions up for longer than its limit, nor the end', async () => {
-    const said = await say({ manner: 'mute', rescanMs: 500, patienceMs: 100 });
-    expect(said.find((one) => 'code' in one)).toEqual({
-      code: 'time-limit',
-      message: 'the server did not answer in 0.5 s when the kernel read the partition table of /dev/nbd0',
-    });
-    expect(find(said, 'ended')).toBe('not yet');
-    expect(find(said, 'undone')).toEqual([]);
-    expect(find(said, 'tookMs')).toBeLessThan(30_000);
-    // The child that was given up has the device open until it has ended.
-    await until('! test -e /sys/block/nbd0/pid && test "$(cat /sys/block/nbd0/size)" = 0');
-  });
-
-  test('with its socket full blocks the goodbye, not the process', async () => {
-    const holder = await hold({ manner: 'stalls at a write', patienceMs: 1_000 });
-    const writer = await fillSocket();
-    const said = await release(holder);
-    expect(find(said, 'disconnectMs')).toBeLessThan(10_000);
-    expect(find(said, 'ended')).toBe('not yet');
-    expect(find(said, 'undone')).toEqual([]);
-    expect((await writer.result).stderr).toContain('Input/output error');
   });
 });
 

@@ -1,4 +1,5 @@
-import { type Background, background, memoryDir, ok, run, until } from './guest.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Background, background, memoryDir, ok, run } from './guest.js';
 import { tsnbd } from './programs.js';
 
 /** A loop device on a new file in the guest's memory, or on one that is there. */
@@ -44,13 +45,33 @@ export async function dropStorage(): Promise<void> {
   await run(steps.join('\n'));
 }
 
-/** `tsnbd --nofork -c`: one start of Node, and SIGTERM detaches. `options` are the image's and it. */
+/** What `-v` tells of an attach that goes well. */
+const STEPS =
+  /^(tsnbd: ((open|start|connect|set|write|hand over|look for|wait until) [a-z0-9 ]+)|NBD device .* is now connected to .*)\n/gm;
+
+/**
+ * `tsnbd --nofork -c`: one start of Node, and SIGTERM detaches. `options` are the image's and it. What the command says in
+ * the end is what it would have said without -v.
+ */
 export async function attached(options: string, device = 'nbd0'): Promise<Background> {
-  const command = await background(`exec ${tsnbd} --nofork -f raw -c /dev/${device} ${options}`);
-  const isUp = `test -e /run/tsnbd/${device}.json && test "$(cat /sys/block/${device}/size)" != 0`;
-  await until(`! kill -0 ${command.pid} || { ${isUp}; }`, 120_000);
-  await ok(isUp).catch(async () => {
-    throw new Error(`it was not attached: ${JSON.stringify(await command.result)}`);
+  const command = await background(`exec ${tsnbd} --nofork -v -f raw -c /dev/${device} ${options}`);
+  let ended = false;
+  const result = command.result.then((end) => {
+    ended = true;
+    return { ...end, stderr: end.stderr.replaceAll(STEPS, '') };
   });
-  return command;
+  result.catch(() => {});
+  const end = performance.now() + 120_000;
+  while (!command.output().stderr.includes('is now connected to')) {
+    if (ended || performance.now() > end) throw new Error(`it was not attached: ${JSON.stringify(command.output())}`);
+    await sleep(20);
+  }
+  return {
+    ...command,
+    result,
+    stop: async (signal) => {
+      await command.stop(signal);
+      return result;
+    },
+  };
 }

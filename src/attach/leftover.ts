@@ -1,0 +1,69 @@
+import { statSync } from 'node:fs';
+import { removeRunFiles } from '../daemon/state-file.js';
+import { flushDevice } from '../kernel/device-child.js';
+import { isOfDeadProcess } from '../kernel/device-owner.js';
+import { requireRoot } from '../kernel/nbd-device.js';
+import { deviceUsers, type FileUser, processesWithFileOpen } from '../kernel/proc.js';
+import { deviceBackend, deviceState, waitFor } from '../kernel/sysfs.js';
+import { disconnectInProcess } from './disconnect.js';
+import { AttachError } from './errors.js';
+import { describeUsers } from './users.js';
+
+/** A server that is there answers a flush of next to nothing, and a disconnect; one that is not must not keep us. */
+const FLUSH_LIMIT_MS = 10_000;
+const DISCONNECT_LIMIT_MS = 20_000;
+const FREE_LIMIT_MS = 10_000;
+
+type OnNotice = (text: string) => void;
+
+/** A device that a process of ours connected by netlink, and left in the kernel when it was killed. */
+export function isLeftover(device: string): boolean {
+  return isOfDeadProcess(deviceBackend(device));
+}
+
+/**
+ * Makes room for an attach: takes a leftover down that nothing uses, not even a program that has it open. The users of a
+ * remote one may not know that its process is gone, for it still works. Any other device stays as it is.
+ *
+ * @throws AttachError 'busy'; LaunchedError and DaemonError when it cannot be disconnected
+ */
+export async function clearLeftover(device: string, onNotice: OnNotice): Promise<void> {
+  if (!isLeftover(device)) return;
+  requireRoot(`attach /dev/${device}`);
+  const left = `/dev/${device} is still attached, though its process is gone`;
+  const users = deviceUsers(device);
+  if (users.length > 0) throw new AttachError('busy', `${left}, and in use: ${describeUsers(users)}`);
+  const [program] = openIn(device);
+  if (program !== undefined) {
+    throw new AttachError('busy', `${left}, and open in process ${program.pid} (${program.command})`);
+  }
+  await detachLeftover(device, false, onNotice);
+  await waitFor(`/dev/${device} to be free`, FREE_LIMIT_MS, () => deviceState(device).pid === undefined);
+}
+
+/**
+ * Disconnects a leftover. What was written to it is written to its server, if there is one: a failure is an error while a
+ * program still has something to write, and else what can be told of it is told.
+ */
+export async function detachLeftover(device: string, force: boolean, onNotice: OnNotice): Promise<void> {
+  if (!force) {
+    const flush = await flushDevice(device, FLUSH_LIMIT_MS);
+    if (flush.kind !== 'done') {
+      const lost = `what was written last to /dev/${device}, whose process is gone, may be lost (${flush.why})`;
+      if (openIn(device).some(({ command }) => command !== 'sync')) {
+        throw new AttachError(flush.kind === 'lost' ? 'lost' : 'time-limit', `${lost}; --force detaches it`);
+      }
+      onNotice(lost);
+    }
+  }
+  removeRunFiles(device); // the dead process's: nobody else writes files for a device that carries its mark
+  await disconnectInProcess({ device, how: 'leftover' }, DISCONNECT_LIMIT_MS);
+}
+
+/** The programs that have the device or a partition of it open. */
+function openIn(device: string): readonly FileUser[] {
+  return [device, ...deviceState(device).partitions].flatMap((name) => {
+    const stat = statSync(`/dev/${name}`, { throwIfNoEntry: false });
+    return stat === undefined ? [] : processesWithFileOpen(stat.dev, stat.ino);
+  });
+}

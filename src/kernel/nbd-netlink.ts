@@ -1,0 +1,64 @@
+import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { UndoStack } from '../base/undo.js';
+import { connectError } from './device-errors.js';
+import { deviceIndex, deviceName } from './device-name.js';
+import { newIdentifier } from './device-owner.js';
+import { shutdownFd } from './fd-calls.js';
+import type { DeviceSetup, NbdDevice } from './nbd-device.js';
+import type { NbdFamily } from './nbd-family.js';
+import { NetlinkDevice } from './netlink-device.js';
+import { deviceState, setLongestRequest } from './sysfs.js';
+
+const { EBUSY } = constants.errno;
+
+/** Whoever looks at a new or a changed device (udev) has it open for so long at most. */
+const busyLimitMs = 5_000;
+const busyPollMs = 20;
+
+/**
+ * The set-up by netlink: one call. Without a `name` the kernel chooses; a device that is not there yet it makes. The
+ * longest request is bounded before, where the device is known, for its first reader comes at once.
+ */
+export async function connectByNetlink(
+  name: string | undefined,
+  setup: DeviceSetup,
+  undo: UndoStack,
+  family: NbdFamily,
+): Promise<NbdDevice> {
+  const isThere = name !== undefined && deviceState(name).exists;
+  if (isThere) await boundRequests(name, setup, undo);
+  const device = await undo.step(
+    'connect the device',
+    () => connect(name, setup, family),
+    (connected) => connected.stop(),
+  );
+  if (!isThere) await boundRequests(device.name, setup, undo);
+  return device;
+}
+
+function boundRequests(name: string, setup: DeviceSetup, undo: UndoStack): Promise<void> {
+  return undo.step(
+    'set the longest request',
+    () => setLongestRequest(name, setup.requestBytesMax),
+    () => setLongestRequest(name, undefined),
+  );
+}
+
+async function connect(name: string | undefined, setup: DeviceSetup, family: NbdFamily): Promise<NetlinkDevice> {
+  const identifier = newIdentifier();
+  const index = name === undefined ? undefined : deviceIndex(name);
+  try {
+    for (const end = performance.now() + busyLimitMs; ; await sleep(busyPollMs)) {
+      const reply = await family.connect({ ...setup, index, identifier });
+      if ('index' in reply) return new NetlinkDevice(deviceName(reply.index), family, setup.sockets, identifier);
+      // Without a pid it is not up: somebody has it open for a moment.
+      const passes = reply.errno === EBUSY && name !== undefined && deviceState(name).pid === undefined;
+      if (!passes || performance.now() > end) throw connectError(name, setup, reply);
+    }
+  } catch (error) {
+    // A call that was given up may come to be done: then the device is to have no connection that works.
+    for (const socket of setup.sockets) shutdownFd(socket);
+    throw error;
+  }
+}

@@ -1,0 +1,85 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { afterEach, describe, expect, it } from 'vitest';
+import { isOfDeadProcess, newIdentifier } from '#tsnbd/kernel/device-owner.js';
+import { processStartTime } from '#tsnbd/kernel/proc.js';
+import { makeTree } from './tree.js';
+
+let root = '';
+afterEach(() => {
+  if (root !== '') rmSync(root, { recursive: true });
+  root = '';
+});
+
+/** Our text, with some of its words replaced. */
+function identifier(words: Readonly<Record<number, string | number>> = {}): string {
+  return newIdentifier()
+    .split(':')
+    .map((word, index) => words[index] ?? word)
+    .join(':');
+}
+
+describe('the mark of a device', () => {
+  it('says boot, namespaces, process and start time, and is new for each device', () => {
+    const [mark, bootId, pidSpace, timeSpace, pid, startTime, serial] = newIdentifier().split(':');
+    expect(mark).toBe('tsnbd');
+    expect(bootId).toBe(readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
+    expect(`pid:[${pidSpace}]`).toBe(readlinkSync('/proc/self/ns/pid'));
+    expect(`time:[${timeSpace}]`).toBe(readlinkSync('/proc/self/ns/time'));
+    expect([Number(pid), Number(startTime)]).toEqual([process.pid, processStartTime(process.pid)]);
+    expect(Number(newIdentifier().split(':')[6])).toBe(Number(serial) + 1);
+  });
+
+  it('of a living process is not a dead one’s', () => {
+    expect(isOfDeadProcess(newIdentifier())).toBe(false);
+    expect(isOfDeadProcess(identifier({ 4: 1, 5: processStartTime(1) ?? '' }))).toBe(false);
+  });
+
+  it('of a process that has ended is a dead one’s', async () => {
+    const child = spawn('sleep', ['100'], { stdio: 'ignore' });
+    await once(child, 'spawn');
+    const its = identifier({ 4: child.pid ?? '', 5: processStartTime(child.pid ?? 0) ?? '' });
+    expect(isOfDeadProcess(its)).toBe(false);
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    expect(isOfDeadProcess(its)).toBe(true);
+    // Its number, given to another process.
+    expect(isOfDeadProcess(identifier({ 5: 1 }))).toBe(true);
+  });
+
+  it.each([
+    ['nobody', undefined],
+    ['a program that leaves none', ''],
+    ['another program', 'rbd-image-7'],
+    ['another program that begins like ours', 'tsnbd'],
+    ['another version of ours', identifier({ 6: '1:and more' })],
+    ['a process with an odd number', identifier({ 4: '0x10' })],
+    ['process 0', identifier({ 4: 0 })],
+    ['a start time that is none', identifier({ 5: '' })],
+    ['another boot', identifier({ 1: '6a3b5c1e-0000-4000-8000-000000000000', 5: 1 })],
+    ['another namespace of processes', identifier({ 2: 4026531000, 5: 1 })],
+    ['another namespace of clocks', identifier({ 3: 4026531000, 5: 1 })],
+  ])('of %s is not touched', (_, backend) => {
+    expect(isOfDeadProcess(backend)).toBe(false);
+  });
+
+  it('of a process that cannot be looked at is not touched', () => {
+    const [, bootId = '', pidSpace, timeSpace] = newIdentifier().split(':');
+    root = makeTree({
+      'proc/sys/kernel/random/boot_id': `${bootId}\n`,
+      'proc/self/ns/pid': `-> pid:[${pidSpace}]`,
+      'proc/self/ns/time': `-> time:[${timeSpace}]`,
+      'proc/77/stat': undefined, // a folder: EISDIR
+      'proc/78/stat': 'nonsense\n',
+    });
+    expect(isOfDeadProcess(identifier({ 4: 76 }), root)).toBe(true);
+    expect(isOfDeadProcess(identifier({ 4: 77 }), root)).toBe(false);
+    expect(isOfDeadProcess(identifier({ 4: 78 }), root)).toBe(false);
+  });
+
+  it('is not believed where the boot cannot be told', () => {
+    root = makeTree({ 'proc/self/ns/pid': '-> pid:[1]' });
+    expect(isOfDeadProcess('tsnbd::1:none:76:1:1', root)).toBe(false);
+  });
+});
