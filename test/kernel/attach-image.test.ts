@@ -126,6 +126,23 @@ describe('an attached image', () => {
     await ok(`umount ${dir}`);
   });
 
+  test('is a qcow2 on another: what is written is there, and QEMU finds it in order', async () => {
+    const dir = await memoryDir('qcow2');
+    await ok(`qemu-img create -q -f qcow2 ${dir}/base 64M && qemu-io -c 'write -P 7 0 64M' ${dir}/base >/dev/null`);
+    await ok(`qemu-img create -q -f qcow2 -b base -F qcow2 ${dir}/disk 64M`);
+    const attachment = await attached(`-f qcow2 ${dir}/disk`);
+    await ok(`mkfs.ext4 -q /dev/nbd0 && mkdir ${dir}/mnt && mount /dev/nbd0 ${dir}/mnt`);
+    await ok(`head -c 8M /dev/urandom >${dir}/mnt/file && sha256sum <${dir}/mnt/file >${dir}/sum`);
+    await ok(`head -c 8M /dev/urandom >${dir}/mnt/gone && sync && rm ${dir}/mnt/gone && fstrim ${dir}/mnt`);
+    await ok(`umount ${dir}/mnt`);
+    expect((await attachment.stop()).status).toBe(0);
+    await ok(`qemu-img check -q ${dir}/disk && qemu-img convert -O raw ${dir}/disk ${dir}/raw`);
+    await ok(
+      `mount -o ro,loop ${dir}/raw ${dir}/mnt && sha256sum <${dir}/mnt/file | cmp - ${dir}/sum && umount ${dir}/mnt`,
+    );
+    await ok(`rm ${dir}/base ${dir}/disk ${dir}/raw`);
+  });
+
   test('takes a discard of 5 GiB', async () => {
     const image = await newImage('5G');
     const attachment = await attached(image);
@@ -240,11 +257,11 @@ describe('an image is not attached', () => {
 
   test('when it is missing, a folder, empty, or of another format', async () => {
     const dir = await memoryDir('bad');
-    await ok(`: >${dir}/empty; qemu-img create -q -f qcow2 ${dir}/disk.qcow2 4M`);
+    await ok(`: >${dir}/empty; qemu-img create -q -f vdi ${dir}/disk.vdi 4M`);
     await refused(`${tsnbd} --nofork -c /dev/nbd0 ${dir}/absent`, 1, /does not exist/);
     await refused(`${tsnbd} --nofork -c /dev/nbd0 ${dir}`, 1, /folder|directory/);
     await refused(`${tsnbd} --nofork -c /dev/nbd0 ${dir}/empty`, 1, /empty/);
-    await refused(`${tsnbd} -c /dev/nbd0 ${dir}/disk.qcow2`, 6, /qcow2/);
+    await refused(`${tsnbd} -c /dev/nbd0 ${dir}/disk.vdi`, 6, /vdi/);
   });
 
   test('when it lies on the device itself', async () => {
