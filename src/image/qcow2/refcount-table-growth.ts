@@ -9,6 +9,7 @@ import {
   TABLE_DIRTY_FROM,
   TABLE_DIRTY_TO,
   TABLE_OFFSET,
+  TABLE_ROOM,
   type WriteMemory,
 } from './memory.js';
 import type { Refcounts } from './refcounts.js';
@@ -60,7 +61,7 @@ export function growRefcountTable(
   let errno = growth.flushLocked();
   if (errno !== 0) return errno;
 
-  numbers[TABLE_CLUSTERS] = clusters;
+  numbers[TABLE_ROOM] = clusters;
   const end = cluster + clusters + blocks;
   for (let block = 0; block < blocks && errno === 0; block += 1) {
     errno = allocator.takeAsBlock(firstBlock + block, cluster + clusters + block);
@@ -74,10 +75,12 @@ export function growRefcountTable(
   if (errno === 0) errno = growth.storage.flush();
   if (errno === 0) errno = writeHeader(HEADER_PLACE, headerPlace(cluster * clusterBytes, clusters));
   if (errno !== 0) {
-    numbers[TABLE_CLUSTERS] = oldClusters;
+    numbers[TABLE_ROOM] = oldClusters;
     return errno;
   }
+  // In this order: whoever looks in between takes no cluster for a part of the table that never was one.
   numbers[TABLE_OFFSET] = cluster * clusterBytes;
+  numbers[TABLE_CLUSTERS] = clusters;
   allocator.drop(oldOffset / clusterBytes, oldClusters);
   return 0;
 }

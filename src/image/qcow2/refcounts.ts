@@ -4,7 +4,7 @@ import { readZeroed } from '../read-zeroed.js';
 import { hostOffset, offsetLow, swapped } from './entries.js';
 import type { Geometry } from './geometry.js';
 import { widen } from './l2-tables.js';
-import { TABLE_CLUSTERS, TABLE_DIRTY_FROM, TABLE_DIRTY_TO, type WriteMemory } from './memory.js';
+import { TABLE_DIRTY_FROM, TABLE_DIRTY_TO, TABLE_ROOM, type WriteMemory } from './memory.js';
 import { putRefcount, refcountAt } from './refcount-codec.js';
 import { SliceCache } from './slice-cache.js';
 
@@ -42,7 +42,7 @@ export class Refcounts {
 
   /** Blocks that the table has room for. */
   get tableEntries(): number {
-    return ((this.#memory.numbers[TABLE_CLUSTERS] ?? 0) * this.#clusterBytes) / ENTRY_BYTES;
+    return ((this.#memory.numbers[TABLE_ROOM] ?? 0) * this.#clusterBytes) / ENTRY_BYTES;
   }
 
   /** Where the block that tells of a cluster is: 0 where there is none, −1 where the entry makes no sense. */
