@@ -40,7 +40,6 @@ export class Allocator {
   isFresh = false;
 
   readonly areas: MetadataAreas;
-  #isFreeing = false;
   readonly #refcounts: Refcounts;
   readonly #memory: WriteMemory;
   readonly #duties: AllocatorDuties;
@@ -124,8 +123,6 @@ export class Allocator {
 
   /** Everything that is in memory is in the file, on stable storage. */
   settle(): number {
-    // What is freed may need room in the cache of refcounts, which is made by a flush, which would come here again.
-    if (this.#isFreeing) return 0;
     const { numbers, dropped, freeing } = this.#memory;
     const errno = this.#free();
     if (errno !== 0 || (numbers[FREEING_COUNT] ?? 0) > 0) return errno;
@@ -144,12 +141,10 @@ export class Allocator {
     const ranges = numbers[FREEING_COUNT] ?? 0;
     if (ranges === 0 || this.#turns?.havePassed() === false) return 0;
     numbers[FREEING_COUNT] = 0;
-    this.#isFreeing = true;
     let errno = 0;
     for (let range = 0; range < ranges && errno === 0; range += 1) {
       errno = this.#freeRange(freeing[2 * range] ?? 0, freeing[2 * range + 1] ?? 0);
     }
-    this.#isFreeing = false;
     return errno;
   }
 

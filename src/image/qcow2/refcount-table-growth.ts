@@ -25,7 +25,7 @@ export interface TableGrowth {
   readonly refcounts: Refcounts;
   readonly allocator: Allocator;
   readonly storage: StableStorage;
-  flushLocked(): number;
+  writeLocked(): number;
   writeRefcounts(): number;
   writeTable(offsetBytes: number): number;
 }
@@ -58,7 +58,8 @@ export function growRefcountTable(
     entries = Math.max(entries, lastBlock + 1);
   }
   if (clusters * clusterBytes > REFCOUNT_TABLE_BYTES_MAX) return EFBIG;
-  let errno = growth.flushLocked();
+  // From here on until the header points to the new table, no room for a refcount may have to be made.
+  let errno = growth.writeLocked();
   if (errno !== 0) return errno;
 
   numbers[TABLE_ROOM] = clusters;

@@ -17,7 +17,7 @@ export class Refcounts {
   readonly cache: SliceCache;
   /** Clusters that one block tells of. */
   readonly blockEntries: number;
-  /** Brings what is dirty into the file, so that a slice can go. Answers 0 or a positive errno. */
+  /** Brings what is dirty into the file, so that a slice can go, and changes no refcount. Answers 0 or a positive errno. */
   clean: () => number = () => EIO;
   readonly #bits: number;
   readonly #sliceEntries: number;

@@ -83,9 +83,9 @@ export class WriteOrder implements AllocatorDuties {
     });
     this.refcounts = new Refcounts(geometry, write, fd, calls);
     this.allocator = new Allocator(geometry, write, this.refcounts, this, turns, { fd, calls });
-    const clean = () => this.flushLocked();
-    this.refcounts.clean = clean;
-    tables.clean = clean;
+    // What is freed changes refcounts anew: it waits while somebody needs room for some.
+    this.refcounts.clean = () => this.writeLocked();
+    tables.clean = () => this.flushLocked();
   }
 
   /** Whether writes are still taken. Answers 0 or EIO. */
@@ -137,6 +137,16 @@ export class WriteOrder implements AllocatorDuties {
   }
 
   flushLocked(): number {
+    let errno = this.writeLocked();
+    if (errno !== 0) return errno;
+    Atomics.store(this.#memory.fields, IS_DIRTY, 0);
+    errno = this.allocator.settle();
+    if (this.refcounts.cache.hasDirty()) this.willChange();
+    return errno;
+  }
+
+  /** Under the lock: brings everything to stable storage, and frees nothing. */
+  writeLocked(): number {
     if (this.state !== 0) return EIO;
     const { fields } = this.#memory;
     const { numbers } = this.#write;
@@ -146,11 +156,7 @@ export class WriteOrder implements AllocatorDuties {
     if (errno === 0 && hasEntries && needsBarrier) errno = this.storage.flush();
     if (errno === 0 && hasEntries) errno = this.#writeEntries();
     if (errno === 0) errno = this.storage.flush();
-    if (errno !== 0) return errno;
-    Atomics.store(fields, NEEDS_BARRIER, 0);
-    Atomics.store(fields, IS_DIRTY, 0);
-    errno = this.allocator.settle();
-    if (this.refcounts.cache.hasDirty()) this.willChange();
+    if (errno === 0) Atomics.store(fields, NEEDS_BARRIER, 0);
     return errno;
   }
 
