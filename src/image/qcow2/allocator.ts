@@ -218,10 +218,11 @@ export class Allocator {
     return errno === 0 ? 1 : -errno;
   }
 
-  /** A free cluster becomes a refcount block, in which its own refcount may stand. */
+  /** A free cluster becomes a refcount block, in which its own refcount may stand: both reach the file together. */
   takeAsBlock(block: number, cluster: number): number {
     const { numbers } = this.#memory;
-    const errno = this.#duties.writeZeroCluster(cluster);
+    let errno = this.#refcounts.makeRoom(cluster);
+    if (errno === 0) errno = this.#duties.writeZeroCluster(cluster);
     if (errno !== 0) return errno;
     numbers[FRESH_FROM] = Math.max(numbers[FRESH_FROM] ?? 0, cluster + 1);
     this.areas.add(cluster, REFCOUNT_BLOCK);

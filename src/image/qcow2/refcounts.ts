@@ -88,14 +88,23 @@ export class Refcounts {
     return 0;
   }
 
+  /** Has room for the refcount of a cluster whose block is yet to come. Answers 0 or a positive errno. */
+  makeRoom(cluster: number): number {
+    return this.cache.isDirty(this.cache.victim(this.#sliceOf(cluster))) ? this.clean() : 0;
+  }
+
   /** Where in the file a slice of the cache is; −1 where its block is gone. */
   sliceOffset(slice: number): number {
     const block = this.blockOffset(slice * this.#sliceEntries);
     return block <= 0 ? -1 : block + ((slice * this.#sliceBytes) % this.#clusterBytes);
   }
 
+  #sliceOf(cluster: number): number {
+    return Math.floor(cluster / this.#sliceEntries);
+  }
+
   #slotOf(cluster: number, block: number): number {
-    const slice = Math.floor(cluster / this.#sliceEntries);
+    const slice = this.#sliceOf(cluster);
     const found = this.cache.find(slice);
     if (found >= 0) return found;
     let victim = this.cache.victim(slice);

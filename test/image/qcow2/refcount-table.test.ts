@@ -98,6 +98,19 @@ it('a refcount table that grows when much was freed leaves what lies behind it',
   expect(behind.every((byte) => byte === 2)).toBe(true);
 });
 
+it('a new refcount block is counted before the table in the file points to it', () => {
+  const { path, tableAt, images, allocateFrom } = open({});
+  freeOneInEachSecondBlock(images[0], allocateFrom);
+  expect(images[0]?.flush()).toBe(0); // they are free from here on, which the file does not know
+  const block = slots + 4;
+  allocateFrom(block * blockClusters);
+  expect(write(images[0], 20)).toBe(0);
+  const file = readFileSync(path);
+  const blockAt = Number(file.readBigUInt64BE(tableAt + block * 8));
+  const isCounted = blockAt === 0 || file.readUInt16BE(blockAt + ((blockAt / clusterBytes) % blockClusters) * 2) === 1;
+  expect(isCounted).toBe(true);
+});
+
 it('what is allocated while much waits for being free finds room for its refcount', () => {
   const { images, allocateFrom } = open({});
   freeOneInEachSecondBlock(images[0], allocateFrom);
