@@ -155,7 +155,9 @@ export class Allocator {
     for (let cluster = first; cluster < end; cluster += 1) {
       const refcount = this.#refcounts.get(cluster);
       if (refcount < 0) return -refcount;
-      if (refcount === 0) return this.#duties.markCorrupt();
+      if (refcount === 0 || (refcount === 1 && this.#isTable(cluster) && this.#duties.isTableInUse(cluster))) {
+        return this.#duties.markCorrupt();
+      }
       const errno = this.#refcounts.set(cluster, refcount - 1);
       if (errno !== 0) return errno;
       if (refcount > 1) {
