@@ -33,7 +33,8 @@ export interface TableGrowth {
 /**
  * Makes the refcount table longer, under the image's lock: a new one is written from `cluster` on, behind all that the old
  * one told of, and behind it the blocks that tell of both. The header points to it when all of that is on stable storage;
- * then the old table is dropped. Answers 0 or a positive errno.
+ * then the old table is dropped. Answers 0 or a positive errno;
+ * half-way, TABLE_ROOM is not TABLE_CLUSTERS any more.
  */
 export function growRefcountTable(
   cluster: number,
@@ -75,10 +76,7 @@ export function growRefcountTable(
   if (errno === 0) errno = growth.writeTable(cluster * clusterBytes);
   if (errno === 0) errno = growth.storage.flush();
   if (errno === 0) errno = writeHeader(HEADER_PLACE, headerPlace(cluster * clusterBytes, clusters));
-  if (errno !== 0) {
-    numbers[TABLE_ROOM] = oldClusters;
-    return errno;
-  }
+  if (errno !== 0) return errno;
   // In this order: whoever looks in between takes no cluster for a part of the table that never was one.
   numbers[TABLE_OFFSET] = cluster * clusterBytes;
   numbers[TABLE_CLUSTERS] = clusters;

@@ -20,6 +20,7 @@ import {
   TABLE_DIRTY_FROM,
   TABLE_DIRTY_TO,
   TABLE_OFFSET,
+  TABLE_ROOM,
   type WriteMemory,
 } from './memory.js';
 import { L2_TABLE, REFCOUNT_BLOCK } from './metadata-areas.js';
@@ -179,7 +180,9 @@ export class WriteOrder implements AllocatorDuties {
   growTable(cluster: number): number {
     const writeHeader = (at: number, bytes: Uint8Array) => this.#writeHeader(at, bytes);
     const errno = growRefcountTable(cluster, this.#geometry, this.#write, this, writeHeader);
-    if (errno !== 0) Atomics.store(this.#memory.fields, IS_CORRUPT, 1);
+    const { numbers } = this.#write;
+    const isHalfDone = numbers[TABLE_ROOM] !== numbers[TABLE_CLUSTERS];
+    if (errno !== 0 && isHalfDone) Atomics.store(this.#memory.fields, IS_CORRUPT, 1);
     return errno;
   }
 

@@ -1,4 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { afterEach, expect, it } from 'vitest';
 import { invariant } from '#tsnbd/base/invariant.js';
 import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
@@ -9,6 +10,7 @@ import { newCacheMemory } from '#tsnbd/image/qcow2/slice-cache.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { type Cluster, qcow2Bytes } from './qcow2-bytes.js';
 
+const { ENOSPC } = constants.errno;
 const inFolder = useTemporaryFolder();
 const clusterBytes = 512;
 /** Clusters that a refcount block tells of, and all blocks of a table of one cluster. */
@@ -124,4 +126,23 @@ it('what is allocated while much waits for being free finds room for its refcoun
   const target = new Uint8Array(1);
   expect(images[0]?.read(40 * clusterBytes, 1, target, 0)).toBe(0);
   expect(target[0]).toBe(9);
+});
+
+it('a disk that is full when the refcount table is to grow is told, and room helps', () => {
+  let isFull = false;
+  const { images, allocateFrom } = open({
+    write: (...call) => (isFull ? -ENOSPC : fileCalls.write(...call)),
+  });
+  expect(write(images[0], 10, 5)).toBe(0);
+  allocateFrom(tableClusters);
+  isFull = true;
+  expect(write(images[0], 20)).toBe(ENOSPC);
+  expect(images[0]?.flush()).toBe(ENOSPC);
+  isFull = false;
+  expect(write(images[0], 20)).toBe(0);
+  expect(images[0]?.flush()).toBe(0);
+  const target = new Uint8Array(2);
+  expect(images[0]?.read(10 * clusterBytes, 1, target, 0)).toBe(0);
+  expect(images[0]?.read(20 * clusterBytes, 1, target, 1)).toBe(0);
+  expect([...target]).toEqual([5, 9]);
 });
