@@ -40,7 +40,6 @@ export class Allocator {
   isFresh = false;
 
   readonly areas: MetadataAreas;
-  #isFreeing = false;
   readonly #refcounts: Refcounts;
   readonly #memory: WriteMemory;
   readonly #duties: AllocatorDuties;
@@ -124,8 +123,6 @@ export class Allocator {
 
   /** Everything that is in memory is in the file, on stable storage. */
   settle(): number {
-    // What is freed may need room in the cache of refcounts, which is made by a flush, which would come here again.
-    if (this.#isFreeing) return 0;
     const { numbers, dropped, freeing } = this.#memory;
     const errno = this.#free();
     if (errno !== 0 || (numbers[FREEING_COUNT] ?? 0) > 0) return errno;
@@ -144,12 +141,10 @@ export class Allocator {
     const ranges = numbers[FREEING_COUNT] ?? 0;
     if (ranges === 0 || this.#turns?.havePassed() === false) return 0;
     numbers[FREEING_COUNT] = 0;
-    this.#isFreeing = true;
     let errno = 0;
     for (let range = 0; range < ranges && errno === 0; range += 1) {
       errno = this.#freeRange(freeing[2 * range] ?? 0, freeing[2 * range + 1] ?? 0);
     }
-    this.#isFreeing = false;
     return errno;
   }
 
@@ -160,7 +155,9 @@ export class Allocator {
     for (let cluster = first; cluster < end; cluster += 1) {
       const refcount = this.#refcounts.get(cluster);
       if (refcount < 0) return -refcount;
-      if (refcount === 0) return this.#duties.markCorrupt();
+      if (refcount === 0 || (refcount === 1 && this.#isTable(cluster) && this.#duties.isTableInUse(cluster))) {
+        return this.#duties.markCorrupt();
+      }
       const errno = this.#refcounts.set(cluster, refcount - 1);
       if (errno !== 0) return errno;
       if (refcount > 1) {
@@ -223,10 +220,11 @@ export class Allocator {
     return errno === 0 ? 1 : -errno;
   }
 
-  /** A free cluster becomes a refcount block, in which its own refcount may stand. */
+  /** A free cluster becomes a refcount block, in which its own refcount may stand: both reach the file together. */
   takeAsBlock(block: number, cluster: number): number {
     const { numbers } = this.#memory;
-    const errno = this.#duties.writeZeroCluster(cluster);
+    let errno = this.#refcounts.makeRoom(cluster);
+    if (errno === 0) errno = this.#duties.writeZeroCluster(cluster);
     if (errno !== 0) return errno;
     numbers[FRESH_FROM] = Math.max(numbers[FRESH_FROM] ?? 0, cluster + 1);
     this.areas.add(cluster, REFCOUNT_BLOCK);

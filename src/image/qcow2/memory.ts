@@ -38,6 +38,7 @@ export const TABLE_DIRTY_TO = 7;
 export const DROPPED_COUNT = 8;
 export const FREEING_COUNT = 9;
 export const REACHED = 10;
+export const TABLE_ROOM = 11;
 const NUMBERS = 16;
 
 /** What all workers of an image know of its tables; it crosses threads. */
@@ -66,7 +67,8 @@ export interface WriteMemory {
    * | --- | --- |
    * | NEXT_FREE | no cluster before this one is free |
    * | FRESH_FROM | from this cluster on nothing was ever written: the file reads as zeroes |
-   * | TABLE_OFFSET, TABLE_CLUSTERS | where the refcount table is, and how long |
+   * | TABLE_OFFSET, TABLE_CLUSTERS | where the refcount table is, and how long; read without the lock too |
+   * | TABLE_ROOM | how long it is in memory: longer than in the file while it grows |
    * | L1_DIRTY_FROM, L1_DIRTY_TO | entries that are not yet in the file; none if equal |
    * | TABLE_DIRTY_FROM, TABLE_DIRTY_TO | the same for the refcount table |
    * | REACHED | the file has at least so many bytes |

@@ -15,6 +15,7 @@ import {
   REACHED,
   TABLE_CLUSTERS,
   TABLE_OFFSET,
+  TABLE_ROOM,
   type WriteMemory,
 } from './memory.js';
 import { L2_TABLE, MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
@@ -57,6 +58,7 @@ export function prepareWriting(
   new Uint8Array(write.refcountTable.buffer).set(table);
   numbers[TABLE_OFFSET] = header.refcountTableOffsetBytes;
   numbers[TABLE_CLUSTERS] = header.refcountTableClusters;
+  numbers[TABLE_ROOM] = header.refcountTableClusters;
   numbers[NEXT_FREE] = 1;
   // What lies behind the last cluster that is counted may be a crash's: only behind the end of a file is nothing at all.
   const isFile = file.stat.isFile();

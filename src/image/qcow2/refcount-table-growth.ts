@@ -9,6 +9,7 @@ import {
   TABLE_DIRTY_FROM,
   TABLE_DIRTY_TO,
   TABLE_OFFSET,
+  TABLE_ROOM,
   type WriteMemory,
 } from './memory.js';
 import type { Refcounts } from './refcounts.js';
@@ -24,7 +25,7 @@ export interface TableGrowth {
   readonly refcounts: Refcounts;
   readonly allocator: Allocator;
   readonly storage: StableStorage;
-  flushLocked(): number;
+  writeLocked(): number;
   writeRefcounts(): number;
   writeTable(offsetBytes: number): number;
 }
@@ -32,7 +33,8 @@ export interface TableGrowth {
 /**
  * Makes the refcount table longer, under the image's lock: a new one is written from `cluster` on, behind all that the old
  * one told of, and behind it the blocks that tell of both. The header points to it when all of that is on stable storage;
- * then the old table is dropped. Answers 0 or a positive errno.
+ * then the old table is dropped. Answers 0 or a positive errno;
+ * half-way, TABLE_ROOM is not TABLE_CLUSTERS any more.
  */
 export function growRefcountTable(
   cluster: number,
@@ -57,10 +59,11 @@ export function growRefcountTable(
     entries = Math.max(entries, lastBlock + 1);
   }
   if (clusters * clusterBytes > REFCOUNT_TABLE_BYTES_MAX) return EFBIG;
-  let errno = growth.flushLocked();
+  // From here on until the header points to the new table, no room for a refcount may have to be made.
+  let errno = growth.writeLocked();
   if (errno !== 0) return errno;
 
-  numbers[TABLE_CLUSTERS] = clusters;
+  numbers[TABLE_ROOM] = clusters;
   const end = cluster + clusters + blocks;
   for (let block = 0; block < blocks && errno === 0; block += 1) {
     errno = allocator.takeAsBlock(firstBlock + block, cluster + clusters + block);
@@ -73,11 +76,10 @@ export function growRefcountTable(
   if (errno === 0) errno = growth.writeTable(cluster * clusterBytes);
   if (errno === 0) errno = growth.storage.flush();
   if (errno === 0) errno = writeHeader(HEADER_PLACE, headerPlace(cluster * clusterBytes, clusters));
-  if (errno !== 0) {
-    numbers[TABLE_CLUSTERS] = oldClusters;
-    return errno;
-  }
+  if (errno !== 0) return errno;
+  // In this order: whoever looks in between takes no cluster for a part of the table that never was one.
   numbers[TABLE_OFFSET] = cluster * clusterBytes;
+  numbers[TABLE_CLUSTERS] = clusters;
   allocator.drop(oldOffset / clusterBytes, oldClusters);
   return 0;
 }

@@ -4,7 +4,7 @@ import { readZeroed } from '../read-zeroed.js';
 import { hostOffset, offsetLow, swapped } from './entries.js';
 import type { Geometry } from './geometry.js';
 import { widen } from './l2-tables.js';
-import { TABLE_CLUSTERS, TABLE_DIRTY_FROM, TABLE_DIRTY_TO, type WriteMemory } from './memory.js';
+import { TABLE_DIRTY_FROM, TABLE_DIRTY_TO, TABLE_ROOM, type WriteMemory } from './memory.js';
 import { putRefcount, refcountAt } from './refcount-codec.js';
 import { SliceCache } from './slice-cache.js';
 
@@ -17,7 +17,7 @@ export class Refcounts {
   readonly cache: SliceCache;
   /** Clusters that one block tells of. */
   readonly blockEntries: number;
-  /** Brings what is dirty into the file, so that a slice can go. Answers 0 or a positive errno. */
+  /** Brings what is dirty into the file, so that a slice can go, and changes no refcount. Answers 0 or a positive errno. */
   clean: () => number = () => EIO;
   readonly #bits: number;
   readonly #sliceEntries: number;
@@ -42,7 +42,7 @@ export class Refcounts {
 
   /** Blocks that the table has room for. */
   get tableEntries(): number {
-    return ((this.#memory.numbers[TABLE_CLUSTERS] ?? 0) * this.#clusterBytes) / ENTRY_BYTES;
+    return ((this.#memory.numbers[TABLE_ROOM] ?? 0) * this.#clusterBytes) / ENTRY_BYTES;
   }
 
   /** Where the block that tells of a cluster is: 0 where there is none, −1 where the entry makes no sense. */
@@ -88,14 +88,23 @@ export class Refcounts {
     return 0;
   }
 
+  /** Has room for the refcount of a cluster whose block is yet to come. Answers 0 or a positive errno. */
+  makeRoom(cluster: number): number {
+    return this.cache.isDirty(this.cache.victim(this.#sliceOf(cluster))) ? this.clean() : 0;
+  }
+
   /** Where in the file a slice of the cache is; −1 where its block is gone. */
   sliceOffset(slice: number): number {
     const block = this.blockOffset(slice * this.#sliceEntries);
     return block <= 0 ? -1 : block + ((slice * this.#sliceBytes) % this.#clusterBytes);
   }
 
+  #sliceOf(cluster: number): number {
+    return Math.floor(cluster / this.#sliceEntries);
+  }
+
   #slotOf(cluster: number, block: number): number {
-    const slice = Math.floor(cluster / this.#sliceEntries);
+    const slice = this.#sliceOf(cluster);
     const found = this.cache.find(slice);
     if (found >= 0) return found;
     let victim = this.cache.victim(slice);

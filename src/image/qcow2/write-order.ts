@@ -20,6 +20,7 @@ import {
   TABLE_DIRTY_FROM,
   TABLE_DIRTY_TO,
   TABLE_OFFSET,
+  TABLE_ROOM,
   type WriteMemory,
 } from './memory.js';
 import { L2_TABLE, REFCOUNT_BLOCK } from './metadata-areas.js';
@@ -83,9 +84,9 @@ export class WriteOrder implements AllocatorDuties {
     });
     this.refcounts = new Refcounts(geometry, write, fd, calls);
     this.allocator = new Allocator(geometry, write, this.refcounts, this, turns, { fd, calls });
-    const clean = () => this.flushLocked();
-    this.refcounts.clean = clean;
-    tables.clean = clean;
+    // What is freed changes refcounts anew: it waits while somebody needs room for some.
+    this.refcounts.clean = () => this.writeLocked();
+    tables.clean = () => this.flushLocked();
   }
 
   /** Whether writes are still taken. Answers 0 or EIO. */
@@ -137,6 +138,16 @@ export class WriteOrder implements AllocatorDuties {
   }
 
   flushLocked(): number {
+    let errno = this.writeLocked();
+    if (errno !== 0) return errno;
+    Atomics.store(this.#memory.fields, IS_DIRTY, 0);
+    errno = this.allocator.settle();
+    if (this.refcounts.cache.hasDirty()) this.willChange();
+    return errno;
+  }
+
+  /** Under the lock: brings everything to stable storage, and frees nothing. */
+  writeLocked(): number {
     if (this.state !== 0) return EIO;
     const { fields } = this.#memory;
     const { numbers } = this.#write;
@@ -146,11 +157,7 @@ export class WriteOrder implements AllocatorDuties {
     if (errno === 0 && hasEntries && needsBarrier) errno = this.storage.flush();
     if (errno === 0 && hasEntries) errno = this.#writeEntries();
     if (errno === 0) errno = this.storage.flush();
-    if (errno !== 0) return errno;
-    Atomics.store(fields, NEEDS_BARRIER, 0);
-    Atomics.store(fields, IS_DIRTY, 0);
-    errno = this.allocator.settle();
-    if (this.refcounts.cache.hasDirty()) this.willChange();
+    if (errno === 0) Atomics.store(fields, NEEDS_BARRIER, 0);
     return errno;
   }
 
@@ -173,7 +180,9 @@ export class WriteOrder implements AllocatorDuties {
   growTable(cluster: number): number {
     const writeHeader = (at: number, bytes: Uint8Array) => this.#writeHeader(at, bytes);
     const errno = growRefcountTable(cluster, this.#geometry, this.#write, this, writeHeader);
-    if (errno !== 0) Atomics.store(this.#memory.fields, IS_CORRUPT, 1);
+    const { numbers } = this.#write;
+    const isHalfDone = numbers[TABLE_ROOM] !== numbers[TABLE_CLUSTERS];
+    if (errno !== 0 && isHalfDone) Atomics.store(this.#memory.fields, IS_CORRUPT, 1);
     return errno;
   }
 

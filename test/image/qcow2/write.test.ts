@@ -137,6 +137,29 @@ describe('an image whose tables contradict each other', () => {
     expect(isMarked(path)).toBe(true);
   });
 
+  it.each<[string, (image: Qcow2Bytes) => number]>([
+    ['the L1 table', ({ l1At }) => l1At],
+    ['the refcount table', ({ refcountTableAt }) => refcountTableAt],
+    ['a refcount block', ({ refcountTableAt }) => refcountTableAt + clusterBytes],
+    ['an L2 table', ({ l2At }) => l2At.get(0) ?? 0],
+  ])('is marked, and no table lost, when a cluster is dropped that lies on %s', (_, placeOf) => {
+    for (const drop of [(image?: Image) => write(image, 1), (image?: Image) => image?.trim(4096, 4096, false)]) {
+      const image = good();
+      const place = placeOf(image);
+      image.bytes.writeBigUInt64BE(BigInt(place), (image.l2At.get(0) ?? 0) + 8);
+      const { images, path } = open(image.bytes, {});
+      expect(drop(images[0])).toBe(0);
+      expect(images[0]?.flush()).toBe(EIO);
+      expect(isMarked(path)).toBe(true);
+      const isZero = readFileSync(path)
+        .subarray(place, place + clusterBytes)
+        .every((byte) => byte === 0);
+      expect(isZero).toBe(false);
+      expect(firstByte(images[0], 0)).toBe(1);
+      for (const step of undo.splice(0).reverse()) step();
+    }
+  });
+
   it('is not opened for writing if the tables lie on one another, or it is marked', () => {
     const image = good();
     image.bytes.writeBigUInt64BE(COPIED | BigInt(image.refcountTableAt), image.l1At);
