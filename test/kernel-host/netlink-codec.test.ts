@@ -112,7 +112,7 @@ describe('an answer', () => {
     ],
     [
       'words behind a request that is shorter than its header',
-      '28000000 0200 0002 07000000 2a100000 eaffffff 04000000 1d000500 07000000 00000000 04000100',
+      '28000000 0200 0002 07000000 2a100000 eaffffff 04000000 04000000 04000000 04000000 04000100',
     ],
   ])('is not believed: %s', (_, bytes) => {
     expect(() => parseAnswers(hex(bytes))).toThrow('is not understood');

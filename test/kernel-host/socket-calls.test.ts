@@ -29,6 +29,10 @@ describe('a unix socket', () => {
     expect([hasRoom(ours), isHungUp(ours)]).toEqual([true, true]);
   });
 
+  it('that is none is not hung up', () => {
+    expect(isHungUp(99_999)).toBe(false);
+  });
+
   it('is hung up once the other end is closed, not when it only says no more', () => {
     shutdownReading(ours);
     expect(isHungUp(ours)).toBe(false);
