@@ -138,7 +138,7 @@ describe('an attached image', () => {
     expect((await attachment.stop()).status).toBe(0);
     await ok(`qemu-img check -q ${dir}/disk && qemu-img convert -O raw ${dir}/disk ${dir}/raw`);
     await ok(
-      `mount -o ro,loop ${dir}/raw ${dir}/mnt && sha256sum <${dir}/mnt/file | cmp - ${dir}/sum && umount ${dir}/mnt`,
+      `modprobe loop && mount -o ro,loop ${dir}/raw ${dir}/mnt && sha256sum <${dir}/mnt/file | cmp - ${dir}/sum && umount ${dir}/mnt`,
     );
     await ok(`rm ${dir}/base ${dir}/disk ${dir}/raw`);
   });
