@@ -61,9 +61,10 @@ export class GuestError extends Error {
  * @returns {Promise<Guest>}
  */
 export async function bootGuest(options = {}) {
-  const problem = missing(options.kernel ?? chosenKernel());
+  const { kernel = chosenKernel() } = options;
+  const problem = missing(kernel);
   if (problem !== undefined) throw new GuestError(problem);
-  const guest = new Guest(options);
+  const guest = new Guest(options, kernel);
   try {
     await guest.booted(options.limitMs ?? 60_000);
     return guest;
@@ -98,13 +99,15 @@ export class Guest {
   #onReady = () => {};
   #onExit = () => this.destroy();
 
-  /** @param {BootOptions} options */
-  constructor(options) {
+  /**
+   * @param {BootOptions} options
+   * @param {import('./kernel-bench-kernels.js').Kernel} kernel
+   */
+  constructor(options, kernel) {
     this.folder = mkdtempSync(join(baseFolder(), 'kernel-bench-'));
     this.#control = join(this.folder, 'control');
     this.workDir = options.workDir ?? join(this.folder, 'work');
     for (const folder of [this.#control, this.workDir]) mkdirSync(folder, { recursive: true });
-    const kernel = options.kernel ?? chosenKernel();
     writeStarters(this.#control, this.workDir, kernel.modules, options.nbd ?? 'max_part=16 nbds_max=8');
     this.#child = spawn(
       'sh',

@@ -1,6 +1,5 @@
 // The kernels that the bench can boot, all of them User-Mode Linux with nbd.
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 
 /**
  * @typedef {object} Kernel
@@ -12,23 +11,20 @@ import { join } from 'node:path';
 /** The kernel of Debian 12, from its package. @type {Kernel} */
 const debian12 = { program: '/usr/bin/linux.uml', parameters: [], modules: '/usr/lib/uml/modules' };
 
-/** A newer one, which scripts/setup has put there. */
-const newer = unpackedIn('/usr/local/lib/tsnbd-bench/kernel');
+const folder = '/usr/local/lib/tsnbd-bench/kernel';
+
+/**
+ * A newer one, which scripts/setup has put there. Its page faults are three times as fast with seccomp in place of ptrace,
+ * and it sees several pages of a file by one.
+ * @type {Kernel}
+ */
+const newer = {
+  program: `${folder}/usr/bin/linux.uml`,
+  parameters: ['seccomp=auto'],
+  modules: `${folder}/usr/lib/uml/modules`,
+};
 
 /** The newer one where it is there, unless `name` is debian12. */
 export function chosenKernel(name = process.env.TSNBD_BENCH_KERNEL) {
   return name === 'debian12' || !existsSync(newer.program) ? debian12 : newer;
-}
-
-/**
- * Its page faults are three times as fast with seccomp in place of ptrace, and it sees several pages of a file by one.
- * @param {string} folder
- * @returns {Kernel}
- */
-function unpackedIn(folder) {
-  return {
-    program: join(folder, 'usr/bin/linux.uml'),
-    parameters: ['seccomp=auto'],
-    modules: join(folder, 'usr/lib/uml/modules'),
-  };
 }
