@@ -10,8 +10,9 @@ import { type FileCalls, fileCalls } from './file-calls.js';
 import { type Extent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from './image.js';
 import { HAS_HOLES, type SharedFields } from './shared-layout.js';
 import { StableStorage } from './stable-storage.js';
+import { readZeroed, writeAll } from './whole-calls.js';
 
-const { EINTR, EINVAL, EIO, ENOSYS, EOPNOTSUPP } = constants.errno;
+const { EINVAL, EIO, ENOSYS, EOPNOTSUPP } = constants.errno;
 
 /** A raw image that the main thread opened; can be sent to workers. */
 export interface RawHandle {
@@ -32,9 +33,6 @@ export interface RawHandle {
 
 /** What is written where the storage below cannot zero by itself: a range of 4 GiB takes many writes, not much memory. */
 const zeroes = new Uint8Array(1024 * 1024);
-
-/** A signal can interrupt a call on a network file system; one that never gets through is an error. */
-const interruptionsMax = 100;
 
 /** The kernel reads ahead as much as its own readahead would, 128 KiB at least by default, however much it is told. */
 const cachePieceBytes = 131_072;
@@ -93,20 +91,7 @@ export class RawImage implements Image {
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
     if (typeof this.#expected === 'object' && this.#expected.take(offsetBytes, length, target, at)) return 0;
-    let interruptions = 0;
-    for (let done = 0; done < length; ) {
-      const result = this.#calls.read(this.#dataFd, target, at + done, length - done, offsetBytes + done);
-      if (result === -EINTR && ++interruptions < interruptionsMax) continue;
-      if (result < 0) return -result;
-      if (result === 0) {
-        // Somebody cut the file: zeroes in place of data would look like a disk that was wiped.
-        if (offsetBytes + done < this.#fileBytes) return EIO;
-        target.fill(0, at + done, at + length);
-        return 0;
-      }
-      done += result;
-    }
-    return 0;
+    return readZeroed(this.#calls, this.#dataFd, offsetBytes, length, target, at, this.#fileBytes);
   }
 
   write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {
@@ -223,15 +208,7 @@ export class RawImage implements Image {
   }
 
   #writeAll(fd: number, offsetBytes: number, length: number, source: Uint8Array, at: number): number {
-    let interruptions = 0;
-    for (let done = 0; done < length; ) {
-      const result = this.#calls.write(fd, source, at + done, length - done, offsetBytes + done);
-      if (result === -EINTR && ++interruptions < interruptionsMax) continue;
-      if (result < 0) return -result;
-      if (result === 0) return EIO; // write(2) does not do this; going on could take for ever
-      done += result;
-    }
-    return 0;
+    return writeAll(this.#calls, fd, offsetBytes, length, source, at);
   }
 
   #writeZeroes(offsetBytes: number, length: number): number {

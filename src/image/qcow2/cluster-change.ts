@@ -1,7 +1,6 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
-import { readZeroed } from '../read-zeroed.js';
-import { writeAll } from '../write-all.js';
+import { readZeroed, writeAll } from '../whole-calls.js';
 import { compressedPlace, hostOffset, isCompressed, isCopied, ZERO } from './entries.js';
 import type { Geometry } from './geometry.js';
 import type { L2Tables } from './l2-tables.js';

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
-import { writeAll } from '../write-all.js';
+import { writeAll } from '../whole-calls.js';
 import { ALL_UNITS, type ClusterChange, type OldContent } from './cluster-change.js';
 import { copiedHigh, hostOffset, isCompressed, offsetLow } from './entries.js';
 import type { Geometry } from './geometry.js';

@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import { invariant } from '../../base/invariant.js';
 import { PUNCH_HOLE } from '../../kernel/fd-calls.js';
 import type { FileCalls } from '../file-calls.js';
-import { writeAll } from '../write-all.js';
+import { writeAll } from '../whole-calls.js';
 import { ALL_UNITS, type ClusterChange, type OldContent } from './cluster-change.js';
 import { isCompressed, ZERO } from './entries.js';
 import type { Geometry } from './geometry.js';

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
-import { readZeroed } from '../read-zeroed.js';
+import { readZeroed } from '../whole-calls.js';
 import { decompressCluster } from './decompress.js';
 import { type CompressedPlace, compressedPlace } from './entries.js';
 import type { Geometry } from './geometry.js';

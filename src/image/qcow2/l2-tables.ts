@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
-import { readZeroed } from '../read-zeroed.js';
 import { SharedLock } from '../shared-lock.js';
+import { readZeroed } from '../whole-calls.js';
 import { copiedHigh, hostOffset, isCopied, offsetLow, swapped } from './entries.js';
 import type { Geometry } from './geometry.js';
 import { L1_DIRTY_FROM, L1_DIRTY_TO, METADATA_LOCK, type Qcow2Memory } from './memory.js';

@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
 import { type Extent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '../image.js';
-import { writeAll } from '../write-all.js';
+import { writeAll } from '../whole-calls.js';
 import { ClusterChange } from './cluster-change.js';
 import { DATA } from './cluster-kind.js';
 import { ClusterMap } from './cluster-map.js';

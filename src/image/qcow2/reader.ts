@@ -1,7 +1,7 @@
 import { type ExpectedFile, ExpectedReads } from '../expected-reads.js';
 import type { FileCalls } from '../file-calls.js';
 import type { Extent, Image } from '../image.js';
-import { readZeroed } from '../read-zeroed.js';
+import { readZeroed } from '../whole-calls.js';
 import type { OldContent } from './cluster-change.js';
 import { COMPRESSED, DATA, UNALLOCATED, ZEROES_ALLOCATED } from './cluster-kind.js';
 import type { ClusterMap } from './cluster-map.js';

@@ -1,8 +1,7 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
-import { readZeroed } from '../read-zeroed.js';
 import { StableStorage } from '../stable-storage.js';
-import { writeAll } from '../write-all.js';
+import { readZeroed, writeAll } from '../whole-calls.js';
 import { Allocator, type AllocatorDuties } from './allocator.js';
 import type { Geometry } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
