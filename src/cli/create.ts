@@ -1,19 +1,25 @@
 import { stopOnSignals } from '../daemon/signals.js';
-import { createRawImage } from '../image/create-image.js';
+import { createImage as makeImage } from '../image/create-image.js';
 import { EXIT_STATUSES } from './exit-status.js';
+import { formattingLine } from './new-image.js';
 import { Progress } from './progress.js';
 import type { CreateAction } from './tsnbd-create-options.js';
 
 /** Makes an image, and says so in qemu-img's words, which scripts read. */
-export async function createImage({ path, sizeBytes, format, settings, quiet }: CreateAction): Promise<number> {
-  const given = Object.entries(settings).map(([name, value]) => ` ${name}=${value}`);
-  if (!quiet) process.stdout.write(`Formatting '${path}', fmt=${format} size=${sizeBytes}${given.join('')}\n`);
+export async function createImage(program: string, action: CreateAction): Promise<number> {
+  const { path, image, quiet } = action;
   const progress = new Progress(process.stderr);
-  const onProgress = (done: number, total: number) => {
-    if (!quiet) progress.tell(done, total);
-  };
   try {
-    await createRawImage(path, sizeBytes, settings.preallocation ?? 'off', { stop: stopOnSignals(), onProgress });
+    await makeImage(action, {
+      stop: stopOnSignals(),
+      onBegin: (sizeBytes, notices) => {
+        for (const notice of notices) process.stderr.write(`${program}: ${notice}\n`);
+        if (!quiet) process.stdout.write(formattingLine(path, image, sizeBytes));
+      },
+      onProgress: (done, total) => {
+        if (!quiet) progress.tell(done, total);
+      },
+    });
   } finally {
     progress.end();
   }

@@ -48,7 +48,7 @@ async function act(action: TsnbdAction): Promise<number> {
     }
     case 'create': {
       const { createImage } = await import('./create.js');
-      return createImage(action);
+      return createImage(PROGRAM, action);
     }
     default:
       return tellAnswer(PROGRAM, action);

@@ -1,128 +1,103 @@
-import {
-  closeSync,
-  constants as fsConstants,
-  fstatSync,
-  fsyncSync,
-  ftruncateSync,
-  openSync,
-  type Stats,
-  unlinkSync,
-  writeSync,
-} from 'node:fs';
-import { setImmediate as turn } from 'node:timers/promises';
-import { errnoText } from '../kernel/errno.js';
-import { fallocate } from '../kernel/fd-calls.js';
-import { ImageError, reasonOf } from './errors.js';
-import { inUseError } from './in-use.js';
-import { rawLockPlan, takeLocks } from './lock.js';
-import type { Preallocation } from './preallocations.js';
+import { resolve } from 'node:path';
+import { type CreationWatch, FileInTheMaking, fillRaw } from './creation.js';
+import { ImageError } from './errors.js';
+import { NewFiles } from './new-files.js';
+import { type OpenedImage, openImage } from './open-image.js';
+import { rawSizeBytes } from './open-raw.js';
+import { partPath } from './part-path.js';
+import type { RawPreallocation } from './preallocations.js';
+import { writeNewQcow2 } from './qcow2/create-qcow2.js';
+import { newHeader } from './qcow2/new-header.js';
+import { layoutOf, type NewQcow2 } from './qcow2/new-layout.js';
 
-const sectorBytes = 512;
-const newFileMode = 0o644;
-const pieceBytes = 1_048_576;
+/** What a new image is to be. */
+export type ImageForm = { readonly format: 'raw'; readonly preallocation: RawPreallocation } | NewQcow2;
 
-/** Who waits for an image. */
-export interface CreationWatch {
-  /** Aborted when it is no longer wanted. */
-  readonly stop: AbortSignal;
-  /** Told now and then while zeroes are written. */
-  readonly onProgress: (doneBytes: number, totalBytes: number) => void;
+export interface ImageWish {
+  readonly path: string;
+  /** Absent: as large as the backing file, which is looked at. */
+  readonly sizeBytes: number | undefined;
+  readonly form: ImageForm;
+}
+
+/** The backing file, held as long as the image is in the making: it cannot become its own. */
+interface Behind {
+  readonly opened: OpenedImage | undefined;
+  readonly notices: readonly string[];
 }
 
 /**
- * Makes a raw image of `sizeBytes`, rounded up to whole sectors, as QEMU does: a file that is there already is emptied
- * first. Where it cannot be made, a new file is removed again, and one that was there is left empty.
+ * Makes an image, its size rounded up to whole sectors, as QEMU does: a file that is there already is emptied first. Where
+ * it cannot be made, new files are removed again, and one that was there is left empty. What is made is on stable storage.
  *
  * @throws ImageError
  */
-export async function createRawImage(
-  path: string,
-  sizeBytes: number,
-  preallocation: Preallocation,
-  watch: CreationWatch,
-): Promise<void> {
-  const wholeBytes = Math.ceil(sizeBytes / sectorBytes) * sectorBytes;
-  if (!Number.isSafeInteger(wholeBytes)) {
-    throw new ImageError('not-an-image', `${path} would be larger than ${Number.MAX_SAFE_INTEGER} bytes`);
-  }
-  const { fd, isNew, stat } = openOrMake(path);
-  let isDone = false;
+export async function createImage({ path, sizeBytes, form }: ImageWish, watch: CreationWatch): Promise<void> {
+  const { opened, notices } = openBehind(path, form);
   try {
-    if (!stat.isFile())
-      throw new ImageError('not-an-image', `${path} is not a regular file: nothing can be made of it`);
-    const conflict = takeLocks(fd, rawLockPlan(false, true));
-    if (conflict !== undefined) throw inUseError(path, { stat }, conflict);
-    await allocate(path, fd, wholeBytes, preallocation, watch);
-    isDone = true;
+    const wantedBytes = sizeBytes ?? opened?.sizeBytes;
+    if (wantedBytes === undefined) throw new ImageError('unsupported', `${path} needs a size`);
+    const wholeBytes = rawSizeBytes(wantedBytes);
+    if (!Number.isSafeInteger(wholeBytes)) {
+      throw new ImageError('not-an-image', `${path} would be larger than ${Number.MAX_SAFE_INTEGER} bytes`);
+    }
+    if (form.format === 'raw') {
+      watch.onBegin(wantedBytes, notices);
+      await withFiles(async (files) => {
+        await fillRaw(new FileInTheMaking(path, files.make(path), watch), wholeBytes, form.preallocation);
+      });
+      return;
+    }
+    const layout = layoutOf(path, form, wholeBytes);
+    const header = newHeader(path, layout);
+    watch.onBegin(wantedBytes, notices);
+    await withFiles(async (files) => {
+      if (form.dataFile !== undefined) await makeDataFile(files, path, form, form.dataFile.name, wholeBytes, watch);
+      const file = new FileInTheMaking(path, files.make(path), watch);
+      await writeNewQcow2(file, layout, header, () => files.sync());
+    });
   } finally {
-    closeSync(fd);
-    if (!isDone && isNew) unlinkSync(path);
+    opened?.close();
   }
 }
 
-interface MadeFile {
-  readonly fd: number;
-  readonly isNew: boolean;
-  readonly stat: Stats;
-}
-
-/** O_NONBLOCK: a pipe is not waited for, it is refused. */
-function openOrMake(path: string): MadeFile {
-  const { O_RDWR, O_CREAT, O_EXCL, O_NONBLOCK } = fsConstants;
-  const open = (flags: number) => openSync(path, O_RDWR | O_NONBLOCK | flags, newFileMode);
+async function withFiles(act: (files: NewFiles) => Promise<void>): Promise<void> {
+  const files = new NewFiles();
+  let areDone = false;
   try {
-    const [fd, isNew] = opened(
-      () => open(O_CREAT | O_EXCL),
-      () => open(O_CREAT),
-    );
-    return { fd, isNew, stat: fstatSync(fd) };
-  } catch (cause) {
-    throw new ImageError('system', `cannot create ${path}: ${reasonOf(cause)}`, { cause });
+    await act(files);
+    files.sync();
+    areDone = true;
+  } finally {
+    files.end(areDone);
   }
 }
 
-function opened(make: () => number, use: () => number): readonly [fd: number, isNew: boolean] {
-  try {
-    return [make(), true];
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    return [use(), false];
-  }
-}
-
-async function allocate(
-  path: string,
-  fd: number,
+async function makeDataFile(
+  files: NewFiles,
+  imagePath: string,
+  { preallocation }: NewQcow2,
+  name: string,
   sizeBytes: number,
-  preallocation: Preallocation,
   watch: CreationWatch,
 ): Promise<void> {
-  try {
-    ftruncateSync(fd, 0);
-    if (preallocation === 'full') await writeZeroes(path, fd, sizeBytes, watch);
-    if (preallocation === 'falloc' && sizeBytes > 0) reserve(path, fd, sizeBytes);
-    ftruncateSync(fd, sizeBytes);
-    if (preallocation === 'full') fsyncSync(fd);
-  } catch (error) {
-    ftruncateSync(fd, 0); // what was reserved is no use to anybody
-    if (error instanceof ImageError) throw error;
-    const doing = `cannot make ${path} ${sizeBytes} bytes large`;
-    throw new ImageError('system', `${doing}: ${reasonOf(error)}`, { cause: error });
+  const { path } = partPath(imagePath, name, 'data file');
+  if (resolve(path) === resolve(imagePath)) {
+    throw new ImageError('unsupported', `${imagePath} cannot be its own data file`);
   }
+  const storage = preallocation === 'metadata' ? 'off' : preallocation;
+  await fillRaw(new FileInTheMaking(path, files.make(path), watch), sizeBytes, storage);
 }
 
-function reserve(path: string, fd: number, sizeBytes: number): void {
-  const result = fallocate(fd, 0, 0, sizeBytes);
-  if (result < 0)
-    throw new ImageError('system', `cannot reserve ${sizeBytes} bytes for ${path}: ${errnoText(-result)}`);
-}
-
-async function writeZeroes(path: string, fd: number, sizeBytes: number, watch: CreationWatch): Promise<void> {
-  const zeroes = new Uint8Array(Math.min(pieceBytes, sizeBytes));
-  for (let at = 0; at < sizeBytes; ) {
-    at += writeSync(fd, zeroes, 0, Math.min(zeroes.length, sizeBytes - at), at);
-    watch.onProgress(at, sizeBytes);
-    await turn(); // a signal is heard of only between two turns of the event loop
-    if (watch.stop.aborted) throw new ImageError('interrupted', `interrupted; did not make ${path}`);
+function openBehind(imagePath: string, form: ImageForm): Behind {
+  if (form.format === 'raw' || form.backing === undefined) return { opened: undefined, notices: [] };
+  const { name, format, isLookedAt } = form.backing;
+  const { path, isOutside } = partPath(imagePath, name, 'backing file');
+  if (resolve(path) === resolve(imagePath)) {
+    throw new ImageError('unsupported', `${imagePath} cannot be its own backing file`);
   }
+  const told = isOutside ? [`${imagePath} gets a backing file in another folder: ${path}`] : [];
+  if (!isLookedAt) return { opened: undefined, notices: told };
+  const opened = openImage(path, { format, readOnly: true });
+  return { opened, notices: [...told, ...opened.notices] };
 }

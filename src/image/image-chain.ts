@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
+import { basename } from 'node:path';
 import { imageLiesOn } from './backing-device.js';
 import { ImageError } from './errors.js';
 import { IMAGE_FORMATS, type ImageFormat } from './image-format.js';
@@ -7,6 +7,7 @@ import { type LockPlan, layerLockPlan } from './lock.js';
 import type { OpenFile } from './open-file.js';
 import { openLocked } from './open-locked.js';
 import { type OpenedLayer, openRaw } from './open-raw.js';
+import { type PartKind, partPath, printable } from './part-path.js';
 import type { LayerHandle } from './qcow2/handle.js';
 import { openQcow2 } from './qcow2/open-qcow2.js';
 
@@ -107,17 +108,8 @@ export class ImageChain {
     this.#seen.add(identity);
   }
 
-  #pathOf(imagePath: string, name: string, what: string, told: string[]): string {
-    const beforeSlash = name.split('/')[0] ?? '';
-    if (beforeSlash.includes(':')) {
-      throw new ImageError(
-        'unsupported',
-        `${imagePath} has the ${what} '${printable(name)}': only names of files are opened`,
-      );
-    }
-    const folder = dirname(resolve(imagePath));
-    const path = isAbsolute(name) ? name : join(folder, name);
-    const isOutside = !resolve(path).startsWith(folder === '/' ? folder : `${folder}/`);
+  #pathOf(imagePath: string, name: string, what: PartKind, told: string[]): string {
+    const { path, isOutside } = partPath(imagePath, name, what);
     if (isOutside) told.push(`${imagePath} has a ${what} in another folder: ${printable(path)}`);
     return path;
   }
@@ -143,9 +135,4 @@ function knownFormat(imagePath: string, name: string, format: string | undefined
     'unsupported',
     `${imagePath} does not say what format its backing file '${printable(name)}' has, and to guess is not safe; if you know it: qemu-img rebase -u -F FORMAT -b '${printable(name)}' ${basename(imagePath)}`,
   );
-}
-
-/** What no terminal should be sent is replaced. */
-function printable(name: string): string {
-  return name.replace(/\p{Cc}/gu, '?');
 }

@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { createRawImage } from '#tsnbd/image/create-image.js';
+import { createImage } from '#tsnbd/image/create-image.js';
 import { ImageError } from '#tsnbd/image/errors.js';
 import { openImage } from '#tsnbd/image/open-image.js';
-import { PREALLOCATIONS, type Preallocation } from '#tsnbd/image/preallocations.js';
+import { RAW_PREALLOCATIONS, type RawPreallocation } from '#tsnbd/image/preallocations.js';
 import { openFdsOf } from './open-fds.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
@@ -12,8 +12,9 @@ const MIB = 1_048_576;
 const inFolder = useTemporaryFolder();
 const path = () => inFolder('disk.raw');
 
-const create = (at: string, sizeBytes: number, preallocation: Preallocation, stop = new AbortController().signal) =>
-  createRawImage(at, sizeBytes, preallocation, { stop, onProgress: () => {} });
+const quiet = { stop: new AbortController().signal, onBegin: () => {}, onProgress: () => {} };
+const create = (at: string, sizeBytes: number, preallocation: RawPreallocation, watch = quiet) =>
+  createImage({ path: at, sizeBytes, form: { format: 'raw', preallocation } }, watch);
 
 async function failure(act: () => Promise<void>): Promise<ImageError> {
   try {
@@ -26,7 +27,7 @@ async function failure(act: () => Promise<void>): Promise<ImageError> {
 }
 
 describe('a new raw image', () => {
-  it.each(PREALLOCATIONS)('has its size and is zeroes (%s)', async (preallocation) => {
+  it.each(RAW_PREALLOCATIONS)('has its size and is zeroes (%s)', async (preallocation) => {
     await create(path(), 3 * MIB, preallocation);
     const { size, blocks, mode } = statSync(path());
     expect(size).toBe(3 * MIB);
@@ -35,7 +36,7 @@ describe('a new raw image', () => {
     expect(readFileSync(path()).equals(Buffer.alloc(3 * MIB))).toBe(true);
   });
 
-  it.each(PREALLOCATIONS)('is rounded up to whole sectors, and may have none (%s)', async (preallocation) => {
+  it.each(RAW_PREALLOCATIONS)('is rounded up to whole sectors, and may have none (%s)', async (preallocation) => {
     await create(path(), 1_000, preallocation);
     expect(statSync(path()).size).toBe(1_024);
     await create(path(), 0, preallocation);
@@ -98,8 +99,8 @@ describe('an image is not made', () => {
       told.push(bytes);
       if (told.length === 2) controller.abort();
     };
-    const watch = { stop: controller.signal, onProgress };
-    const error = await failure(() => createRawImage(path(), 4 * MIB, 'full', watch));
+    const watch = { ...quiet, stop: controller.signal, onProgress };
+    const error = await failure(() => create(path(), 4 * MIB, 'full', watch));
     expect(error).toMatchObject({ code: 'interrupted', message: `interrupted; did not make ${path()}` });
     expect(told).toEqual([
       [MIB, 4 * MIB],

@@ -4,6 +4,7 @@ export const INCOMPATIBLE_CORRUPT = 1n << 1n;
 export const INCOMPATIBLE_DATA_FILE = 1n << 2n;
 export const INCOMPATIBLE_COMPRESSION = 1n << 3n;
 export const INCOMPATIBLE_EXTENDED_L2 = 1n << 4n;
+export const COMPATIBLE_LAZY_REFCOUNTS = 1n << 0n;
 export const AUTOCLEAR_BITMAPS = 1n << 0n;
 export const AUTOCLEAR_RAW_DATA = 1n << 1n;
 

@@ -1,11 +1,11 @@
 import { CursorError, ReadCursor } from '../../base/cursor.js';
 import type { FeatureName } from './features.js';
 
-const END = 0;
-const BACKING_FORMAT = 0xe2792aca;
+export const END = 0;
+export const BACKING_FORMAT = 0xe2792aca;
 const FEATURE_NAMES = 0x6803f857;
 const BITMAPS = 0x23852875;
-const DATA_FILE = 0x44415441;
+export const DATA_FILE = 0x44415441;
 
 const ALIGNMENT_BYTES = 8;
 const FEATURE_ROW_BYTES = 48;

@@ -14,21 +14,22 @@ import { type HeaderExtensions, parseExtensions } from './header-extensions.js';
 /** QEMU's limits, which are ours (block/qcow2.h). */
 export const CLUSTER_BITS_MIN = 9;
 export const CLUSTER_BITS_MAX = 21;
-const EXTENDED_CLUSTER_BITS_MIN = 14;
-const L1_BYTES_MAX = 32 << 20;
-const REFCOUNT_TABLE_BYTES_MAX = 8 << 20;
+export const EXTENDED_CLUSTER_BITS_MIN = 14;
+export const L1_BYTES_MAX = 32 << 20;
+export const REFCOUNT_TABLE_BYTES_MAX = 8 << 20;
 const SNAPSHOTS_MAX = 65_536;
-const BACKING_NAME_BYTES_MAX = 1_023;
-const REFCOUNT_ORDER_MAX = 6;
+export const BACKING_NAME_BYTES_MAX = 1_023;
+export const REFCOUNT_ORDER_MAX = 6;
 
-const MAGIC = 0x514649fb;
-const V2_BYTES = 72;
+export const MAGIC = 0x514649fb;
+export const V2_BYTES = 72;
 const V3_BYTES_MIN = 104;
 const COMPRESSION_AT = 104;
 const V2_REFCOUNT_ORDER = 4;
+export const V2_REFCOUNT_BITS = 2 ** V2_REFCOUNT_ORDER;
 const ENTRY_BYTES = 8;
 const SECTOR_BYTES = 512;
-const COMPRESSIONS = ['zlib', 'zstd'] as const;
+export const COMPRESSIONS = ['zlib', 'zstd'] as const;
 const ENCRYPTIONS = ['none', 'AES', 'LUKS'];
 
 export type Compression = (typeof COMPRESSIONS)[number];

@@ -1,4 +1,5 @@
 import type { Geometry } from './geometry.js';
+import { REFCOUNT_TABLE_BYTES_MAX } from './header.js';
 import { AREA_SLOTS_MIN, type AreasMemory, newAreasMemory } from './metadata-areas.js';
 import { type CacheMemory, newCacheMemory, sharedWords } from './slice-cache.js';
 import { newTurnsMemory, type TurnsMemory } from './worker-turns.js';
@@ -10,8 +11,6 @@ import { newTurnsMemory, type TurnsMemory } from './worker-turns.js';
 const L2_CACHE_BYTES_MAX = 32 << 20;
 /** The same for refcounts: with clusters of 64 KiB and 16 bits each, enough for 128 GiB of the file. */
 const REFCOUNT_CACHE_BYTES_MAX = 4 << 20;
-/** QEMU's limit for the refcount table, which may grow so far. */
-export const REFCOUNT_TABLE_BYTES_MAX = 8 << 20;
 /** Ranges of clusters that wait for being free. */
 export const RANGES_MAX = 8_192;
 

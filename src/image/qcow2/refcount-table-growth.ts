@@ -2,9 +2,9 @@ import { constants } from 'node:os';
 import type { StableStorage } from '../stable-storage.js';
 import type { Allocator } from './allocator.js';
 import type { Geometry } from './geometry.js';
+import { REFCOUNT_TABLE_BYTES_MAX } from './header.js';
 import {
   FRESH_FROM,
-  REFCOUNT_TABLE_BYTES_MAX,
   TABLE_CLUSTERS,
   TABLE_DIRTY_FROM,
   TABLE_DIRTY_TO,

@@ -1,0 +1,33 @@
+import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { ImageError } from './errors.js';
+
+/** What an image is made of beside itself. */
+export type PartKind = 'backing file' | 'data file';
+
+/**
+ * Where a file is that an image names: relative names begin at the image's own folder. Names are hostile: only those of
+ * files are taken.
+ *
+ * @throws ImageError 'unsupported' for what may be a protocol's
+ */
+export function partPath(
+  imagePath: string,
+  name: string,
+  kind: PartKind,
+): { readonly path: string; readonly isOutside: boolean } {
+  const beforeSlash = name.split('/')[0] ?? '';
+  if (beforeSlash.includes(':')) {
+    throw new ImageError(
+      'unsupported',
+      `${imagePath} has the ${kind} '${printable(name)}': only names of files are opened`,
+    );
+  }
+  const folder = dirname(resolve(imagePath));
+  const path = isAbsolute(name) ? name : join(folder, name);
+  return { path, isOutside: !resolve(path).startsWith(folder === '/' ? folder : `${folder}/`) };
+}
+
+/** What no terminal should be sent is replaced. */
+export function printable(name: string): string {
+  return name.replace(/\p{Cc}/gu, '?');
+}
