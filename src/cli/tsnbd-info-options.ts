@@ -1,3 +1,4 @@
+import { UsageError } from './errors.js';
 import type { OptionTable, Program } from './option-table.js';
 import { type Answer, type Given, parse } from './parse.js';
 import { type Source, sourceOf, sourceOptions } from './source-options.js';
@@ -7,6 +8,8 @@ export interface InfoAction {
   readonly kind: 'info';
   readonly source: Source;
   readonly json: boolean;
+  /** And what is behind an image. */
+  readonly backingChain: boolean;
 }
 
 type Mode = 'info';
@@ -17,6 +20,10 @@ const options = {
     modes: MODES,
     help: 'Print JSON: of an image with the keys of qemu-img info, of an export with those of nbdinfo.',
   },
+  'backing-chain': {
+    modes: MODES,
+    help: 'Describe the images behind an image too, each after the one that names it; in JSON as a list.',
+  },
   ...sourceOptions(MODES),
   ...helpOptions(MODES),
 } satisfies OptionTable<Mode>;
@@ -24,9 +31,9 @@ const options = {
 export const tsnbdInfoProgram: Program<Mode, typeof options> = {
   name: 'tsnbd info',
   summary: 'describe a disk image, or an export of a server',
-  synopsis: ['[--json] [-f FORMAT] [-U] FILE', '[--json] URI'],
+  synopsis: ['[--json] [--backing-chain] [-f FORMAT] [-U] FILE', '[--json] URI'],
   description: [
-    'Of an image: its format, the size of the disk that it is, and the storage that it takes. Of an export, which a URI such as "nbd://HOST/NAME" leads to: size, flags, block sizes, metadata contexts and description. The server is asked as by a client that goes away again, so that one that ends with its last client stays.',
+    'Of an image: its format, the size of the disk that it is, and the storage that it takes; of a qcow2 image also its backing file, snapshots, features and bitmaps. What is behind an image need not be there. Of an export, which a URI such as "nbd://HOST/NAME" leads to: size, flags, block sizes, metadata contexts and description. The server is asked as by a client that goes away again, so that one that ends with its last client stays.',
   ],
   modes: { info: { title: 'describing' } },
   defaultMode: 'info',
@@ -46,6 +53,9 @@ export function parseTsnbdInfo(argv: readonly string[]): InfoAction | Answer {
   return parse(tsnbdInfoProgram, argv, ({ values, operands }: Given<Mode, typeof options>) => {
     const source = sourceOf(values, operands);
     operands.end();
-    return { kind: 'info' as const, source, json: values.json ?? false };
+    const backingChain = values['backing-chain'] ?? false;
+    if (backingChain && source.kind === 'export')
+      throw new UsageError('option --backing-chain: it is for images, not for a URI');
+    return { kind: 'info' as const, source, json: values.json ?? false, backingChain };
   });
 }

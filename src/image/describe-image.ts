@@ -1,6 +1,13 @@
-import { statSync } from 'node:fs';
-import { ImageError, reasonOf } from './errors.js';
-import { type OpenOptions, openImage } from './open-image.js';
+import { closeSync } from 'node:fs';
+import { dirname, isAbsolute, join } from 'node:path';
+import { ImageError } from './errors.js';
+import { DEPTH_MAX, knownFormat } from './image-chain.js';
+import type { ImageFormat } from './image-format.js';
+import type { OpenFile } from './open-file.js';
+import { type OpenOptions, openAsFormat } from './open-image.js';
+import { openRaw } from './open-raw.js';
+import { partPath } from './part-path.js';
+import { describeQcow2, type Qcow2Description } from './qcow2/describe-qcow2.js';
 
 /** How an image is looked at. */
 export type LookOptions = Pick<OpenOptions, 'format' | 'forceShare'>;
@@ -8,35 +15,79 @@ export type LookOptions = Pick<OpenOptions, 'format' | 'forceShare'>;
 /** What there is to say of an image; what only one format has is absent in others. */
 export interface ImageDescription {
   readonly path: string;
-  readonly formatName: string;
+  readonly formatName: ImageFormat;
   /** What clients see. */
   readonly virtualSizeBytes: number;
   /** The storage that its file takes; 0 of a device. */
   readonly allocatedBytes: number;
   /** It was not closed in order, and has to be looked through before it is written to. */
   readonly isDirty: boolean;
+  readonly backing: BackingDescription | undefined;
+  readonly qcow2: Qcow2Description | undefined;
   /** What the user should know besides, a sentence each. */
   readonly notices: readonly string[];
 }
 
+export interface BackingDescription {
+  /** As it stands in the image. */
+  readonly name: string;
+  /** From the folder of the image's path on. */
+  readonly path: string;
+  /** Absent: the image does not say. */
+  readonly format: string | undefined;
+}
+
 const blockBytes = 512;
 
-/** Opens an image for reading, tells what it is, and closes it. @throws ImageError */
+/** Opens an image for reading, and nothing behind it, tells what it is, and closes it. @throws ImageError */
 export function describeImage(path: string, options: LookOptions): ImageDescription {
-  const image = openImage(path, { ...options, readOnly: true });
+  return described(path, options, () => {});
+}
+
+/** The same of an image and of all that is behind it, none of which may come twice. @throws ImageError */
+export function describeChain(path: string, options: LookOptions): readonly ImageDescription[] {
+  const seen = new Set<string>();
+  const look = (file: OpenFile) => {
+    const { dev, ino } = file.stat;
+    if (seen.has(`${dev}:${ino}`)) throw new ImageError('damaged', `${path} is a part of itself`);
+    seen.add(`${dev}:${ino}`);
+  };
+  const chain = [described(path, options, look)];
+  for (let last = chain[0]; last?.backing !== undefined; last = chain.at(-1)) {
+    const { name, format } = last.backing;
+    if (chain.length > DEPTH_MAX)
+      throw new ImageError('unsupported', `${path} stands on more than ${DEPTH_MAX} images`);
+    partPath(last.path, name, 'backing file');
+    chain.push(described(last.backing.path, { ...options, format: knownFormat(last.path, name, format) }, look));
+  }
+  return chain;
+}
+
+function described(path: string, options: LookOptions, look: (file: OpenFile) => void): ImageDescription {
+  const { file, format } = openAsFormat(path, { ...options, readOnly: true });
   try {
-    const { formatName, sizeBytes, notices } = image;
-    const known = { path, formatName, virtualSizeBytes: sizeBytes, notices };
-    return { ...known, allocatedBytes: allocatedBytes(path), isDirty: false };
+    look(file);
+    const known = { path, formatName: format, allocatedBytes: file.stat.blocks * blockBytes };
+    if (format === 'raw') {
+      const { handle, notices } = openRaw(path, file, { readOnly: true, direct: false });
+      const virtualSizeBytes = handle.sizeBytes;
+      return { ...known, virtualSizeBytes, isDirty: false, backing: undefined, qcow2: undefined, notices };
+    }
+    const qcow2 = describeQcow2(path, file);
+    const { sizeBytes, isDirty, backingName, backingFormat } = qcow2.header;
+    const backing =
+      backingName === undefined
+        ? undefined
+        : { name: backingName, path: pathFrom(path, backingName), format: backingFormat };
+    return { ...known, virtualSizeBytes: sizeBytes, isDirty, backing, qcow2, notices: [] };
   } finally {
-    image.close();
+    closeSync(file.fd);
   }
 }
 
-function allocatedBytes(path: string): number {
-  try {
-    return statSync(path).blocks * blockBytes;
-  } catch (cause) {
-    throw new ImageError('system', `cannot look at ${path}: ${reasonOf(cause)}`, { cause });
-  }
+/** As QEMU shows it: what may be a protocol's name is no path. */
+function pathFrom(imagePath: string, name: string): string {
+  const isProtocol = (name.split('/')[0] ?? '').includes(':');
+  const folder = dirname(imagePath);
+  return isProtocol || isAbsolute(name) || folder === '.' ? name : join(folder, name);
 }

@@ -12,7 +12,7 @@ import type { LayerHandle } from './qcow2/handle.js';
 import { openQcow2 } from './qcow2/open-qcow2.js';
 
 /** Images behind images: more than anybody keeps. */
-const DEPTH_MAX = 64;
+export const DEPTH_MAX = 64;
 
 export interface ChainOptions {
   readonly direct: boolean;
@@ -125,7 +125,8 @@ export class ImageChain {
   }
 }
 
-function knownFormat(imagePath: string, name: string, format: string | undefined): ImageFormat {
+/** What an image says of its backing file's format. @throws ImageError 'unsupported' for what it must not, or does not, say */
+export function knownFormat(imagePath: string, name: string, format: string | undefined): ImageFormat {
   const known = IMAGE_FORMATS.find((each) => each === format);
   if (known !== undefined) return known;
   if (format !== undefined && format !== '') {

@@ -76,16 +76,7 @@ export function openImage(path: string, options: OpenOptions): OpenedImage {
   const { cache = 'writeback', discard = 'unmap', detectZeroes = 'off' } = options;
   const chain = new ImageChain({ direct: CACHE_MODES[cache].direct, forceShare, becomes });
   chain.refuseOwnDevice(path);
-  let format: ImageFormat = 'raw';
-  const file = openLocked(
-    path,
-    readOnly,
-    (opened) => {
-      format = options.format ?? guessFormat(path, opened);
-      return lockPlan(format, opened, readOnly, forceShare);
-    },
-    forceShare && readOnly,
-  );
+  const { file, format } = openAsFormat(path, options);
   try {
     const { handle, notices, punches, close } = chain.open(path, file, format, readOnly);
     const guessed = format === 'raw' && options.format === undefined;
@@ -107,6 +98,23 @@ export function openImage(path: string, options: OpenOptions): OpenedImage {
     closeSync(file.fd);
     throw error;
   }
+}
+
+/**
+ * Opens a file and locks it as an image of its format is; the fd is the caller's.
+ *
+ * @throws ImageError, or KernelError 'system' on a file system without locks
+ */
+export function openAsFormat(
+  path: string,
+  { format: given, readOnly, forceShare = false }: Pick<OpenOptions, 'format' | 'readOnly' | 'forceShare'>,
+): { readonly file: OpenFile; readonly format: ImageFormat } {
+  let format: ImageFormat = 'raw';
+  const plan = (opened: OpenFile) => {
+    format = given ?? guessFormat(path, opened);
+    return lockPlan(format, opened, readOnly, forceShare);
+  };
+  return { file: openLocked(path, readOnly, plan, forceShare && readOnly), format };
 }
 
 /** The image in a worker, of the handle that the main thread opened. */

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { exportsAsJson, exportsAsText, type ReportedExport } from '#tsnbd/cli/export-report.js';
-import { imageAsJson, imageAsText } from '#tsnbd/cli/image-report.js';
+import { imagesAsJson, imagesAsText } from '#tsnbd/cli/image-report.js';
 import { exportMapAsJson, imageMapAsJson, mapAsText, piecesOf } from '#tsnbd/cli/map-report.js';
+import type { ImageDescription } from '#tsnbd/image/describe-image.js';
 
 const address = { kind: 'tcp', host: 'h', port: 10809 } as const;
 const described = (rest: object = {}, info: object = {}): ReportedExport => ({
@@ -112,9 +113,11 @@ export="b":
 });
 
 describe('an image is described', () => {
-  const image = {
+  const image: ImageDescription = {
     path: 'disk.raw',
     formatName: 'raw',
+    backing: undefined,
+    qcow2: undefined,
     virtualSizeBytes: 10_737_418_240,
     allocatedBytes: 4096,
     isDirty: false,
@@ -122,13 +125,13 @@ describe('an image is described', () => {
   };
 
   test('as qemu-img does in words', () => {
-    expect(imageAsText(image)).toBe(
+    expect(imagesAsText([image])).toBe(
       'image: disk.raw\nfile format: raw\nvirtual size: 10 GiB (10737418240 bytes)\ndisk size: 4 KiB\n',
     );
   });
 
   test('as qemu-img does in JSON', () => {
-    expect(JSON.parse(imageAsJson(image))).toEqual({
+    expect(JSON.parse(imagesAsJson([image], false))).toEqual({
       filename: 'disk.raw',
       format: 'raw',
       'virtual-size': 10_737_418_240,

@@ -8,12 +8,14 @@ const image = (source: object = {}, rest: object = {}) => ({
   kind: 'info',
   source: { kind: 'image', path: 'disk.raw', format: undefined, forceShare: false, ...source },
   json: false,
+  backingChain: false,
   ...rest,
 });
 const served = (target: object, rest: object = {}) => ({
   kind: 'info',
   source: { kind: 'export', target },
   json: false,
+  backingChain: false,
   ...rest,
 });
 const tcp = { address: { kind: 'tcp', host: 'h', port: 10809 }, exportName: 'x' };
@@ -28,6 +30,7 @@ test.each([
   ['-U disk.raw', image({ forceShare: true })],
   ['--force-share disk.raw', image({ forceShare: true })],
   ['--json disk.raw', image({}, { json: true })],
+  ['--backing-chain disk.raw', image({}, { backingChain: true })],
   ['-- -U', image({ path: '-U' })],
   ['nbd://h/x', served(tcp)],
   ['--json nbd://h/x', served(tcp, { json: true })],
@@ -44,6 +47,7 @@ describe('tsnbd info refuses, and says why', () => {
     ['nbd://h b', "describing: 'b' is one operand too many"],
     ['-f vdi a', "option --format: 'vdi' is not an image format that can be opened (raw, qcow2)"],
     ['-f raw nbd://h', 'option --format: it is for images, not for a URI'],
+    ['--backing-chain nbd://h', 'option --backing-chain: it is for images, not for a URI'],
     ['-U nbd://h', 'option --force-share: it is for images, not for a URI'],
     ['nbds://h', "URI: 'nbds://h' is bad at character 1: 'nbds' asks for TLS, which is not supported yet"],
     ['--json=1 a', 'option --json: takes no value'],

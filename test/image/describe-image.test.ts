@@ -27,6 +27,8 @@ describe('a raw image is described', () => {
       virtualSizeBytes: MIB,
       allocatedBytes: statSync(path()).blocks * 512,
       isDirty: false,
+      backing: undefined,
+      qcow2: undefined,
       notices: [],
     });
     expect(openFdsOf(path())).toBe(0);
@@ -42,7 +44,7 @@ describe('a raw image is described', () => {
 
   it('only if it is one, or is said to be', () => {
     writeFileSync(path(), 'QFI\xfb'.padEnd(1024, '\0'), 'latin1');
-    expect(() => describeImage(path(), {})).toThrow('is a qcow2 image');
+    expect(() => describeImage(path(), {})).toThrow('is a qcow2 image that cannot be opened');
     expect(describeImage(path(), { format: 'raw' }).virtualSizeBytes).toBe(1024);
     expect(() => describeImage(inFolder('none'), {})).toThrow('does not exist');
   });

@@ -13,10 +13,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { imagesAsJson } from '#tsnbd/cli/image-report.js';
 import { formattingLine } from '#tsnbd/cli/new-image.js';
 import type { CreateAction } from '#tsnbd/cli/tsnbd-create-options.js';
 import { parseTsnbd } from '#tsnbd/cli/tsnbd-options.js';
 import { createImage } from '#tsnbd/image/create-image.js';
+import { describeImage } from '#tsnbd/image/describe-image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import { readAll, withImage } from '../image/qcow2/open-qcow2.js';
 import { qemuNbd } from './peers.js';
@@ -145,6 +147,9 @@ describe('a qcow2 image is created as qemu-img does it:', () => {
 
     expect(await create(line.join(' '))).toBe(theirLine);
     expect(info('disk.qcow2')).toEqual(theirInfo);
+    const described = describeImage(at('disk.qcow2'), {});
+    const { 'actual-size': _, ...told } = JSON.parse(imagesAsJson([described], false).replaceAll(`${folder}/`, ''));
+    expect(told).toEqual(theirInfo);
     const ours = check('disk.qcow2');
     expect(ours.facts).toEqual(theirCheck.facts);
     expect(statSync(at('disk.qcow2')).size).toBe(ours.end);

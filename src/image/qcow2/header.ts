@@ -1,5 +1,6 @@
 import { CursorError, ReadCursor } from '../../base/cursor.js';
 import { ImageError } from '../errors.js';
+import type { OpenFile } from '../open-file.js';
 import {
   AUTOCLEAR_RAW_DATA,
   INCOMPATIBLE_COMPRESSION,
@@ -10,6 +11,7 @@ import {
   unknownFeatures,
 } from './features.js';
 import { type HeaderExtensions, parseExtensions } from './header-extensions.js';
+import { readAt } from './read-at.js';
 
 /** QEMU's limits, which are ours (block/qcow2.h). */
 export const CLUSTER_BITS_MIN = 9;
@@ -62,7 +64,12 @@ export interface Header extends HeaderExtensions {
 }
 
 /** How much of a file `parseHeader` wants to see, at most: the largest cluster. */
-export const HEADER_BYTES_MAX = 2 ** CLUSTER_BITS_MAX;
+const HEADER_BYTES_MAX = 2 ** CLUSTER_BITS_MAX;
+
+/** Reads and checks the header of a file. @throws ImageError as parseHeader does */
+export function readHeader(path: string, { fd, fileBytes }: OpenFile): Header {
+  return parseHeader(path, readAt(path, fd, 0, Math.min(HEADER_BYTES_MAX, fileBytes)));
+}
 
 /**
  * Checks the header in the first bytes of a file (HEADER_BYTES_MAX, or all of it where that is less).

@@ -7,7 +7,7 @@ import type { OpenedLayer } from '../open-raw.js';
 import { newSharedFields } from '../shared-layout.js';
 import { type Geometry, geometryOf } from './geometry.js';
 import type { LayerHandle, Qcow2Handle } from './handle.js';
-import { HEADER_BYTES_MAX, type Header, parseHeader } from './header.js';
+import { type Header, readHeader } from './header.js';
 import { newQcow2Memory } from './memory.js';
 import { finishWriting, prepareWriting, refuseUnwritable } from './open-writable.js';
 import { readAt } from './read-at.js';
@@ -30,7 +30,7 @@ export function openQcow2(
 ): OpenedLayer<Qcow2Handle> {
   const { fd } = file;
   const { readOnly } = options;
-  const header = parseHeader(path, readAt(path, fd, 0, Math.min(HEADER_BYTES_MAX, file.fileBytes)));
+  const header = readHeader(path, file);
   checkPlaces(path, header, file.fileBytes);
   const geometry = geometryOf(header);
   if (!readOnly) refuseUnwritable(path, header);

@@ -3,6 +3,8 @@ import { CursorError, ReadCursor } from '../../base/cursor.js';
 const EXTRA_BYTES_MAX = 1_024;
 const VM_STATE_FIELD_BYTES = 8;
 const DISK_SIZE_FIELD_END = 16;
+const INSTRUCTIONS_FIELD_END = 24;
+const NOT_COUNTED = 2n ** 64n - 1n;
 const ALIGNMENT_BYTES = 8;
 const FIXED_BYTES = 40;
 
@@ -19,6 +21,11 @@ export interface Snapshot {
   /** Absent: as the image's. */
   readonly diskBytes: bigint | undefined;
   readonly takenSeconds: number;
+  readonly takenNanoseconds: number;
+  /** How long the guest had run. */
+  readonly guestNanoseconds: bigint;
+  /** Instructions that the guest had executed; absent: nobody counted. */
+  readonly instructions: bigint | undefined;
 }
 
 /** Reads the table in `bytes`, which may go on behind it. Answers it and how long it is; absent where it does not fit. */
@@ -49,14 +56,27 @@ function parseSnapshot(cursor: ReadCursor): Snapshot | undefined {
   const idBytes = cursor.u16be();
   const nameBytes = cursor.u16be();
   const takenSeconds = cursor.u32be();
-  cursor.bytes(12); // its nanoseconds, and how long the guest had run
+  const takenNanoseconds = cursor.u32be();
+  const guestNanoseconds = cursor.u64be();
   const vmStateBytes = BigInt(cursor.u32be());
   const extraBytes = cursor.u32be();
   if (extraBytes > EXTRA_BYTES_MAX) return undefined;
   const extra = new ReadCursor(cursor.bytes(extraBytes));
   const longVmStateBytes = extraBytes >= VM_STATE_FIELD_BYTES ? extra.u64be() : vmStateBytes;
   const diskBytes = extraBytes >= DISK_SIZE_FIELD_END ? extra.u64be() : undefined;
+  const counted = extraBytes >= INSTRUCTIONS_FIELD_END ? extra.u64be() : NOT_COUNTED;
   const id = Buffer.from(cursor.bytes(idBytes)).toString('utf8');
   const name = Buffer.from(cursor.bytes(nameBytes)).toString('utf8');
-  return { id, name, l1OffsetBytes, l1Entries, vmStateBytes: longVmStateBytes, diskBytes, takenSeconds };
+  return {
+    id,
+    name,
+    l1OffsetBytes,
+    l1Entries,
+    vmStateBytes: longVmStateBytes,
+    diskBytes,
+    takenSeconds,
+    takenNanoseconds,
+    guestNanoseconds,
+    instructions: counted === NOT_COUNTED ? undefined : counted,
+  };
 }
