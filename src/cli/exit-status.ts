@@ -25,6 +25,15 @@ export type ExitReason = keyof typeof EXIT_STATUSES;
 /** What nbd-client's -c tells, whatever name the program is called by. */
 export const CHECK_STATUSES = { attached: 0, notAttached: 1, failed: 2 } as const;
 
+/** What `check` tells of an image, as qemu-img check does. */
+export const IMAGE_CHECK_STATUSES = {
+  clean: { status: 0, meaning: 'no errors (left)' },
+  failed: { status: 1, meaning: 'the check failed' },
+  corrupt: { status: 2, meaning: 'errors' },
+  leaks: { status: 3, meaning: 'leaks and nothing worse' },
+  unsupported: { status: 63, meaning: 'an image of a format that has nothing to check' },
+} as const;
+
 /** The status for `reason`. nbd-client knows no other failure than 1, and scripts that call us by its name rely on it. */
 export function exitStatus(reason: ExitReason, calledAs: string): number {
   const { status } = EXIT_STATUSES[reason];

@@ -16,7 +16,12 @@ import { versionText } from './version.js';
 export type Answer =
   | { readonly kind: 'help'; readonly text: string }
   | { readonly kind: 'version'; readonly text: string }
-  | { readonly kind: 'usage-error'; readonly message: string };
+  | {
+      readonly kind: 'usage-error';
+      readonly message: string;
+      /** Absent: that of the table. */
+      readonly status?: number;
+    };
 
 /** How much the user wants to be told; debug includes verbose. */
 export interface Verbosity {

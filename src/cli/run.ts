@@ -33,7 +33,7 @@ function flushed(stream: NodeJS.WriteStream): Promise<void> {
 export function tellAnswer(program: string, answer: Answer): number {
   if (answer.kind === 'usage-error') {
     process.stderr.write(`${program}: ${answer.message}\n`);
-    return exitStatus('usage', calledAs());
+    return answer.status ?? exitStatus('usage', calledAs());
   }
   process.stdout.write(`${answer.text.trimEnd()}\n`);
   return EXIT_STATUSES.done.status;

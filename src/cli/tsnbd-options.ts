@@ -7,6 +7,7 @@ import { description, device, deviceOrAuto, exportName, path } from './option-va
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
 import { type ServeAction, servingOf, servingOptions } from './serving-options.js';
 import { tellingOptions } from './telling-options.js';
+import { type CheckAction, parseTsnbdCheck, tsnbdCheckProgram } from './tsnbd-check-options.js';
 import { type CreateAction, parseTsnbdCreate, tsnbdCreateProgram } from './tsnbd-create-options.js';
 import { type InfoAction, parseTsnbdInfo, tsnbdInfoProgram } from './tsnbd-info-options.js';
 import { type ListAction, parseTsnbdList, tsnbdListProgram } from './tsnbd-list-options.js';
@@ -24,6 +25,7 @@ export type TsnbdAction =
   | { readonly kind: 'detach'; readonly device: string; readonly force: boolean }
   | ServeAction
   | CreateAction
+  | CheckAction
   | InfoAction
   | ListAction
   | MapAction
@@ -41,6 +43,7 @@ const subcommands = {
   serve: { program: tsnbdServeProgram, parse: parseTsnbdServe },
   create: { program: tsnbdCreateProgram, parse: parseTsnbdCreate },
   info: { program: tsnbdInfoProgram, parse: parseTsnbdInfo },
+  check: { program: tsnbdCheckProgram, parse: parseTsnbdCheck },
   map: { program: tsnbdMapProgram, parse: parseTsnbdMap },
   list: { program: tsnbdListProgram, parse: parseTsnbdList },
 } as const;

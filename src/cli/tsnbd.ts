@@ -46,6 +46,10 @@ async function act(action: TsnbdAction): Promise<number> {
       const { showList } = await import('./list.js');
       return showList(action);
     }
+    case 'check': {
+      const { checkAndTell } = await import('./check.js');
+      return checkAndTell(PROGRAM, action);
+    }
     case 'create': {
       const { createImage } = await import('./create.js');
       return createImage(PROGRAM, action);

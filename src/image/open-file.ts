@@ -36,6 +36,12 @@ export function openFile(path: string, readOnly: boolean): OpenFile {
   }
 }
 
+/** The same file, as long as it is now. */
+export function lookedAtAgain(file: OpenFile): OpenFile {
+  const stat = fstatSync(file.fd);
+  return stat.isFile() ? { ...file, stat, fileBytes: stat.size } : file;
+}
+
 function lookAt(path: string): Stats {
   let stat: Stats;
   try {

@@ -3,8 +3,11 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, write
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { checkAsJson } from '#tsnbd/cli/check-report.js';
+import { checkImage } from '#tsnbd/image/check-image.js';
 import { emptyExtent, type Image } from '#tsnbd/image/image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
+import type { CheckResult } from '#tsnbd/image/qcow2/check-qcow2.js';
 import { IMAGE_RECIPES } from './qcow2-images.js';
 
 let folder: string;
@@ -48,7 +51,7 @@ it('there are at least 40 images, of different names', () => {
   expect(IMAGE_RECIPES.length).toBeGreaterThanOrEqual(40);
 });
 
-it.each(IMAGE_RECIPES)('what QEMU writes is what we read: $name', ({ make }) => {
+it.each(IMAGE_RECIPES)('what QEMU writes is what we read and find in order: $name', ({ make }) => {
   make(folder);
   const path = join(folder, 'disk.qcow2');
   const opened = openImage(path, { readOnly: true });
@@ -62,6 +65,10 @@ it.each(IMAGE_RECIPES)('what QEMU writes is what we read: $name', ({ make }) => 
     encoding: 'utf8',
   });
   expect(compared).toBe('Images are identical.\n');
+  const checked = execFileSync('qemu-img', ['check', '--output=json', path], { cwd: folder, encoding: 'utf8' });
+  const watch = { onFinding: (text: string) => expect(text).toBe(''), onProgress: () => {} };
+  const result = checkImage(path, { repair: undefined }, watch) as CheckResult;
+  expect(JSON.parse(checkAsJson(path, result))).toEqual(JSON.parse(checked));
   if (image.sizeBytes > 2 ** 30) return;
   execFileSync('qemu-img', ['convert', '-O', 'raw', path, 'theirs.raw'], { cwd: folder });
   const theirs = readFileSync(join(folder, 'theirs.raw'));

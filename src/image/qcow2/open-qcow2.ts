@@ -9,9 +9,8 @@ import { type Geometry, geometryOf } from './geometry.js';
 import type { LayerHandle, Qcow2Handle } from './handle.js';
 import { type Header, readHeader } from './header.js';
 import { newQcow2Memory } from './memory.js';
-import { finishWriting, prepareWriting, refuseUnwritable } from './open-writable.js';
+import { finishWriting, prepareWriting, withRefcounts } from './open-writable.js';
 import { readAt } from './read-at.js';
-import { rebuildRefcounts } from './refcount-rebuild.js';
 
 const ENTRY_BYTES = 8;
 
@@ -24,16 +23,17 @@ export interface OtherFiles {
 /** Makes a qcow2 image of a file that is open and locked; what it opens itself, `close` closes, `file.fd` too. */
 export function openQcow2(
   path: string,
-  file: OpenFile,
+  locked: OpenFile,
   options: { readonly readOnly: boolean; readonly direct: boolean },
   others: OtherFiles,
 ): OpenedLayer<Qcow2Handle> {
-  const { fd } = file;
+  const { fd } = locked;
   const { readOnly } = options;
-  const header = readHeader(path, file);
+  const { file, header } = readOnly
+    ? { file: locked, header: readHeader(path, locked) }
+    : withRefcounts(path, locked, readHeader(path, locked));
   checkPlaces(path, header, file.fileBytes);
   const geometry = geometryOf(header);
-  if (!readOnly) refuseUnwritable(path, header);
   const memory = newQcow2Memory(geometry, readOnly);
   new Uint8Array(memory.l1.buffer).set(readAt(path, fd, header.l1OffsetBytes, header.l1Entries * ENTRY_BYTES));
   prepareWriting(path, file, header, geometry, memory);
@@ -60,7 +60,6 @@ export function openQcow2(
       readOnly,
       backing: backing?.handle,
     };
-    rebuildRefcounts(path, file, header, handle);
     return {
       handle,
       punches: !readOnly,
@@ -103,5 +102,5 @@ function openDataFile(path: string, { hasDataFile, dataFileName }: Header, other
 }
 
 function noticesOf(path: string, { isCorrupt }: Header): readonly string[] {
-  return isCorrupt ? [`${path} is marked as corrupt: what is read may be wrong; see qemu-img check -r all`] : [];
+  return isCorrupt ? [`${path} is marked as corrupt: what is read may be wrong; see: tsnbd check ${path}`] : [];
 }

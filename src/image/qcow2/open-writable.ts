@@ -1,11 +1,12 @@
 import { errnoText } from '../../kernel/errno.js';
 import { ImageError } from '../errors.js';
 import { type FileCalls, fileCalls } from '../file-calls.js';
-import type { OpenFile } from '../open-file.js';
+import { lookedAtAgain, type OpenFile } from '../open-file.js';
+import { repairQcow2 } from './check-qcow2.js';
 import { AUTOCLEAR_RAW_DATA } from './features.js';
 import type { Geometry } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
-import type { Header } from './header.js';
+import { type Header, readHeader } from './header.js';
 import { L2Tables } from './l2-tables.js';
 import {
   FRESH_FROM,
@@ -21,20 +22,39 @@ import {
 import { L2_TABLE, MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
 import { readAt } from './read-at.js';
 import { Refcounts } from './refcounts.js';
-import { parseSnapshots, SNAPSHOT_BYTES_MAX, type Snapshot } from './snapshots.js';
+import { snapshotsOf } from './snapshots.js';
 import { WriteOrder } from './write-order.js';
 
 const L1_ENTRY_BYTES = 8;
-/** Of all snapshots together: QEMU's limit. */
-const SNAPSHOT_TABLE_BYTES_MAX = 64 << 20;
-
 /** Before an image is opened for writing. @throws ImageError 'damaged' for one that must not be written to */
-export function refuseUnwritable(path: string, { isCorrupt }: Header): void {
+function refuseUnwritable(path: string, { isCorrupt }: Header): void {
   if (!isCorrupt) return;
   throw new ImageError(
     'damaged',
-    `${path} is marked as corrupt, and is not opened for writing; repair it with: qemu-img check -r all ${path}`,
+    `${path} is marked as corrupt, and is not opened for writing; repair it with: tsnbd check -r all ${path}`,
   );
+}
+
+/**
+ * An image that may be written to. Where its last writer has left it dirty, refcounts are postponed (qcow2.rst, 'Dirty bit')
+ * and made right first.
+ *
+ * @throws ImageError 'damaged' for one that must not be written to
+ */
+export function withRefcounts(
+  path: string,
+  file: OpenFile,
+  header: Header,
+): { readonly file: OpenFile; readonly header: Header } {
+  refuseUnwritable(path, header);
+  if (!header.isDirty) return { file, header };
+  const { corruptions, checkErrors } = repairQcow2(path, file, 'all', { onFinding: () => {}, onProgress: () => {} });
+  if (corruptions + checkErrors > 0) {
+    const why = `${path} was not closed by its last writer, and what it says contradicts itself`;
+    throw new ImageError('damaged', `${why}; see: tsnbd check ${path}`);
+  }
+  const grown = lookedAtAgain(file);
+  return { file: grown, header: readHeader(path, grown) };
 }
 
 /**
@@ -90,7 +110,7 @@ function markAreas(
   if (bitmaps !== undefined) addBytes(Number(bitmaps.directoryOffsetBytes), Number(bitmaps.directoryBytes));
 
   const contradiction = (what: string) =>
-    new ImageError('damaged', `${path} is a damaged qcow2 image: ${what}; see qemu-img check`);
+    new ImageError('damaged', `${path} is a damaged qcow2 image: ${what}; see: tsnbd check`);
   const table = header.refcountTableOffsetBytes / clusterBytes;
   const isTable = (cluster: number) => cluster >= table && cluster < table + header.refcountTableClusters;
   if (areas.hasFixed(table, header.refcountTableClusters))
@@ -115,21 +135,6 @@ function markAreas(
     }
     areas.add(cluster, L2_TABLE);
   }
-}
-
-/** The snapshots of an image, and how long their table is. @throws ImageError 'damaged' */
-export function snapshotsOf(
-  path: string,
-  file: OpenFile,
-  header: Header,
-): { snapshots: readonly Snapshot[]; tableBytes: number } {
-  const { snapshots: count, snapshotsOffsetBytes } = header;
-  if (count === 0) return { snapshots: [], tableBytes: 0 };
-  const there = Math.max(0, file.fileBytes - snapshotsOffsetBytes);
-  const bytes = Math.min(there, count * SNAPSHOT_BYTES_MAX, SNAPSHOT_TABLE_BYTES_MAX);
-  const parsed = parseSnapshots(readAt(path, file.fd, snapshotsOffsetBytes, bytes), count);
-  if (parsed !== undefined) return parsed;
-  throw new ImageError('damaged', `${path} is a damaged qcow2 image: its snapshot table makes no sense`);
 }
 
 /**

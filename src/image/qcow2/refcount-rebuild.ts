@@ -1,75 +1,85 @@
-import { constants } from 'node:os';
-import { errnoText } from '../../kernel/errno.js';
+import { fstatSync } from 'node:fs';
 import { ImageError } from '../errors.js';
 import { fileCalls } from '../file-calls.js';
-import type { OpenFile } from '../open-file.js';
-import type { Qcow2Handle } from './handle.js';
-import type { Header } from './header.js';
-import { L2Tables } from './l2-tables.js';
-import { snapshotsOf } from './open-writable.js';
-import { RefcountCensus } from './refcount-census.js';
-import { WriteOrder } from './write-order.js';
+import type { Census } from './census.js';
+import { type CheckedImage, syncTables, writeTable } from './checked-image.js';
+import { REFCOUNT_TABLE_BYTES_MAX } from './header.js';
+import { putRefcount } from './refcount-codec.js';
+import { headerPlace, REFCOUNT_TABLE_PLACE } from './refcount-table-growth.js';
 
-const { ENOSPC } = constants.errno;
+const ENTRY_BYTES = 8;
 
 /**
- * Makes the refcounts of an image right whose last writer has left it dirty: it had postponed them (qcow2.rst, 'Dirty
- * bit'). Nothing else may be written before.
+ * Writes all refcounts anew, in clusters that nothing uses, and then has the header point to them: wherever that is cut off,
+ * the image has its old refcounts or its new ones. What the old ones lay in is free.
  *
- * @throws ImageError 'damaged' where that cannot be done safely, 'system' where it cannot be written
+ * @throws ImageError 'unsupported' where there is no room, 'system'
  */
-export function rebuildRefcounts(path: string, file: OpenFile, header: Header, handle: Qcow2Handle): void {
-  const { geometry, memory, fd } = handle;
-  if (memory.write === undefined || !header.isDirty) return;
-  const { snapshots, tableBytes } = snapshotsOf(path, file, header);
-  const census = new RefcountCensus(path, file, header, geometry, snapshots);
-  if (snapshots.length > 0) census.useRange(header.snapshotsOffsetBytes, tableBytes);
-  const order = new WriteOrder(
-    handle,
-    memory.write,
-    new L2Tables(geometry, memory, fd, fileCalls),
-    fileCalls,
-    undefined,
+export function rebuildRefcounts(image: CheckedImage, census: Census): void {
+  const { uses, geometry } = census;
+  const { clusterBytes, refcountBits } = geometry;
+  const { counts } = uses;
+  const blockEntries = (clusterBytes * 8) / refcountBits;
+  const needed = new Set<number>();
+  counts.forEach((count, cluster) => {
+    if (count > 0) needed.add(Math.floor(cluster / blockEntries));
+  });
+  const tableClustersFor = (clusters: number) =>
+    Math.ceil((Math.ceil(clusters / blockEntries) * ENTRY_BYTES) / clusterBytes);
+  // As many as it can be, with those that tell of the new clusters themselves.
+  let room = 0;
+  for (let before = -1; before !== room; ) {
+    before = room;
+    room = tableClustersFor(counts.length + room) + needed.size + Math.ceil(room / blockEntries) + 1;
+  }
+  const first = freeRun(image, census, room);
+  const tableClusters = tableClustersFor(Math.max(counts.length, first + room));
+  if (tableClusters * clusterBytes > REFCOUNT_TABLE_BYTES_MAX) throw noRoom(image.path);
+  for (let cluster = first; cluster < first + room; cluster += 1) needed.add(Math.floor(cluster / blockEntries));
+  const used = tableClusters + needed.size;
+  census.forgetRefcounts();
+
+  const end = first + used;
+  if (end * clusterBytes > image.file.fileBytes && fileCalls.truncate(image.file.fd, end * clusterBytes) !== 0)
+    throw noRoom(image.path);
+  const table = new DataView(new ArrayBuffer(tableClusters * clusterBytes));
+  const bytes = new Uint8Array(clusterBytes);
+  let place = first + tableClusters;
+  for (const block of needed) {
+    bytes.fill(0);
+    for (let index = 0; index < blockEntries; index += 1) {
+      const cluster = block * blockEntries + index;
+      const count = cluster >= first && cluster < end ? 1 : (counts[cluster] ?? 0);
+      if (count > 0) putRefcount(bytes, 0, index, refcountBits, count);
+    }
+    writeTable(image, place * clusterBytes, bytes);
+    table.setBigUint64(block * ENTRY_BYTES, BigInt(place * clusterBytes));
+    place += 1;
+  }
+  writeTable(image, first * clusterBytes, new Uint8Array(table.buffer));
+  syncTables(image);
+  writeTable(image, REFCOUNT_TABLE_PLACE, headerPlace(first * clusterBytes, tableClusters));
+  syncTables(image);
+}
+
+/**
+ * The first of `length` clusters one behind the other that nothing uses. Behind the end of a file they are made, but not if
+ * tables point there: what is written would then be theirs.
+ */
+function freeRun({ path, file }: CheckedImage, { uses }: Census, length: number): number {
+  const { counts, clusters, pointsBehindEnd } = uses;
+  let run = 0;
+  for (let cluster = 0; cluster < clusters; cluster += 1) {
+    run = counts[cluster] === 0 ? run + 1 : 0;
+    if (run === length) return cluster + 1 - length;
+  }
+  if (pointsBehindEnd || !fstatSync(file.fd).isFile()) throw noRoom(path);
+  return clusters - run;
+}
+
+function noRoom(path: string): ImageError {
+  return new ImageError(
+    'unsupported',
+    `the refcounts of ${path} cannot be written anew: there is no safe room for them`,
   );
-  census.useRefcounts(order.refcounts, header);
-  if (census.hasFalseCopied || header.bitmaps !== undefined) throw refusal(path);
-  let errno = 0;
-  for (let cluster = 0; cluster < census.counts.length && errno === 0; cluster += 1) {
-    errno = setRight(path, order, census.counts, cluster, 2 ** geometry.refcountBits);
-  }
-  if (errno === 0) {
-    order.willPoint();
-    errno = order.flush();
-  }
-  if (errno === 0) errno = order.markClean();
-  if (errno !== 0) throw new ImageError('system', `the refcounts of ${path} could not be rebuilt: ${errnoText(errno)}`);
-}
-
-function setRight(path: string, order: WriteOrder, counts: Uint32Array, cluster: number, limit: number): number {
-  const { refcounts, allocator } = order;
-  const count = counts[cluster] ?? 0;
-  const counted = refcounts.get(cluster);
-  if (counted < 0) return -counted;
-  if (counted === count) return 0;
-  if (count >= limit) throw refusal(path);
-  if (refcounts.blockOffset(cluster) === 0) {
-    const block = Math.floor(cluster / refcounts.blockEntries);
-    const free = freeCluster(counts, block * refcounts.blockEntries, refcounts.blockEntries);
-    if (free < 0 || block >= refcounts.tableEntries) return ENOSPC;
-    if (free < counts.length) counts[free] = 1;
-    const errno = allocator.takeAsBlock(block, free);
-    if (errno !== 0) return errno;
-  }
-  return refcounts.set(cluster, count);
-}
-
-/** Among those that a new block tells of, one that it can be; −1 where there is none. */
-function freeCluster(counts: Uint32Array, from: number, length: number): number {
-  for (let cluster = from; cluster < from + length; cluster += 1) if ((counts[cluster] ?? 0) === 0) return cluster;
-  return -1;
-}
-
-function refusal(path: string): ImageError {
-  const why = `${path} was not closed by its last writer, and its refcounts cannot be rebuilt here`;
-  return new ImageError('damaged', `${why}; repair it with: qemu-img check -r all ${path}`);
 }

@@ -17,7 +17,7 @@ import type { Refcounts } from './refcounts.js';
 const { EFBIG } = constants.errno;
 const ENTRY_BYTES = 8;
 /** Where the header has the table's offset (8 bytes) and its length in clusters (4 bytes). */
-const HEADER_PLACE = 48;
+export const REFCOUNT_TABLE_PLACE = 48;
 const GROWTH = 1.5;
 
 /** What the growth of the table is done with. */
@@ -75,7 +75,7 @@ export function growRefcountTable(
   if (errno === 0) errno = growth.writeRefcounts();
   if (errno === 0) errno = growth.writeTable(cluster * clusterBytes);
   if (errno === 0) errno = growth.storage.flush();
-  if (errno === 0) errno = writeHeader(HEADER_PLACE, headerPlace(cluster * clusterBytes, clusters));
+  if (errno === 0) errno = writeHeader(REFCOUNT_TABLE_PLACE, headerPlace(cluster * clusterBytes, clusters));
   if (errno !== 0) return errno;
   // In this order: whoever looks in between takes no cluster for a part of the table that never was one.
   numbers[TABLE_OFFSET] = cluster * clusterBytes;
@@ -84,7 +84,8 @@ export function growRefcountTable(
   return 0;
 }
 
-function headerPlace(offsetBytes: number, clusters: number): Uint8Array {
+/** What stands there. */
+export function headerPlace(offsetBytes: number, clusters: number): Uint8Array {
   const bytes = new Uint8Array(12);
   const view = new DataView(bytes.buffer);
   view.setBigUint64(0, BigInt(offsetBytes));

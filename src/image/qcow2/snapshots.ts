@@ -1,4 +1,8 @@
 import { CursorError, ReadCursor } from '../../base/cursor.js';
+import { ImageError } from '../errors.js';
+import type { OpenFile } from '../open-file.js';
+import type { Header } from './header.js';
+import { readAt } from './read-at.js';
 
 const EXTRA_BYTES_MAX = 1_024;
 const VM_STATE_FIELD_BYTES = 8;
@@ -8,8 +12,11 @@ const NOT_COUNTED = 2n ** 64n - 1n;
 const ALIGNMENT_BYTES = 8;
 const FIXED_BYTES = 40;
 
+/** Of all snapshots together: QEMU's limit. */
+const SNAPSHOT_TABLE_BYTES_MAX = 64 << 20;
+
 /** The longest that an entry of the snapshot table can be. */
-export const SNAPSHOT_BYTES_MAX = FIXED_BYTES + EXTRA_BYTES_MAX + 2 * 65_535 + ALIGNMENT_BYTES;
+const SNAPSHOT_BYTES_MAX = FIXED_BYTES + EXTRA_BYTES_MAX + 2 * 65_535 + ALIGNMENT_BYTES;
 
 /** An internal snapshot: another L1 table (qcow2.rst, 'Snapshots'). */
 export interface Snapshot {
@@ -26,6 +33,21 @@ export interface Snapshot {
   readonly guestNanoseconds: bigint;
   /** Instructions that the guest had executed; absent: nobody counted. */
   readonly instructions: bigint | undefined;
+}
+
+/** The snapshots of an image, and how long their table is. @throws ImageError 'damaged' */
+export function snapshotsOf(
+  path: string,
+  file: OpenFile,
+  header: Header,
+): { snapshots: readonly Snapshot[]; tableBytes: number } {
+  const { snapshots: count, snapshotsOffsetBytes } = header;
+  if (count === 0) return { snapshots: [], tableBytes: 0 };
+  const there = Math.max(0, file.fileBytes - snapshotsOffsetBytes);
+  const bytes = Math.min(there, count * SNAPSHOT_BYTES_MAX, SNAPSHOT_TABLE_BYTES_MAX);
+  const parsed = parseSnapshots(readAt(path, file.fd, snapshotsOffsetBytes, bytes), count);
+  if (parsed !== undefined) return parsed;
+  throw new ImageError('damaged', `${path} is a damaged qcow2 image: its snapshot table makes no sense`);
 }
 
 /** Reads the table in `bytes`, which may go on behind it. Answers it and how long it is; absent where it does not fit. */

@@ -32,7 +32,6 @@ const { EIO } = constants.errno;
 const ENTRY_BYTES = 8;
 /** Places in the header (qcow2.rst, 'Header'). */
 const INCOMPATIBLE_LAST_BYTE = 79;
-const DIRTY_BIT = 1;
 const CORRUPT_BIT = 2;
 const AUTOCLEAR = 88;
 const ZERO_PIECE_BYTES = 65_536;
@@ -197,14 +196,6 @@ export class WriteOrder implements AllocatorDuties {
     flags[0] = (flags[0] ?? 0) | CORRUPT_BIT;
     this.#writeHeader(INCOMPATIBLE_LAST_BYTE, flags);
     return EIO;
-  }
-
-  /** The refcounts in the file are right. Answers 0 or a positive errno. */
-  markClean(): number {
-    const flags = new Uint8Array(1);
-    const errno = readZeroed(this.#calls, this.#fd, INCOMPATIBLE_LAST_BYTE, 1, flags, 0);
-    flags[0] = (flags[0] ?? 0) & ~DIRTY_BIT;
-    return errno === 0 ? this.#writeHeader(INCOMPATIBLE_LAST_BYTE, flags) : errno;
   }
 
   /** Before data are written to clusters of the file: none of them may hold a table. Answers 0, or EIO for good. */

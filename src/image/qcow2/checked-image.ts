@@ -1,0 +1,34 @@
+import { errnoText } from '../../kernel/errno.js';
+import { ImageError } from '../errors.js';
+import { fileCalls } from '../file-calls.js';
+import type { OpenFile } from '../open-file.js';
+import { readZeroed, writeAll } from '../whole-calls.js';
+import type { Header } from './header.js';
+
+/** An image that is looked through: its own file, of which nothing is believed but the header. */
+export interface CheckedImage {
+  readonly path: string;
+  readonly file: OpenFile;
+  readonly header: Header;
+}
+
+/** Told how much of the work is done. */
+export type OnProgress = (done: number, total: number) => void;
+
+/** What lies behind the end of the file is zeroes, as for QEMU. @throws ImageError 'system' */
+export function readTable({ path, file }: CheckedImage, offsetBytes: number, target: Uint8Array): void {
+  const errno = readZeroed(fileCalls, file.fd, offsetBytes, target.length, target, 0);
+  if (errno !== 0) throw new ImageError('system', `cannot read ${path} at byte ${offsetBytes}: ${errnoText(errno)}`);
+}
+
+/** @throws ImageError 'system' */
+export function writeTable({ path, file }: CheckedImage, offsetBytes: number, bytes: Uint8Array): void {
+  const errno = writeAll(fileCalls, file.fd, offsetBytes, bytes.length, bytes, 0);
+  if (errno !== 0) throw new ImageError('system', `cannot write ${path} at byte ${offsetBytes}: ${errnoText(errno)}`);
+}
+
+/** What was written before is on stable storage. @throws ImageError 'system' */
+export function syncTables({ path, file }: CheckedImage): void {
+  const result = fileCalls.sync(file.fd);
+  if (result !== 0) throw new ImageError('system', `cannot bring ${path} to the disk: ${errnoText(-result)}`);
+}
