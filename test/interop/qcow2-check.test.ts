@@ -10,7 +10,7 @@ import { openImage } from '#tsnbd/image/open-image.js';
 import type { CheckResult } from '#tsnbd/image/qcow2/check-qcow2.js';
 import { withImage } from '../image/qcow2/open-qcow2.js';
 import { type Cluster, type Qcow2Bytes, qcow2Bytes } from '../image/qcow2/qcow2-bytes.js';
-import { runTsnbd } from './served.js';
+import { run, runTsnbd } from './served.js';
 
 const CLUSTER = 4_096;
 const GUEST_CLUSTERS = 1_200;
@@ -289,6 +289,8 @@ describe('what is shown and answered is as with qemu-img check:', () => {
     writeFileSync(disk, places.bytes);
     const theirRepair = img('-r', 'all');
     expect({ status: repaired.status, stdout: repaired.stdout }).toEqual({ status: 0, stdout: theirRepair.stdout });
+    const shown = `${process.execPath} ${join(import.meta.dirname, '../../dist/tsnbd.js')} check -r all ${disk}`;
+    expect((await run('script', '-qec', shown, '/dev/null')).stdout).toMatch(/^(\r\[=* *\] \d+ %)+\r +\rNo errors/);
     const json = await program('--json');
     expect(json).toMatchObject({ status: 0, stderr: '' });
     expect(JSON.parse(json.stdout)).toEqual(theirs().facts);
