@@ -47,7 +47,7 @@ export const tsnbdCheckProgram: Program<Mode, typeof options> = {
   options,
   longWithOneDash: false,
   exitStatusNotes: [
-    `"check" has those of qemu-img: ${Object.values(IMAGE_CHECK_STATUSES)
+    `"tsnbd check" has those of qemu-img check instead: ${Object.values(IMAGE_CHECK_STATUSES)
       .map(({ status, meaning }) => `${status} ${meaning}`)
       .join(', ')}.`,
   ],

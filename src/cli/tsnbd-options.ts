@@ -118,7 +118,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   options,
   subcommands,
   longWithOneDash: false,
-  exitStatusNotes: [],
+  exitStatusNotes: tsnbdCheckProgram.exitStatusNotes,
   files: [
     { path: '/run/tsnbd/nbd0.json', holds: 'Who serves /dev/nbd0, and what.' },
     { path: '/run/tsnbd/nbd0.sock', holds: 'Where the process that serves /dev/nbd0 is asked to detach.' },
