@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { memoryDir, ok } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, tsnbd, tsnbdClient } from '../kernel/programs.js';
 
-const ROUNDS = 10;
+const ROUNDS = process.env.TSNBD_TEST_LONG === '1' ? 20 : 4;
 
 test(`${ROUNDS} rounds of whole commands, both programs in turn, leave no process, file or busy device`, async () => {
   const image = await newImage('16M');

@@ -4,7 +4,7 @@ import { expectNothingLeft, isSocket, newImage, startServer, testProgram } from 
 
 const long = process.env.TSNBD_TEST_LONG === '1';
 /** Of each attach. */
-const ROUNDS = long ? 50 : 10;
+const ROUNDS = long ? 50 : 5;
 
 interface Leftovers {
   readonly fds: readonly string[];

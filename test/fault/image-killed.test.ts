@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel } from '../kernel/guest.js';
 import { expectNothingLeft, newImage, tsnbd } from '../kernel/programs.js';
-import { apis, backgroundCalls, calls, expectCleanKills } from './kills.js';
+import { apis, backgroundCalls, calls, expectCleanKills, otherCalls } from './kills.js';
 
 let image = '';
 beforeAll(async () => {
@@ -13,10 +13,13 @@ afterEach(async () => {
   await assertQuietKernel();
 });
 
-describe.each(['netlink', 'ioctl'])('an image’s attach by %s that is killed', (api) => {
+describe.each([
+  ['netlink', calls],
+  ['ioctl', otherCalls],
+])('an image’s attach by %s that is killed', (api, kindsOfCalls) => {
   const attach = (options: string) => `${tsnbd} -v ${options} --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`;
 
-  test.each(calls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
+  test.each(kindsOfCalls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
     expectCleanKills(kinds, attach('--nofork')),
   );
 

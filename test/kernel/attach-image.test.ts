@@ -59,7 +59,7 @@ describe('an attached image', () => {
     // A partition that is open has pages of its own, which no close has written yet.
     await ok(`${TWO_PARTITIONS} | sfdisk -q ${image}`);
     const attachment = await attached(image);
-    const holder = await background('exec sleep 8 </dev/nbd0p1');
+    const holder = await background('exec sleep 4 </dev/nbd0p1');
     await ok('dd if=/tmp/random of=/dev/nbd0p1 bs=1M count=8 conv=notrunc status=none');
     expect((await attachment.stop()).status).toBe(0);
     await ok(`cmp -n 8388608 -i 0:1048576 /tmp/random ${image} && rm /tmp/random`);

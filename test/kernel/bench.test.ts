@@ -67,14 +67,14 @@ describe('the guest', () => {
   });
 
   test('ends a command at its time limit, SIGTERM ignored or not', async () => {
-    const polite = await run('echo begun; exec sleep 100', { limitMs: 3_000 });
-    expect(polite).toEqual({ status: 124, stdout: 'begun\n', stderr: 'bench: time limit of 3 s reached\n' });
-    expect((await run('trap "" TERM; sleep 100', { limitMs: 3_000 })).status).toBe(124);
+    const polite = await run('echo begun; exec sleep 100', { limitMs: 1_000 });
+    expect(polite).toEqual({ status: 124, stdout: 'begun\n', stderr: 'bench: time limit of 1 s reached\n' });
+    expect((await run('trap "" TERM; sleep 100', { limitMs: 1_000 })).status).toBe(124);
     expect((await run('pgrep sleep')).status).toBe(1);
   });
 
   test('leaves no zombies of orphans', async () => {
-    await ok('(setsid sleep 0.1 &) ; sleep 3; ! grep -l "^State:.*zombie" /proc/[0-9]*/status');
+    await ok('(setsid sleep 0.1 &) ; sleep 1.5; ! grep -l "^State:.*zombie" /proc/[0-9]*/status');
   });
 
   test('kills at a chosen system call under strace', async () => {
@@ -125,10 +125,10 @@ describe('scripts/kernel-bench', () => {
 
   test('says 124 after its time limit and 125 for a guest that dies', async () => {
     const [late, dead] = await Promise.all([
-      kernelBench(['-t', '5', 'echo begun; sleep 100']),
+      kernelBench(['-t', '2', 'echo begun; sleep 100']),
       kernelBench(['-n', 'none', 'test ! -e /sys/module/nbd || exit 1; echo c >/proc/sysrq-trigger; sleep 100']),
     ]);
-    expect(late).toEqual({ status: 124, stdout: 'begun\n', stderr: 'bench: time limit of 5 s reached\n' });
+    expect(late).toEqual({ status: 124, stdout: 'begun\n', stderr: 'bench: time limit of 2 s reached\n' });
     expect(dead.status).toBe(125);
     expect(dead.stderr).toContain('sysrq triggered crash');
   });

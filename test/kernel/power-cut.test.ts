@@ -14,8 +14,9 @@ const RAW_PARTITION_BYTES = 4 * MIB;
 const FILE_SYSTEM_OFFSET_BYTES = 8 * MIB;
 const DISK_BYTES = 32 * MIB;
 const LANE_BYTES = LANE_BLOCKS * BLOCK_BYTES;
-const ROUNDS_ALONE = 6;
-const ROUNDS_TOGETHER = 18;
+const long = process.env.TSNBD_TEST_LONG === '1';
+const ROUNDS_ALONE = long ? 6 : 3;
+const ROUNDS_TOGETHER = long ? 18 : 8;
 
 /** Two lanes on a partition, two in files of a file system: each way that a program can make its data durable. */
 const LANES = [

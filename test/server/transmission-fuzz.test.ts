@@ -17,6 +17,8 @@ import { seeded } from './seeded.js';
 const SIZE_BYTES = 4_194_304;
 const ROUNDS = process.env.TSNBD_TEST_LONG === '1' ? 10 : 1;
 const CLIENTS = 2;
+/** A client leaves after so many batches, on average: its successor gets a thread of its own, whose start takes as long as thousands of requests. */
+const SESSION_BATCHES = 24;
 /** So many requests are sent before the first is answered. */
 const BATCH_MAX = 64;
 const LIMIT_MS = 600_000 * ROUNDS;
@@ -122,7 +124,7 @@ async function exchangeAll(setting: Setting, seed: number, { image, model, sessi
       if (complaint !== undefined) expect.fail(`${at} + ${index}, ${inWords(request)}: ${complaint}`);
       outcomes[errorsOf(request, terms).length > 0 ? 'refused' : 'done'] += 1;
     }
-    if (random(12) > 0) continue;
+    if (random(SESSION_BATCHES) > 0) continue;
     await session.end(random);
     sessions[client] = undefined;
     outcomes.ended += 1;
