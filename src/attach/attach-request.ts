@@ -18,6 +18,7 @@ export interface RemoteAttachRequest extends DeviceChoice {
 export interface ImageSettings {
   readonly format: OpenOptions['format'];
   readonly readOnly: boolean;
+  readonly snapshot: OpenOptions['snapshot'];
   readonly forceShare: boolean;
   readonly cache: OpenOptions['cache'];
   readonly discard: OpenOptions['discard'];

@@ -1,7 +1,7 @@
 import type { ImageSettings } from '../attach/attach-request.js';
 import { UsageError } from './errors.js';
 import type { OptionTable, OptionValues } from './option-table.js';
-import { cacheMode, detectZeroes, discardMode, imageFormat } from './option-values.js';
+import { cacheMode, detectZeroes, discardMode, imageFormat, snapshotChoice } from './option-values.js';
 
 /** qemu-nbd's options for how an image is opened. */
 export function imageOptions<Mode extends string>(modes: readonly Mode[]) {
@@ -17,6 +17,13 @@ export function imageOptions<Mode extends string>(modes: readonly Mode[]) {
       short: 'r',
       modes,
       help: 'Refuse every write; an image is opened for reading only.',
+    },
+    'load-snapshot': {
+      short: 'l',
+      value: '<SNAPSHOT>',
+      read: snapshotChoice,
+      modes,
+      help: 'Show the disk as it was when an internal snapshot of a qcow2 image was taken, for reading only. SNAPSHOT is its id or its name, or snapshot.id=ID,snapshot.name=NAME (one or both).',
     },
     'force-share': {
       short: 'U',
@@ -56,12 +63,14 @@ export function imageSettingsOf(values: OptionValues<ReturnType<typeof imageOpti
   if (values['detect-zeroes'] === 'unmap' && values.discard === 'ignore') {
     throw new UsageError('option --detect-zeroes: unmap needs --discard=unmap');
   }
-  if (values['force-share'] === true && values['read-only'] !== true) {
+  const readOnly = values['read-only'] ?? values['load-snapshot'] !== undefined;
+  if (values['force-share'] === true && !readOnly) {
     throw new UsageError('option --force-share: it needs --read-only');
   }
   return {
     format: values.format,
-    readOnly: values['read-only'] ?? false,
+    readOnly,
+    snapshot: values['load-snapshot'],
     forceShare: values['force-share'] ?? false,
     cache: values.nocache === undefined ? values.cache : 'none',
     discard: values.discard,

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { CACHE_MODES, type CacheMode } from '../image/cache-modes.js';
 import { IMAGE_FORMATS, type ImageFormat } from '../image/image-format.js';
+import type { SnapshotChoice } from '../image/qcow2/load-snapshot.js';
 import { parseDeviceName } from '../kernel/device-name.js';
 import { KernelError } from '../kernel/errors.js';
 import type { KernelApi } from '../kernel/nbd-device.js';
@@ -18,6 +19,7 @@ const REQUEST_TIMEOUT_SECONDS_MAX = 4_000_000;
 /** A day, far from what a timer of Node's can hold. */
 const HANDSHAKE_LIMIT_SECONDS_MAX = 86_400;
 /** What NBD_SET_BLKSIZE takes: 512 up to the page size. */
+const SNAPSHOT_KEYS = ['snapshot.id', 'snapshot.name'] as const;
 const BLOCK_SIZES_BYTES = [512, 1024, 2048, 4096];
 
 export function portNumber(text: string): number {
@@ -79,6 +81,25 @@ export function discardMode(text: string): 'ignore' | 'unmap' {
 
 export function detectZeroes(text: string) {
   return oneOf(text, ['off', 'on', 'unmap'], 'a way to detect zeroes');
+}
+
+/** 'snapshot.id=ID,snapshot.name=NAME' of qemu-nbd, where a comma in a value is typed twice; anything else is an id or a name. */
+export function snapshotChoice(text: string): SnapshotChoice {
+  if (text === '') throw new UsageError('an empty text is not a snapshot');
+  if (!text.startsWith('snapshot.')) return { idOrName: text };
+  const given = new Map<string, string>();
+  for (const part of text.split(/(?<=^(?:[^,]|,,)*),(?!,)/)) {
+    const [key, value] = pair(
+      part,
+      'KEY=VALUE',
+      (word) => oneOf(word, SNAPSHOT_KEYS, 'a way to choose a snapshot'),
+      String,
+    );
+    if (given.has(key)) throw new UsageError(`${key} is there twice`);
+    if (value === '') throw new UsageError(`${key} is empty`);
+    given.set(key, value.replaceAll(',,', ','));
+  }
+  return { id: given.get('snapshot.id'), name: given.get('snapshot.name') };
 }
 
 /** '' is the server's default export. */

@@ -2,7 +2,7 @@ import { errnoText } from '../kernel/errno.js';
 
 /**
  * Why an image is not opened.
- * - 'missing': there is no such file; 'not-an-image': nothing that could be one (a folder, a socket, empty, too large)
+ * - 'missing': there is no such file, or no such snapshot in it; 'not-an-image': nothing that could be one (a folder, a socket, empty, too large)
  * - 'wrong-format': its bytes say that it is of another format
  * - 'damaged': it is of its format, but no program of ours or others wrote it so
  * - 'unsupported': it has, or needs, what we cannot do

@@ -9,6 +9,7 @@ import { openLocked } from './open-locked.js';
 import { type OpenedLayer, openRaw } from './open-raw.js';
 import { type PartKind, partPath, printable } from './part-path.js';
 import type { LayerHandle } from './qcow2/handle.js';
+import type { SnapshotChoice } from './qcow2/load-snapshot.js';
 import { openQcow2 } from './qcow2/open-qcow2.js';
 
 /** Images behind images: more than anybody keeps. */
@@ -44,15 +45,24 @@ export class ImageChain {
   }
 
   /** Makes an image of a file that is open and locked. Where that fails, the file stays the caller's. */
-  open(path: string, file: OpenFile, format: ImageFormat, readOnly: boolean): OpenedLayer<LayerHandle> {
+  open(
+    path: string,
+    file: OpenFile,
+    format: ImageFormat,
+    readOnly: boolean,
+    snapshot?: SnapshotChoice,
+  ): OpenedLayer<LayerHandle> {
     const { direct } = this.#options;
     this.#remember(path, file);
-    if (format === 'raw') return openRaw(path, file, { readOnly, direct });
+    if (format === 'raw') {
+      if (snapshot === undefined) return openRaw(path, file, { readOnly, direct });
+      throw new ImageError('unsupported', `${path} is a raw image, and only a qcow2 image has snapshots in it`);
+    }
     const told: string[] = [];
     const layer = openQcow2(
       path,
       file,
-      { readOnly, direct },
+      { readOnly, direct, snapshot },
       {
         backing: (name, backingFormat) => this.#openBacking(path, name, backingFormat, told),
         data: (name) => this.#openData(path, name, readOnly, told),

@@ -15,6 +15,7 @@ import type { OpenFile } from './open-file.js';
 import { openLocked } from './open-locked.js';
 import { rawSizeBytes } from './open-raw.js';
 import type { Qcow2Handle } from './qcow2/handle.js';
+import type { SnapshotChoice } from './qcow2/load-snapshot.js';
 import type { RawHandle } from './raw.js';
 import { type ImageTraits, isRotational } from './traits.js';
 import { UnsafeImage } from './unsafe.js';
@@ -53,6 +54,8 @@ export interface OpenOptions {
   /** Absent: what the first bytes say, raw if they say nothing. */
   readonly format?: ImageFormat | undefined;
   readonly readOnly: boolean;
+  /** Of a qcow2 image: its disk as it was when this snapshot was taken; for reading only. */
+  readonly snapshot?: SnapshotChoice | undefined;
   /** Opened although another program forbids it; for reading only. */
   readonly forceShare?: boolean | undefined;
   /** The device that the image is to become ('nbd0'); it must not lie on it. */
@@ -78,7 +81,7 @@ export function openImage(path: string, options: OpenOptions): OpenedImage {
   chain.refuseOwnDevice(path);
   const { file, format } = openAsFormat(path, options);
   try {
-    const { handle, notices, punches, close } = chain.open(path, file, format, readOnly);
+    const { handle, notices, punches, close } = chain.open(path, file, format, readOnly, options.snapshot);
     const guessed = format === 'raw' && options.format === undefined;
     return {
       handle: { ...handle, guessed, cache, discard, detectZeroes },

@@ -12,6 +12,7 @@ describe('tsnbd serve serves several exports', () => {
   const SETTINGS = {
     format: undefined,
     readOnly: false,
+    snapshot: undefined,
     forceShare: false,
     cache: undefined,
     discard: undefined,
@@ -62,6 +63,8 @@ describe('tsnbd serve serves several exports', () => {
     ['--read-only a=a.raw', serve({}, { readOnly: true })],
     ['-r --force-share a=a.raw', serve({}, { readOnly: true, forceShare: true })],
     ['-U -r a=a.raw', serve({}, { readOnly: true, forceShare: true })],
+    ['-l one a=a.raw', serve({}, { readOnly: true, snapshot: { idOrName: 'one' } })],
+    ['--load-snapshot=one a=a.raw', serve({}, { readOnly: true, snapshot: { idOrName: 'one' } })],
     ['--cache=writethrough a=a.raw', serve({}, { cache: 'writethrough' })],
     ['-n a=a.raw', serve({}, { cache: 'none' })],
     ['--nocache a=a.raw', serve({}, { cache: 'none' })],

@@ -81,7 +81,8 @@ function text(data: Uint8Array): string {
   return printable(Buffer.from(end < 0 ? data : data.subarray(0, end)).toString('utf8'));
 }
 
-function printable(name: string): string {
+/** What no terminal should be sent is replaced. */
+export function printable(name: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: it is these that are looked for
   return name.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
 }

@@ -30,7 +30,7 @@ const COMPRESSION_AT = 104;
 const V2_REFCOUNT_ORDER = 4;
 export const V2_REFCOUNT_BITS = 2 ** V2_REFCOUNT_ORDER;
 const ENTRY_BYTES = 8;
-const SECTOR_BYTES = 512;
+export const SECTOR_BYTES = 512;
 export const COMPRESSIONS = ['zlib', 'zstd'] as const;
 const ENCRYPTIONS = ['none', 'AES', 'LUKS'];
 

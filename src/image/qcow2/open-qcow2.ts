@@ -1,4 +1,5 @@
 import { closeSync } from 'node:fs';
+import { invariant } from '../../base/invariant.js';
 import type { DirectFile } from '../direct-io.js';
 import { ImageError } from '../errors.js';
 import { openDirect } from '../open-direct.js';
@@ -8,6 +9,7 @@ import { newSharedFields } from '../shared-layout.js';
 import { type Geometry, geometryOf } from './geometry.js';
 import type { LayerHandle, Qcow2Handle } from './handle.js';
 import { type Header, readHeader } from './header.js';
+import { headerOfSnapshot, type SnapshotChoice } from './load-snapshot.js';
 import { newQcow2Memory } from './memory.js';
 import { finishWriting, prepareWriting, withRefcounts } from './open-writable.js';
 import { readAt } from './read-at.js';
@@ -20,18 +22,27 @@ export interface OtherFiles {
   data(name: string): OpenFile;
 }
 
+export interface Qcow2Options {
+  readonly readOnly: boolean;
+  readonly direct: boolean;
+  /** The disk is what it was then; for reading only. */
+  readonly snapshot?: SnapshotChoice | undefined;
+}
+
 /** Makes a qcow2 image of a file that is open and locked; what it opens itself, `close` closes, `file.fd` too. */
 export function openQcow2(
   path: string,
   locked: OpenFile,
-  options: { readonly readOnly: boolean; readonly direct: boolean },
+  options: Qcow2Options,
   others: OtherFiles,
 ): OpenedLayer<Qcow2Handle> {
   const { fd } = locked;
-  const { readOnly } = options;
+  const { readOnly, snapshot } = options;
+  invariant(snapshot === undefined || readOnly, 'a snapshot is read only');
+  const written = readHeader(path, locked);
   const { file, header } = readOnly
-    ? { file: locked, header: readHeader(path, locked) }
-    : withRefcounts(path, locked, readHeader(path, locked));
+    ? { file: locked, header: snapshot === undefined ? written : headerOfSnapshot(path, locked, written, snapshot) }
+    : withRefcounts(path, locked, written);
   checkPlaces(path, header, file.fileBytes);
   const geometry = geometryOf(header);
   const memory = newQcow2Memory(geometry, readOnly);
