@@ -19,6 +19,7 @@ export interface ImageSettings {
   readonly format: OpenOptions['format'];
   readonly readOnly: boolean;
   readonly snapshot: OpenOptions['snapshot'];
+  readonly temporary: boolean;
   readonly forceShare: boolean;
   readonly cache: OpenOptions['cache'];
   readonly discard: OpenOptions['discard'];

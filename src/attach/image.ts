@@ -19,12 +19,24 @@ const WORKER_LIMIT_MS = 30_000;
  */
 export async function attachImage(request: ImageAttachRequest, context: AttachContext): Promise<Attachment> {
   const { undo, onEvent } = context;
-  const { imagePath, device, format, readOnly, snapshot, forceShare, cache, discard, detectZeroes } = request;
+  const { imagePath, device, format, readOnly, snapshot, temporary, forceShare, cache, discard, detectZeroes } =
+    request;
   // What the kernel may choose is free: nothing lies on it.
   const becomes = device === undefined ? {} : { becomes: device };
   const image = await undo.step(
     'open the image',
-    () => openImage(imagePath, { format, readOnly, snapshot, forceShare, cache, discard, detectZeroes, ...becomes }),
+    () =>
+      openImage(imagePath, {
+        format,
+        readOnly,
+        snapshot,
+        temporary,
+        forceShare,
+        cache,
+        discard,
+        detectZeroes,
+        ...becomes,
+      }),
     (opened) => opened.close(),
   );
   for (const text of image.notices) onEvent({ kind: 'notice', text });

@@ -18,12 +18,17 @@ export function imageOptions<Mode extends string>(modes: readonly Mode[]) {
       modes,
       help: 'Refuse every write; an image is opened for reading only.',
     },
+    snapshot: {
+      short: 's',
+      modes,
+      help: 'Write to a temporary file in $TMPDIR, or else in /var/tmp: the image is only read, and all that was written is gone at the end, whatever ends it.',
+    },
     'load-snapshot': {
       short: 'l',
       value: '<SNAPSHOT>',
       read: snapshotChoice,
       modes,
-      help: 'Show the disk as it was when an internal snapshot of a qcow2 image was taken, for reading only. SNAPSHOT is its id or its name, or snapshot.id=ID,snapshot.name=NAME (one or both).',
+      help: 'Show the disk as it was when an internal snapshot of a qcow2 image was taken, for reading only unless --snapshot is given. SNAPSHOT is its id or its name, or snapshot.id=ID,snapshot.name=NAME (one or both).',
     },
     'force-share': {
       short: 'U',
@@ -63,7 +68,11 @@ export function imageSettingsOf(values: OptionValues<ReturnType<typeof imageOpti
   if (values['detect-zeroes'] === 'unmap' && values.discard === 'ignore') {
     throw new UsageError('option --detect-zeroes: unmap needs --discard=unmap');
   }
-  const readOnly = values['read-only'] ?? values['load-snapshot'] !== undefined;
+  const temporary = values.snapshot ?? false;
+  if (temporary && values['read-only'] === true) {
+    throw new UsageError('option --snapshot: it has no effect with --read-only');
+  }
+  const readOnly = values['read-only'] ?? (values['load-snapshot'] !== undefined && !temporary);
   if (values['force-share'] === true && !readOnly) {
     throw new UsageError('option --force-share: it needs --read-only');
   }
@@ -71,6 +80,7 @@ export function imageSettingsOf(values: OptionValues<ReturnType<typeof imageOpti
     format: values.format,
     readOnly,
     snapshot: values['load-snapshot'],
+    temporary,
     forceShare: values['force-share'] ?? false,
     cache: values.nocache === undefined ? values.cache : 'none',
     discard: values.discard,

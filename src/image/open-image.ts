@@ -17,6 +17,7 @@ import { rawSizeBytes } from './open-raw.js';
 import type { Qcow2Handle } from './qcow2/handle.js';
 import type { SnapshotChoice } from './qcow2/load-snapshot.js';
 import type { RawHandle } from './raw.js';
+import { openTemporaryOverlay, overlayFolder } from './temporary-overlay.js';
 import { type ImageTraits, isRotational } from './traits.js';
 import { UnsafeImage } from './unsafe.js';
 import { WritethroughImage } from './writethrough.js';
@@ -56,6 +57,8 @@ export interface OpenOptions {
   readonly readOnly: boolean;
   /** Of a qcow2 image: its disk as it was when this snapshot was taken; for reading only. */
   readonly snapshot?: SnapshotChoice | undefined;
+  /** The image is only read: what is written goes to a temporary overlay, which is gone when the image is closed. */
+  readonly temporary?: boolean | undefined;
   /** Opened although another program forbids it; for reading only. */
   readonly forceShare?: boolean | undefined;
   /** The device that the image is to become ('nbd0'); it must not lie on it. */
@@ -75,30 +78,43 @@ export interface OpenOptions {
  * @throws ImageError, or KernelError 'system' on a file system without locks
  */
 export function openImage(path: string, options: OpenOptions): OpenedImage {
-  const { readOnly, becomes, forceShare = false } = options;
+  const { readOnly, becomes, temporary = false, forceShare = false } = options;
   const { cache = 'writeback', discard = 'unmap', detectZeroes = 'off' } = options;
   const chain = new ImageChain({ direct: CACHE_MODES[cache].direct, forceShare, becomes });
   chain.refuseOwnDevice(path);
+  if (temporary) chain.refuseOwnDevice(overlayFolder());
   const { file, format } = openAsFormat(path, options);
+  const layer = orClosed(
+    () => chain.open(path, file, format, readOnly || temporary, options.snapshot),
+    () => closeSync(file.fd),
+  );
+  const { handle, notices, punches, close } = temporary
+    ? orClosed(() => openTemporaryOverlay(path, layer), layer.close)
+    : layer;
+  const writesImage = !readOnly && !temporary;
+  const guessed = writesImage && format === 'raw' && options.format === undefined;
+  return {
+    // Nobody can ask for a temporary overlay after a crash.
+    handle: { ...handle, guessed, cache: temporary ? 'unsafe' : cache, discard, detectZeroes },
+    formatName: format,
+    sizeBytes: handle.sizeBytes,
+    readOnly,
+    blockSizes: {
+      minimum: 1,
+      preferred: Math.max(preferredBytes, handle.direct?.blockBytes ?? 0),
+      maximumPayload: PAYLOAD_BYTES_MAX,
+    },
+    traits: { rotational: isRotational(path), fastZero: punches, trim: punches && discard === 'unmap' },
+    notices: [...notices, ...(writesImage ? writingNotices(path, guessed, cache) : [])],
+    close,
+  };
+}
+
+function orClosed<T>(open: () => T, close: () => void): T {
   try {
-    const { handle, notices, punches, close } = chain.open(path, file, format, readOnly, options.snapshot);
-    const guessed = format === 'raw' && options.format === undefined;
-    return {
-      handle: { ...handle, guessed, cache, discard, detectZeroes },
-      formatName: format,
-      sizeBytes: handle.sizeBytes,
-      readOnly,
-      blockSizes: {
-        minimum: 1,
-        preferred: Math.max(preferredBytes, handle.direct?.blockBytes ?? 0),
-        maximumPayload: PAYLOAD_BYTES_MAX,
-      },
-      traits: { rotational: isRotational(path), fastZero: punches, trim: punches && discard === 'unmap' },
-      notices: [...notices, ...(readOnly ? [] : writingNotices(path, guessed, cache))],
-      close,
-    };
+    return open();
   } catch (error) {
-    closeSync(file.fd);
+    close();
     throw error;
   }
 }
@@ -110,14 +126,19 @@ export function openImage(path: string, options: OpenOptions): OpenedImage {
  */
 export function openAsFormat(
   path: string,
-  { format: given, readOnly, forceShare = false }: Pick<OpenOptions, 'format' | 'readOnly' | 'forceShare'>,
+  {
+    format: given,
+    readOnly,
+    temporary = false,
+    forceShare = false,
+  }: Pick<OpenOptions, 'format' | 'readOnly' | 'temporary' | 'forceShare'>,
 ): { readonly file: OpenFile; readonly format: ImageFormat } {
   let format: ImageFormat = 'raw';
   const plan = (opened: OpenFile) => {
     format = given ?? guessFormat(path, opened);
-    return lockPlan(format, opened, readOnly, forceShare);
+    return temporary ? layerLockPlan(true) : lockPlan(format, opened, readOnly, forceShare);
   };
-  return { file: openLocked(path, readOnly, plan, forceShare && readOnly), format };
+  return { file: openLocked(path, readOnly || temporary, plan, forceShare && readOnly), format };
 }
 
 /** The image in a worker, of the handle that the main thread opened. */

@@ -44,8 +44,8 @@ function infoOf({ name, description, image }: ServedExport, oneClientOnly: boole
 }
 
 /** A raw image is always one image deep. */
-function contextsOf({ formatName }: OpenedImage): readonly string[] {
-  const contexts = formatName === 'raw' ? [BASE_ALLOCATION] : [BASE_ALLOCATION, ALLOCATION_DEPTH];
+function contextsOf({ handle }: OpenedImage): readonly string[] {
+  const contexts = handle.format === 'raw' ? [BASE_ALLOCATION] : [BASE_ALLOCATION, ALLOCATION_DEPTH];
   return contexts.map(({ name }) => name);
 }
 

@@ -18,6 +18,8 @@ export interface Served {
   said(): string;
   /** SIGTERM, and its exit status. */
   stop(): Promise<number | null>;
+  /** SIGKILL. */
+  kill(): void;
   readonly exit: Promise<number | null>;
 }
 
@@ -105,5 +107,5 @@ async function ready(child: ChildProcess, address: Parameters<typeof connect>[0]
     child.kill('SIGTERM');
     return exit;
   };
-  return { uri, said: () => said, stop, exit };
+  return { uri, said: () => said, stop, kill: () => void child.kill('SIGKILL'), exit };
 }

@@ -143,6 +143,18 @@ describe('an attached image', () => {
     await ok(`rm ${dir}/base ${dir}/disk ${dir}/raw`);
   });
 
+  test('with -s, on a snapshot: what is written is gone when it is detached, and the image as it was', async () => {
+    const dir = await memoryDir('qcow2');
+    await ok(`mkdir ${dir}/overlays && qemu-img create -q -f qcow2 ${dir}/disk 16M`);
+    await ok(`qemu-io -c 'write -P 7 0 1M' ${dir}/disk >/dev/null && qemu-img snapshot -c one ${dir}/disk`);
+    await ok(`qemu-io -c 'write -P 8 0 1M' ${dir}/disk >/dev/null && sha256sum ${dir}/disk >${dir}/sum`);
+    await ok(`TMPDIR=${dir}/overlays ${tsnbd} -c /dev/nbd0 -s -l one -f qcow2 ${dir}/disk`);
+    expect(await ok('head -c 1048576 /dev/nbd0 | tr -d "\\7" | wc -c')).toBe('0');
+    await ok(`head -c 8M /dev/urandom >${dir}/new && dd if=${dir}/new of=/dev/nbd0 bs=1M oflag=direct status=none`);
+    await ok(`dd if=/dev/nbd0 bs=1M count=8 iflag=direct status=none | cmp - ${dir}/new && ${tsnbd} -d /dev/nbd0`);
+    await ok(`sha256sum -c --status ${dir}/sum && rmdir ${dir}/overlays && rm ${dir}/disk ${dir}/new`);
+  });
+
   test('takes a discard of 5 GiB', async () => {
     const image = await newImage('5G');
     const attachment = await attached(image);

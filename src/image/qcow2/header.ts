@@ -25,9 +25,9 @@ export const REFCOUNT_ORDER_MAX = 6;
 
 export const MAGIC = 0x514649fb;
 export const V2_BYTES = 72;
-const V3_BYTES_MIN = 104;
+export const V3_BYTES_MIN = 104;
 const COMPRESSION_AT = 104;
-const V2_REFCOUNT_ORDER = 4;
+export const V2_REFCOUNT_ORDER = 4;
 export const V2_REFCOUNT_BITS = 2 ** V2_REFCOUNT_ORDER;
 const ENTRY_BYTES = 8;
 export const SECTOR_BYTES = 512;
