@@ -93,6 +93,17 @@ export class Allocator {
     return 0;
   }
 
+  /** Without the lock: whether what ends there is counted as written, so that the file is never made shorter than that. */
+  isInside(endBytes: number): boolean {
+    return endBytes <= (this.#memory.numbers[FRESH_FROM] ?? 0) * this.#clusterBytes;
+  }
+
+  /** A cluster that was not allocated here has been written. */
+  wasWritten(cluster: number): void {
+    const { numbers } = this.#memory;
+    numbers[FRESH_FROM] = Math.max(numbers[FRESH_FROM] ?? 0, cluster + 1);
+  }
+
   /** Has the file reach to `endBytes` at least; a device always does. Answers 0 or a positive errno. */
   reach(endBytes: number): number {
     const { numbers } = this.#memory;

@@ -140,6 +140,7 @@ export class ClusterWriter {
     if (errno === 0) errno = writeAll(this.#calls, this.#fd, offsetBytes + shift, to - offsetBytes, source, at);
     if (errno === 0 && !isThere(to - 1)) errno = this.#fill(to, tail, shift, false);
     if (errno !== 0) return errno;
+    if (!this.#geometry.hasDataFile) this.#order.allocator.wasWritten(host / clusterBytes);
     this.doneBytes = to - offsetBytes;
     if ((allocated & touched) === touched) return 0;
     this.#order.willPoint();

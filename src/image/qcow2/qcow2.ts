@@ -193,7 +193,7 @@ export class Qcow2Image implements Image {
       let errno = map.find(offsetBytes + done, length - done);
       if (errno !== 0) return errno;
       let bytes = map.lengthBytes;
-      if (map.kind === DATA && map.isInPlace && order.isPrepared) {
+      if (map.kind === DATA && map.isInPlace && order.isPrepared && this.#isReached(order, map.hostBytes + bytes)) {
         if (!this.#hasDataFile) errno = order.checkData(map.hostBytes, bytes);
         if (errno === 0) errno = writeAll(this.#dataCalls, this.#dataFd, map.hostBytes, bytes, source, at + done);
       } else {
@@ -204,6 +204,11 @@ export class Qcow2Image implements Image {
       done += bytes;
     }
     return 0;
+  }
+
+  /** Behind all that was ever written only under the lock: who makes the file longer or shorter would not see it. */
+  #isReached({ allocator }: WriteOrder, endBytes: number): boolean {
+    return this.#hasDataFile || allocator.isInside(endBytes);
   }
 
   #zeroRange(writing: Writing, offsetBytes: number, length: number, ways: number): number {

@@ -1,5 +1,6 @@
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { invariant } from '#tsnbd/base/invariant.js';
@@ -276,4 +277,40 @@ it('zeroes that would have to be written are not, if they were to be fast', () =
   expect(image?.zero(0, 2 * clusterBytes, ZERO_FAST, false)).toBe(0);
   expect([0, 1, 2].map((cluster) => firstByte(image, cluster))).toEqual([0, 0, 3]);
   expect(image?.zero(100, 200, ZERO_FAST, false)).toBe(0);
+});
+
+it('a write to a cluster behind the end of the file is not cut off by a flush that makes the file longer', async () => {
+  const far = 50;
+  const image = good();
+  image.bytes.writeBigUInt64BE(COPIED | BigInt(far * clusterBytes), (image.l2At.get(0) ?? 0) + 8 * 5);
+  image.bytes.writeUInt16BE(1, image.refcountTableAt + clusterBytes + 2 * far);
+  const fields = new Int32Array(new SharedArrayBuffer(8));
+  const [BEGIN, IS_DONE] = [0, 1];
+  const seek = (fd: number, offsetBytes: number, what: number) => {
+    const found = fileCalls.seek(fd, offsetBytes, what);
+    Atomics.store(fields, BEGIN, 1);
+    Atomics.notify(fields, BEGIN);
+    Atomics.wait(fields, IS_DONE, 0, 200);
+    return found;
+  };
+  const { opened, images } = open(image.bytes, { seek });
+  const program = `
+    import { workerData } from 'node:worker_threads';
+    const { imageFrom } = await import(workerData.module);
+    const image = imageFrom(workerData.handle);
+    Atomics.wait(workerData.fields, 0, 0);
+    image.write(5 * 4096, 4096, new Uint8Array(4096).fill(7), 0, false);
+    Atomics.store(workerData.fields, 1, 1);
+    Atomics.notify(workerData.fields, 1);
+    image.close();`;
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`), {
+    workerData: { module: import.meta.resolve('#tsnbd/image/open-image.js'), handle: opened.handle, fields },
+  });
+  const ended = new Promise((resolve) => worker.once('exit', resolve));
+  await new Promise((resolve) => worker.once('online', resolve));
+  expect(images[0]?.write(10 * clusterBytes, 512, new Uint8Array(512).fill(9), 0, false)).toBe(0);
+  expect(images[0]?.flush()).toBe(0);
+  await ended;
+  expect(firstByte(images[0], 5)).toBe(7);
+  expect(firstByte(images[0], 10)).toBe(9);
 });
