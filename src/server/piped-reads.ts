@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import type { Image } from '../image/image.js';
 import { setNonBlocking } from '../kernel/fd-calls.js';
 import { growPipe, makePipe, type Pipe } from '../kernel/pipe-calls.js';
-import { growSendBuffer, isAllReceived, isUnixSocket } from '../kernel/socket-calls.js';
+import { growSendBuffer, isAllReceived, isHungUp, isUnixSocket } from '../kernel/socket-calls.js';
 import type { Request } from '../protocol/request.js';
 import type { Replies } from './replies.js';
 import { sendPiped } from './socket-bytes.js';
@@ -51,6 +51,11 @@ export class PipedReads {
     this.#replies.dataHeader(request, offsetBytes, lengthBytes, true);
     if (this.#replies.send()) this.#replies.sendErrno = -sendPiped(this.#socketFd, this.#pipe.readFd, lengthBytes);
     return true;
+  }
+
+  /** Whether bytes that were sent by reference may be changed before the client has them, unless `takeBack` is asked. */
+  get isLending(): boolean {
+    return this.#isLent && !isHungUp(this.#socketFd);
   }
 
   /** Asked now and then: tells the image when the client has all that it lent. */

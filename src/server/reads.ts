@@ -50,6 +50,10 @@ export class Reads {
     this.#piped.takeBack();
   }
 
+  get isLending(): boolean {
+    return this.#piped.isLending;
+  }
+
   close(): void {
     this.#piped.close();
   }

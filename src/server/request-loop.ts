@@ -28,6 +28,11 @@ import { Replies } from './replies.js';
 import { INPUT_BYTES, RequestInput } from './request-input.js';
 import { StatusReplies } from './status-replies.js';
 
+/** Nobody writes to it. */
+const clock = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+/** Pause between two looks at what a client that has left has read. */
+const LOOK_MS = 5;
+
 /** What one connection is made of. */
 export interface Connection {
   /** Blocking; stays the caller's. */
@@ -114,8 +119,19 @@ class RequestLoop {
 
   /** Answers 0, or why what was written could not be flushed. */
   close(): number {
+    const errno = this.#hasWritten ? this.#image.flush() : 0;
+    this.#reads.takeBack();
+    this.#untilTakenBack();
     this.#reads.close();
-    return this.#hasWritten ? this.#image.flush() : 0;
+    return errno;
+  }
+
+  /** A client that says goodbye may not have read its replies, of which some lie in the image. */
+  #untilTakenBack(): void {
+    while (this.#reads.isLending && Atomics.load(this.#stop, 0) === 0) {
+      Atomics.wait(clock, 0, 0, LOOK_MS);
+      this.#reads.takeBack();
+    }
   }
 
   /** Answers every request that is there as a whole, and one that never can be. */

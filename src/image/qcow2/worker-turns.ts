@@ -83,10 +83,15 @@ export class WorkerTurns {
     return true;
   }
 
+  /** What is still lent stays so, and the row with it: who reads it need not be gone. */
   close(): void {
-    const { claims, turns, holds } = this.#memory;
-    Atomics.store(holds, this.#row, 0);
+    const { claims, turns } = this.#memory;
+    this.letGo(HOLDS_ANNOUNCED);
     if ((Atomics.load(turns, this.#row) & 1) !== 0) this.end();
-    Atomics.store(claims, this.#row, 0);
+    if (!this.#isHeld) Atomics.store(claims, this.#row, 0);
+  }
+
+  get #isHeld(): boolean {
+    return Atomics.load(this.#memory.holds, this.#row) !== 0;
   }
 }

@@ -1,4 +1,4 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
@@ -10,6 +10,7 @@ import { type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
 import { putRefcount, refcountAt } from '#tsnbd/image/qcow2/refcount-codec.js';
 import { WorkerTurns } from '#tsnbd/image/qcow2/worker-turns.js';
+import { growPipe, makePipe } from '#tsnbd/kernel/pipe-calls.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { type Cluster, type Qcow2Bytes, qcow2Bytes, type Wish } from './qcow2-bytes.js';
 
@@ -313,4 +314,37 @@ it('a write to a cluster behind the end of the file is not cut off by a flush th
   await ended;
   expect(firstByte(images[0], 5)).toBe(7);
   expect(firstByte(images[0], 10)).toBe(9);
+});
+
+describe('what was lent to a pipe stays as it is, until whoever reads it has it,', () => {
+  it.each([9, 12, 16])('when its worker has ended too, with clusters of 2^%i bytes', (clusterBits) => {
+    const bytes = 2 ** clusterBits;
+    const count = 131_072 / bytes;
+    const clusters = Array.from({ length: count }, (_, cluster) => {
+      return [cluster, { kind: 'data', bytes: new Uint8Array(bytes).fill(5) }] as const;
+    });
+    const image = qcow2Bytes({
+      clusterBits,
+      sizeBytes: 4 * count * bytes,
+      clusters: new Map<number, Cluster>(clusters),
+    });
+    const { images } = open(image.bytes, {}, {});
+    const [reader, writer] = images;
+    const pipe = makePipe();
+    invariant(pipe !== undefined && reader !== undefined && writer !== undefined, 'there are fds');
+    growPipe(pipe, 1 << 20);
+    const lent = reader.readIntoPipe(0, 32_768, pipe.writeFd);
+    expect(lent).toBe(32_768);
+    reader.close();
+    expect(writer.trim(0, count * bytes, false)).toBe(0);
+    for (let flush = 0; flush < 3; flush += 1) expect(writer.flush()).toBe(0);
+    for (let cluster = count; cluster < 3 * count; cluster += 1) {
+      expect(writer.write(cluster * bytes, bytes, new Uint8Array(bytes).fill(6), 0, false)).toBe(0);
+    }
+    const got = Buffer.alloc(lent);
+    expect(readSync(pipe.readFd, got, 0, lent, null)).toBe(lent);
+    expect(got.every((byte) => byte === 5)).toBe(true);
+    closeSync(pipe.readFd);
+    closeSync(pipe.writeFd);
+  });
 });
