@@ -3,8 +3,7 @@ import type { OpenFile } from '../open-file.js';
 import type { Header } from './header.js';
 import { L1_BYTES_MAX, SECTOR_BYTES } from './header.js';
 import { printable } from './header-extensions.js';
-import { snapshotsOf } from './open-writable.js';
-import type { Snapshot } from './snapshots.js';
+import { type Snapshot, snapshotsOf } from './snapshots.js';
 
 const L1_ENTRY_BYTES = 8;
 /** Names that an error tells. */

@@ -1,3 +1,5 @@
+import { invariant } from '../../base/invariant.js';
+
 /** What a cluster of the file holds beside data. */
 export const L2_TABLE = 1;
 export const REFCOUNT_BLOCK = 2;
@@ -13,7 +15,7 @@ export interface AreasMemory {
   readonly slots: Float64Array<SharedArrayBuffer>;
   /** [used slots, used ranges]. */
   readonly counts: Int32Array<SharedArrayBuffer>;
-  /** First cluster and the one behind the last, of what never moves. */
+  /** First cluster and the one behind the last, of what never moves: apart from one another, in their order. */
   readonly ranges: Float64Array<SharedArrayBuffer>;
 }
 
@@ -50,13 +52,21 @@ export class MetadataAreas {
     counts[0] = (counts[0] ?? 0) + 1;
   }
 
-  /** Clusters that hold a table for as long as the image is open. */
-  addRange(firstCluster: number, clusters: number): void {
+  /** Clusters that hold a table for as long as the image is open, all at once: first one and count. */
+  fix(areas: readonly (readonly [firstCluster: number, clusters: number])[]): void {
     const { ranges, counts } = this.#memory;
-    const at = counts[1] ?? 0;
-    if (at >= RANGES_MAX || clusters <= 0) return;
-    ranges[2 * at] = firstCluster;
-    ranges[2 * at + 1] = firstCluster + clusters;
+    invariant(areas.length <= RANGES_MAX, 'there are no more snapshots than the header may tell of');
+    let at = -1;
+    for (const [first, clusters] of areas.filter((area) => area[1] > 0).sort((a, b) => a[0] - b[0])) {
+      const end = first + clusters;
+      if (at >= 0 && first <= (ranges[2 * at + 1] ?? 0)) {
+        ranges[2 * at + 1] = Math.max(ranges[2 * at + 1] ?? 0, end);
+        continue;
+      }
+      at += 1;
+      ranges[2 * at] = first;
+      ranges[2 * at + 1] = end;
+    }
     counts[1] = at + 1;
   }
 
@@ -71,11 +81,15 @@ export class MetadataAreas {
   /** Whether one of the clusters holds what never moves. */
   hasFixed(firstCluster: number, clusters: number): boolean {
     const { ranges, counts } = this.#memory;
-    for (let index = 0; index < (counts[1] ?? 0); index += 1) {
-      if (firstCluster < (ranges[2 * index + 1] ?? 0) && (ranges[2 * index] ?? 0) < firstCluster + clusters)
-        return true;
+    let from = 0;
+    let to = counts[1] ?? 0;
+    // The first range that ends behind the first cluster.
+    while (from < to) {
+      const middle = (from + to) >>> 1;
+      if ((ranges[2 * middle + 1] ?? 0) <= firstCluster) from = middle + 1;
+      else to = middle;
     }
-    return false;
+    return from < (counts[1] ?? 0) && (ranges[2 * from] ?? 0) < firstCluster + clusters;
   }
 
   /** Whether one of the clusters holds any table at all. */

@@ -21,6 +21,7 @@ import {
 } from './memory.js';
 import { L2_TABLE, MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
 import { readAt } from './read-at.js';
+import { refuseEndless } from './refuse-endless.js';
 import { Refcounts } from './refcounts.js';
 import { snapshotsOf } from './snapshots.js';
 import { WriteOrder } from './write-order.js';
@@ -48,6 +49,7 @@ export function withRefcounts(
 ): { readonly file: OpenFile; readonly header: Header } {
   refuseUnwritable(path, header);
   if (!header.isDirty) return { file, header };
+  refuseEndless(path, file, header);
   const { corruptions, checkErrors } = repairQcow2(path, file, 'all', { onFinding: () => {}, onProgress: () => {} });
   if (corruptions + checkErrors > 0) {
     const why = `${path} was not closed by its last writer, and what it says contradicts itself`;
@@ -99,15 +101,17 @@ function markAreas(
 ): void {
   const { clusterBytes, slices, slicesPerTable } = geometry;
   const areas = new MetadataAreas(write.areas);
-  const addBytes = (offsetBytes: number, bytes: number) =>
-    areas.addRange(offsetBytes / clusterBytes, Math.ceil(bytes / clusterBytes));
-  addBytes(0, clusterBytes);
-  addBytes(header.l1OffsetBytes, header.l1Entries * L1_ENTRY_BYTES);
+  const area = (offsetBytes: number, bytes: number) =>
+    [offsetBytes / clusterBytes, Math.ceil(bytes / clusterBytes)] as const;
   const { snapshots, tableBytes } = snapshotsOf(path, file, header);
-  addBytes(header.snapshotsOffsetBytes, tableBytes);
-  for (const { l1OffsetBytes, l1Entries } of snapshots) addBytes(Number(l1OffsetBytes), l1Entries * L1_ENTRY_BYTES);
   const { bitmaps } = header;
-  if (bitmaps !== undefined) addBytes(Number(bitmaps.directoryOffsetBytes), Number(bitmaps.directoryBytes));
+  areas.fix([
+    area(0, clusterBytes),
+    area(header.l1OffsetBytes, header.l1Entries * L1_ENTRY_BYTES),
+    area(header.snapshotsOffsetBytes, tableBytes),
+    ...snapshots.map((each) => area(Number(each.l1OffsetBytes), each.l1Entries * L1_ENTRY_BYTES)),
+    ...(bitmaps === undefined ? [] : [area(Number(bitmaps.directoryOffsetBytes), Number(bitmaps.directoryBytes))]),
+  ]);
 
   const contradiction = (what: string) =>
     new ImageError('damaged', `${path} is a damaged qcow2 image: ${what}; see: tsnbd check`);
