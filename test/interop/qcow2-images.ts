@@ -34,6 +34,11 @@ function changes(seed: number, sizeBytes: number, count = 25): string[] {
   });
 }
 
+/** QEMU changes `disk.qcow2` of a folder here and there. */
+export function changeByQemu(folder: string, sizeBytes: number): void {
+  qemuIo(folder, 'disk.qcow2', changes(11, Math.floor(sizeBytes / 512) * 512, 12), '-d', 'unmap');
+}
+
 function plain(name: string, options: string, sizeBytes = SIZE): ImageRecipe {
   return {
     name,

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { type Image, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import { seeded } from '../server/seeded.js';
-import { IMAGE_RECIPES } from './qcow2-images.js';
+import { changeByQemu, IMAGE_RECIPES } from './qcow2-images.js';
 import { run } from './served.js';
 
 const OPERATIONS = 300;
@@ -64,28 +64,44 @@ function operate(image: Image, model: Buffer, random: (below: number) => number)
   }
 }
 
-it.each(IMAGE_RECIPES)('what we write is what QEMU reads: $name', async ({ name, make }) => {
-  make(folder);
-  const opened = openImage(path(), { format: 'qcow2', readOnly: false });
-  const images = [0, 1, 2].map(() => imageFrom(structuredClone(opened.handle)));
-  const random = seeded(7);
-  const isSmall = opened.sizeBytes <= MODEL_BYTES_MAX;
-  const snapshots = execFileSync('qemu-img', ['snapshot', '-l', '-U', path()], { encoding: 'utf8' });
-  const model = isSmall ? Buffer.alloc(opened.sizeBytes) : Buffer.alloc(0);
-  if (isSmall) expect(images[0]?.read(0, model.length, model, 0)).toBe(0);
-  for (let done = 0; done < OPERATIONS; done += 1) {
-    const image = images[random(3)];
-    if (image === undefined) continue;
-    if (isSmall) operate(image, model, random);
-    else expect(image.write(512 * random(image.sizeBytes / 512 - 40), 9000, Buffer.alloc(9000, 1), 0, false)).toBe(0);
-  }
-  for (const image of images) image.close();
+function ourDisk(): Buffer {
+  const opened = openImage(path(), { readOnly: true });
+  const image = imageFrom(opened.handle);
+  const bytes = Buffer.alloc(image.sizeBytes);
+  expect(image.read(0, bytes.length, bytes, 0)).toBe(0);
+  image.close();
   opened.close();
-  // Without the mark that they are up to date QEMU does not count bitmaps.
-  expect(await check()).toMatch(name === 'bitmaps' ? /^3: / : /^clean$/);
-  if (isSmall) expect(disk().equals(model)).toBe(true);
-  expect(execFileSync('qemu-img', ['snapshot', '-l', path()], { encoding: 'utf8' })).toBe(snapshots);
-});
+  return bytes;
+}
+
+it.each(IMAGE_RECIPES)(
+  'what we write is what QEMU reads, and what QEMU writes behind us is what we read: $name',
+  async ({ name, make }) => {
+    make(folder);
+    const opened = openImage(path(), { format: 'qcow2', readOnly: false });
+    const images = [0, 1, 2].map(() => imageFrom(structuredClone(opened.handle)));
+    const random = seeded(7);
+    const isSmall = opened.sizeBytes <= MODEL_BYTES_MAX;
+    const snapshots = execFileSync('qemu-img', ['snapshot', '-l', '-U', path()], { encoding: 'utf8' });
+    const model = isSmall ? Buffer.alloc(opened.sizeBytes) : Buffer.alloc(0);
+    if (isSmall) expect(images[0]?.read(0, model.length, model, 0)).toBe(0);
+    for (let done = 0; done < OPERATIONS; done += 1) {
+      const image = images[random(3)];
+      if (image === undefined) continue;
+      if (isSmall) operate(image, model, random);
+      else expect(image.write(512 * random(image.sizeBytes / 512 - 40), 9000, Buffer.alloc(9000, 1), 0, false)).toBe(0);
+    }
+    for (const image of images) image.close();
+    opened.close();
+    // Without the mark that they are up to date QEMU does not count bitmaps.
+    expect(await check()).toMatch(name === 'bitmaps' ? /^3: / : /^clean$/);
+    if (isSmall) expect(disk().equals(model)).toBe(true);
+    expect(execFileSync('qemu-img', ['snapshot', '-l', path()], { encoding: 'utf8' })).toBe(snapshots);
+    if (!isSmall) return;
+    changeByQemu(folder, model.length);
+    expect(ourDisk().equals(disk())).toBe(true);
+  },
+);
 
 it.each(['none', 'writethrough', 'directsync', 'unsafe'] as const)(
   'the cache mode %s writes the same disk',

@@ -1,7 +1,8 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { emptyExtent } from '#tsnbd/image/image.js';
+import { openImage } from '#tsnbd/image/open-image.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { readAll, refusal, withImage } from './open-qcow2.js';
 import {
@@ -281,4 +282,95 @@ describe('a damaged table is an error where it is read, and nowhere else:', () =
 it('unknown compatible and autoclear features, fields and extensions are no reason to refuse an image', () => {
   const change = both(u64(80, 0xff00n), u64(88, 0xff00n), extension(0x7e577e57, 100), u32(100, 112));
   withImage(made(change), (image) => expect(readAll(image)[0]).toBe(7));
+});
+
+describe('an image is not opened for writing where its tables contradict each other, as QEMU marks it corrupt:', () => {
+  const refcountEntry =
+    (block: number, entry: bigint): Break =>
+    ({ bytes, refcountTableAt }) =>
+      void bytes.writeBigUInt64BE(entry, refcountTableAt + 8 * block);
+  const l1 =
+    (placeOf: (image: Qcow2Bytes) => number): Break =>
+    (image) =>
+      void image.bytes.writeBigUInt64BE((1n << 63n) | BigInt(placeOf(image)), image.l1At);
+  it.each<[string, Break, RegExp]>([
+    ['a refcount block within a cluster', refcountEntry(0, 66_048n), /refcount block 0 lies where another table is/],
+    ['a refcount block at 2^63', refcountEntry(0, 1n << 63n), /refcount block 0 lies/],
+    ['a refcount block with a reserved bit', refcountEntry(0, 0x20001n), /refcount block 0 lies/],
+    ['a refcount block at 2^55', refcountEntry(1, 1n << 55n), /refcount block 1 lies/],
+    ['a refcount block that is the L1 table', (image) => refcountEntry(0, BigInt(image.l1At))(image), /block 0 lies/],
+    ['a refcount block that is the table', (i) => refcountEntry(0, BigInt(i.refcountTableAt))(i), /block 0 lies/],
+    [
+      'one refcount block twice',
+      (i) => refcountEntry(1, i.bytes.readBigUInt64BE(i.refcountTableAt))(i),
+      /block 1 lies/,
+    ],
+    ['a refcount table that is the header', u64(48, 0n), /refcount table overlaps another table/],
+    ['a refcount table that is the L1 table', (i) => u64(48, BigInt(i.l1At))(i), /refcount table overlaps/],
+    ['a refcount table behind the end', u64(48, 2n ** 40n), /it ends within a table/],
+    ['an L1 table that is the header', u64(40, 0n), /L2 table 0 lies|refcount table overlaps|its L1 table/],
+    ['an L2 table that is the L1 table', l1(({ l1At }) => l1At), /L2 table 0 lies/],
+    ['an L2 table that is the refcount table', l1(({ refcountTableAt }) => refcountTableAt), /L2 table 0 lies/],
+    ['an L2 table that is a refcount block', l1((i) => i.refcountTableAt + clusterBytes), /L2 table 0 lies/],
+    ['an L2 table within a cluster', l1(() => 66_048), /L2 table 0 lies/],
+    ['a snapshot table behind the end', both(u32(60, 1), u64(64, 2n ** 40n)), /its snapshot table makes no sense/],
+    ['the mark', u64(72, 2n), /is marked as corrupt/],
+  ])('%s', (_, change, message) => {
+    const path = made(change);
+    expect(() => openImage(path, { readOnly: false }).close()).toThrow(message);
+    expect(readFileSync(path).equals(readFileSync(made(change)))).toBe(true);
+  });
+});
+
+describe('a damaged snapshot is refused where it is asked for:', () => {
+  const L1_ENTRIES_AT = 8;
+  const EXTRA_AT = 36;
+  const DISK_BYTES_AT = 48;
+  /** One snapshot, '1' 'one', of the disk as it is, whose entry is then changed. */
+  const withSnapshot =
+    (change: (entry: Buffer) => void): Break =>
+    (image) => {
+      const entry = Buffer.alloc(clusterBytes);
+      entry.writeBigUInt64BE(BigInt(image.l1At), 0);
+      entry.writeUInt32BE(1, L1_ENTRIES_AT);
+      entry.writeUInt16BE(1, 12);
+      entry.writeUInt16BE(3, 14);
+      entry.writeUInt32BE(16, EXTRA_AT);
+      entry.writeBigUInt64BE(BigInt(4 * clusterBytes), DISK_BYTES_AT);
+      entry.write('1one', 56);
+      change(entry);
+      both(u32(60, 1), u64(64, BigInt(image.bytes.length)))(image);
+      Object.assign(image, { bytes: Buffer.concat([image.bytes, entry]) });
+    };
+  const open = (change: (entry: Buffer) => void) => {
+    const opened = openImage(made(withSnapshot(change)), { readOnly: true, snapshot: { idOrName: 'one' } });
+    opened.close();
+    return opened.sizeBytes;
+  };
+
+  it('the one that is broken below is a good one', () => {
+    expect(open(() => {})).toBe(4 * clusterBytes);
+  });
+
+  it.each<[string, (entry: Buffer) => void, RegExp]>([
+    [
+      'an L1 table within a cluster',
+      (entry) => entry.writeBigUInt64BE(66_048n),
+      /its snapshot 1 'one' has an L1 table/,
+    ],
+    ['an L1 table at 2^64', (entry) => entry.writeBigUInt64BE(2n ** 64n - 65_536n), /has an L1 table that is none/],
+    ['an L1 table behind the end', (entry) => entry.writeBigUInt64BE(2n ** 40n), /its L1 table lies behind its end/],
+    [
+      'an L1 table of 32 GiB',
+      (entry) => entry.writeUInt32BE(0xffffffff, L1_ENTRIES_AT),
+      /has an L1 table that is none/,
+    ],
+    ['no L1 table', (entry) => entry.writeUInt32BE(0, L1_ENTRIES_AT), /has an L1 table that is none/],
+    ['a disk of 2^64 - 1 bytes', (entry) => entry.writeBigUInt64BE(2n ** 64n - 1n, DISK_BYTES_AT), /is none/],
+    ['a disk larger than its table', (entry) => entry.writeBigUInt64BE(2n ** 30n, DISK_BYTES_AT), /is none/],
+    ['extra data of 4 GiB', (entry) => entry.writeUInt32BE(0xffffffff, EXTRA_AT), /snapshot table makes no sense/],
+    ['a name behind the end', (entry) => entry.fill(0xff, 12, 16), /snapshot table makes no sense/],
+  ])('%s', (_, change, message) => {
+    expect(() => open(change)).toThrow(message);
+  });
 });
