@@ -7,8 +7,8 @@
 
 /**
  * What our figure divided by a peer's must be: at least this for a speed, at most this for a cost. `qemu-nbd` is the
- * better of its two modes.
- * @typedef {{ 'nbdkit'?: number, 'qemu-nbd'?: number }} Target
+ * better of its two modes, which has a target of its own where `qemu-nbd io_uring` says one.
+ * @typedef {{ 'nbdkit'?: number, 'qemu-nbd'?: number, 'qemu-nbd io_uring'?: number }} Target
  */
 
 /**
@@ -22,6 +22,9 @@
  * @property {number} connections
  * @property {'warm' | 'cold' | 'once'} cache the image is in the page cache; was dropped from it before the run; was dropped,
  *   and each block is read at most once
+ * @property {'full' | 'new' | 'backed'} [qcow2] the image is a qcow2 of clusters of 64 KiB: all of it allocated; nothing, and made
+ *   anew for each figure; nothing, on a backing file that is full. Else it is raw
+ * @property {number} [writesASync] fio syncs after so many writes
  * @property {Target} [speed]
  * @property {Target} [cpu]
  */
@@ -65,6 +68,13 @@ export const targetCases = [
   fio('kernel randwrite 4k d32', { speed: { nbdkit: 1.8, 'qemu-nbd': 4 } }),
   fio('kernel randread 4k d1', { speed: { nbdkit: 1.7, 'qemu-nbd': 4 } }),
   fio('kernel randread 256k d8', { speed: { nbdkit: 1.5, 'qemu-nbd': 4 } }),
+  qcow2('qcow2 randread 4k d32', 3.5, 2.5),
+  qcow2('qcow2 randwrite 4k d32', 1.8, 3),
+  qcow2('qcow2 randwrite 4k d32 new', 2.5, 3),
+  qcow2('qcow2 randread 4k d1', 1.5, 1.5),
+  qcow2('qcow2 randread 256k d8', 3, 2.5),
+  qcow2('qcow2 randwrite 4k d32 sync256', 1, 1),
+  qcow2('qcow2 randread 4k d32 cold', 1, 1),
 ];
 
 /** Every case: those with a target, then the rest of the cross product. @type {readonly Case[]} */
@@ -89,6 +99,8 @@ function besides() {
     copy('unix nbdcopy write'),
     copy('tcp nbdcopy read'),
     copy('tcp nbdcopy write'),
+    qcow2('qcow2 randread 4k d32 backed'),
+    qcow2('qcow2 randread 256k d8 backed'),
     fio('unix randread 4k d32 once'),
     fio('unix randread 64k d16 once'),
     fio('unix randread 256k d16 once'),
@@ -123,6 +135,30 @@ export function fio(name, targets = {}) {
     connections: Number(connections),
     cache: /** @type {FioCase['cache']} */ (cache),
     ...targets,
+  };
+}
+
+/**
+ * Like `fio`, on a qcow2 image over a unix socket: `qcow2 ACCESS SIZEk dDEPTH [sync256] [cold|new|backed]`. With targets for the
+ * two modes of qemu-nbd, or with none.
+ * @param {string} name
+ * @param {number} [threads]
+ * @param {number} [ioUring]
+ * @returns {FioCase}
+ */
+function qcow2(name, threads, ioUring) {
+  const match = /^qcow2 ([a-z]+ \d+k d\d+)( sync256)?(?: (cold|new|backed))?$/.exec(name);
+  if (match === null) throw new Error(`'${name}' is not the name of a case`);
+  const [, what, synced, state] = match;
+  const targets =
+    threads === undefined || ioUring === undefined
+      ? {}
+      : { speed: { 'qemu-nbd': threads, 'qemu-nbd io_uring': ioUring } };
+  return {
+    ...fio(`unix ${what}${state === 'cold' ? ' cold' : ''}`, targets),
+    name,
+    qcow2: state === 'new' || state === 'backed' ? state : 'full',
+    ...(synced === undefined ? {} : { writesASync: 256 }),
   };
 }
 

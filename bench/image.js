@@ -1,7 +1,17 @@
 // The raw image that all servers are given, and where its bytes are: in the page cache or only on the disk.
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { closeSync, createReadStream, fdatasyncSync, openSync, readSync, statfsSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  createReadStream,
+  existsSync,
+  fdatasyncSync,
+  openSync,
+  readSync,
+  statfsSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 
 const PIECE_BYTES = 16 * 2 ** 20;
@@ -25,6 +35,29 @@ export function makeImage(path, sizeBytes) {
     writeSync(fd, piece);
   }
   closeSync(fd);
+}
+
+/** The qcow2 image with all that a raw one has. @param {string} raw */
+export function fullOf(raw) {
+  return `${raw}.qcow2`;
+}
+
+/**
+ * The qcow2 image for a case, by qemu-img: the full one is made once of the raw image, the others anew each time.
+ * @param {string} raw
+ * @param {'full' | 'new' | 'backed'} kind
+ */
+export function qcow2Image(raw, kind) {
+  const full = fullOf(raw);
+  if (kind !== 'new' && !existsSync(full)) {
+    execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, full]);
+    settle(full);
+  }
+  if (kind === 'full') return full;
+  const path = `${raw}.${kind}.qcow2`;
+  const backing = kind === 'backed' ? ['-F', 'qcow2', '-b', full] : [];
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, path, String(statSync(raw).size)]);
+  return path;
 }
 
 /**

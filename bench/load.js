@@ -39,6 +39,7 @@ export function fioArguments(one, seconds, sizeBytes) {
     ...(one.connections > 1 && !one.access.startsWith('rand')
       ? [`--size=${piece}`, `--offset_increment=${piece}`]
       : []),
+    ...(one.writesASync === undefined ? [] : [`--fsync=${one.writesASync}`]),
     '--thread',
     '--group_reporting',
     '--output-format=json',

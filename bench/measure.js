@@ -1,6 +1,7 @@
 // One sample: one case on one server, once.
 
-import { drop, settle, warm } from './image.js';
+import { statSync } from 'node:fs';
+import { drop, fullOf, qcow2Image, settle, warm } from './image.js';
 import { runCopy, runFio } from './load.js';
 import { cpuSeconds } from './processes.js';
 import { startServer } from './server.js';
@@ -34,12 +35,15 @@ import { startServer } from './server.js';
  * @param {Setting} setting
  * @returns {Promise<Sample>}
  */
-export async function measure(owned, peer, one, { image, source, sizeBytes, seconds }) {
+export async function measure(owned, peer, one, { image: raw, source, sizeBytes, seconds }) {
+  const qcow2 = one.kind === 'fio' ? one.qcow2 : undefined;
+  const image = qcow2 === undefined ? raw : qcow2Image(raw, qcow2);
   if (one.transport === 'kernel') throw new Error(`${one.name} is measured in the guest`);
-  const server = await startServer(owned, peer, one.transport, image);
+  const server = await startServer(owned, peer, one.transport, image, qcow2 === undefined ? 'raw' : 'qcow2');
   try {
     if (one.kind === 'fio' && one.cache !== 'warm') drop(image, sizeBytes);
-    else warm(image, sizeBytes);
+    else warm(image, statSync(image).size);
+    if (qcow2 === 'backed') warm(fullOf(raw), statSync(fullOf(raw)).size);
     const before = cpuSeconds(server.pid);
     const load =
       one.kind === 'fio'

@@ -1,4 +1,4 @@
-// Who is compared: how each server is started on a raw image, with what its users give it.
+// Who is compared: how each server is started on an image, with what its users give it.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -7,13 +7,16 @@ import { join } from 'node:path';
  * @typedef {{ kind: 'unix', path: string } | { kind: 'tcp', port: number }} Address
  */
 
+/** @typedef {'raw' | 'qcow2'} Format */
+
 /**
  * @typedef {object} Peer
  * @property {string} name
  * @property {string} group what a target names: `qemu-nbd` for both of its modes
- * @property {(address: Address, image: string, folder: string) => string[]} command program and arguments; stays in the
+ * @property {(address: Address, image: string, folder: string, format: Format) => string[]} command program and arguments; stays in the
  *   foreground (but see daemonPidFile) and serves any number of connections, one after another and at the same time, until
  *   SIGTERM
+ * @property {boolean} [servesQcow2]
  * @property {string} [exportName] of one that has no export without a name
  * @property {string} [daemonPidFile] of one that in the foreground would serve one connection only: the file, in the
  *   folder, in which the process that stays writes its id
@@ -28,8 +31,9 @@ export function tsnbd(program, name = 'tsnbd') {
   return {
     name,
     group: name,
-    command: (address, image) => [
-      ...[process.execPath, program, '-t', '-e', '0', '-f', 'raw'],
+    servesQcow2: true,
+    command: (address, image, _, format) => [
+      ...[process.execPath, program, '-t', '-e', '0', '-f', format],
       ...(address.kind === 'unix' ? ['-k', address.path] : ['-b', '127.0.0.1', '-p', String(address.port)]),
       image,
     ],
@@ -76,8 +80,9 @@ function qemuNbd(aio) {
   return {
     name: aio === 'threads' ? 'qemu-nbd' : `qemu-nbd ${aio}`,
     group: 'qemu-nbd',
-    command: (address, image) => [
-      ...['qemu-nbd', '-t', '-e', '0', '-f', 'raw', '--cache=writeback', `--aio=${aio}`],
+    servesQcow2: true,
+    command: (address, image, _, format) => [
+      ...['qemu-nbd', '-t', '-e', '0', '-f', format, '--cache=writeback', `--aio=${aio}`],
       ...(address.kind === 'unix' ? ['-k', address.path] : ['-b', '127.0.0.1', '-p', String(address.port)]),
       image,
     ],

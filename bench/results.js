@@ -84,7 +84,8 @@ function best(modes, value, what) {
  * @returns {Comparison}
  */
 function judged(peer, value, targets, what) {
-  const target = targets?.[/** @type {keyof import('./cases.js').Target} */ (peer.group)];
+  const [own, ofGroup] = /** @type {(keyof import('./cases.js').Target)[]} */ ([peer.name, peer.group]);
+  const target = (own && targets?.[own]) ?? (ofGroup && targets?.[ofGroup]);
   const verdict = target === undefined ? {} : { target, met: meets(value.median, target, what) };
   return { peer: peer.name, ratio: value, ...verdict };
 }

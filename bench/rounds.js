@@ -11,7 +11,7 @@ import { resultOf } from './results.js';
  * Round after round, each case after the other, each peer in turn; who is first changes from case to case and from round
  * to round.
  * @template {import('./cases.js').Case} C
- * @template {{ name: string, group: string }} P
+ * @template {{ name: string, group: string, servesQcow2?: boolean }} P
  * @param {readonly C[]} cases
  * @param {readonly P[]} peers ours first
  * @param {{ rounds: number, lateAt: number }} limits a case is not begun after `lateAt` (of performance.now()), and is told
@@ -25,19 +25,29 @@ export async function inTurns(cases, peers, { rounds, lateAt }, measure) {
     const key = `${one.name}\n${peer.name}`;
     return samples.get(key) ?? samples.set(key, []).get(key) ?? [];
   };
+  const peersOf = (/** @type {C} */ one) => peers.filter((peer) => canServe(one, peer));
   for (let round = 0; round < rounds; round++)
     for (const [index, one] of cases.entries()) {
       if (performance.now() > lateAt) break;
-      const first = (round + index) % peers.length;
-      for (const peer of [...peers.slice(first), ...peers.slice(0, first)])
-        of(one, peer).push(await measure(one, peer));
+      const able = peersOf(one);
+      const first = (round + index) % able.length;
+      for (const peer of [...able.slice(first), ...able.slice(0, first)]) of(one, peer).push(await measure(one, peer));
       tell(`round ${round + 1} of ${rounds}, case ${index + 1} of ${cases.length}: ${one.name}`);
     }
   tell('');
-  const measured = cases.filter((one) => peers.every((peer) => of(one, peer).length === rounds));
+  const measured = cases.filter((one) => peersOf(one).every((peer) => of(one, peer).length === rounds));
   const late = cases.filter((one) => !measured.includes(one)).map(({ name }) => name);
   if (late.length > 0) console.log(`left out, this machine is too slow for so short a run: ${late.join(', ')}`);
-  return measured.map((one) => resultOf(one, peers, (peer) => of(one, peer)));
+  return measured.map((one) => resultOf(one, peersOf(one), (peer) => of(one, peer)));
+}
+
+/**
+ * Not every server knows qcow2.
+ * @param {import('./cases.js').Case} one
+ * @param {{ servesQcow2?: boolean }} peer
+ */
+function canServe(one, peer) {
+  return one.kind !== 'fio' || one.qcow2 === undefined || peer.servesQcow2 === true;
 }
 
 /** Progress, for who watches: on a terminal one line that changes. @param {string} progress */

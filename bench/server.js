@@ -37,11 +37,12 @@ export class ServerError extends Error {
  * @param {Peer} peer
  * @param {'unix' | 'tcp'} transport
  * @param {string} image
+ * @param {import('./peers.js').Format} [format]
  * @returns {Promise<Server>}
  */
-export async function startServer(owned, peer, transport, image) {
+export async function startServer(owned, peer, transport, image, format = 'raw') {
   const address = await freeAddress(owned, transport);
-  const [program = '', ...args] = peer.command(address, image, owned.folder);
+  const [program = '', ...args] = peer.command(address, image, owned.folder, format);
   const child = owned.start(program, args, ['ignore', 'ignore', 'pipe']);
   let said = '';
   child.stderr?.setEncoding('utf8').on('data', (text) => {

@@ -12,11 +12,15 @@ afterEach(async () => {
 const DEVICES = ['/dev/nbd0', '/dev/nbd1'];
 
 /** A disk that can be made to fail, and two devices of two connections to one server of it. */
-async function twoDevices(cache: string) {
+async function twoDevices(cache: string, format = 'raw') {
   const below = await loopDevice('32M');
+  if (format === 'qcow2') await ok(`qemu-img create -q -f qcow2 -o preallocation=metadata ${below} 16M`);
   const disk = await mappedDevice('failing', below, `linear ${below} 0`);
   const socket = `${disk.replace('/dev/mapper', '/run')}.socket`;
-  const server = await startServer(`${tsnbd} -k ${socket} -e 2 -f raw --cache=${cache} ${disk}`, isSocket(socket));
+  const server = await startServer(
+    `${tsnbd} -k ${socket} -e 2 -f ${format} --cache=${cache} ${disk}`,
+    isSocket(socket),
+  );
   for (const device of DEVICES) await ok(`nbd-client -L -unix ${socket} ${device}`);
   await until('test -e /sys/block/nbd0/pid && test -e /sys/block/nbd1/pid');
   return {
@@ -43,24 +47,27 @@ async function expectNothingDurable(): Promise<void> {
   );
 }
 
-test('one failed fsync, and nothing is durable again by any connection, until the image is opened again', async () => {
-  const { disk, server, fail, heal, detach } = await twoDevices('writeback');
-  for (const device of DEVICES) await ok(`${write(device, '')} && sync ${device}`);
-  await fail();
-  // It goes into the server's page cache, where the kernel takes it for good.
-  await ok(write('/dev/nbd0', ''));
-  expect((await run('sync /dev/nbd1')).stderr).toMatch(/Input\/output error/);
-  await heal();
-  await expectNothingDurable();
-  await detach();
-  const { status, stderr } = await server.result;
-  expect(stderr).toMatch(/could not be flushed: .*I\/O error/i);
-  expect(status).toBe(1);
+test.each(['raw', 'qcow2'])(
+  'one failed fsync, and nothing is durable again by any connection, until the %s image is opened again',
+  async (format) => {
+    const { disk, server, fail, heal, detach } = await twoDevices('writeback', format);
+    for (const device of DEVICES) await ok(`${write(device, '')} && sync ${device}`);
+    await fail();
+    // It goes into the server's page cache, where the kernel takes it for good.
+    await ok(write('/dev/nbd0', ''));
+    expect((await run('sync /dev/nbd1')).stderr).toMatch(/Input\/output error/);
+    await heal();
+    await expectNothingDurable();
+    await detach();
+    const { status, stderr } = await server.result;
+    expect(stderr).toMatch(/could not be flushed: .*I\/O error/i);
+    expect(status).toBe(1);
 
-  const again = await attached(disk);
-  await ok(`${write('/dev/nbd0', '')} && sync /dev/nbd0 && ${write('/dev/nbd0', ',dsync')}`);
-  expect((await again.stop()).status).toBe(0);
-});
+    const again = await attached(`-f ${format} ${disk}`);
+    await ok(`${write('/dev/nbd0', '')} && sync /dev/nbd0 && ${write('/dev/nbd0', ',dsync')}`);
+    expect((await again.stop()).status).toBe(0);
+  },
+);
 
 test.each(['writeback', 'none'])('a durable write (FUA) that fails is as bad, with --cache=%s', async (cache) => {
   const { server, fail, heal, detach } = await twoDevices(cache);
