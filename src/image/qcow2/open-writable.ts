@@ -21,8 +21,8 @@ import {
 } from './memory.js';
 import { L2_TABLE, MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
 import { readAt } from './read-at.js';
-import { refuseEndless } from './refuse-endless.js';
 import { Refcounts } from './refcounts.js';
+import { refuseEndless } from './refuse-endless.js';
 import { snapshotsOf } from './snapshots.js';
 import { WriteOrder } from './write-order.js';
 

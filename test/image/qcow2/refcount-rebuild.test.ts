@@ -23,7 +23,9 @@ function open(image: Qcow2Bytes, fileBytes = image.bytes.length): void {
 describe('the refcounts of a dirty image are not rebuilt, and it is refused at once,', () => {
   it('where it is mostly a hole', () => {
     expect(() => open(dirty(9), 2 ** 29)).not.toThrow();
-    expect(() => open(dirty(9), 2 ** 33 + 512)).toThrow('to make its refcounts right would take too long; repair it with');
+    expect(() => open(dirty(9), 2 ** 33 + 512)).toThrow(
+      'to make its refcounts right would take too long; repair it with',
+    );
     expect(() => open(dirty(9), 2 ** 40)).toThrow('would take too long');
   });
 
