@@ -12,6 +12,12 @@ export interface RemoteAttachRequest extends DeviceChoice {
   readonly blockSizeBytes: number | undefined;
   /** The kernel drops a request, and the connection, after so long; 0 is never. */
   readonly requestTimeoutSeconds: number;
+  /** Whether a lost connection is replaced, which only netlink can; 'required' is refused where it cannot be. */
+  readonly persist: 'no' | 'where-possible' | 'required';
+  /** How long requests wait for that before they fail; 0 is not at all. */
+  readonly deadTimeoutSeconds: number;
+  /** How long it is tried; absent is without limit. */
+  readonly retryLimitSeconds: number | undefined;
 }
 
 /** How the user wants an image opened; what is absent is as openImage has it. */

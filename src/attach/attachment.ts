@@ -2,12 +2,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type ControlAnswer, openControl } from '../daemon/control.js';
 import { removeRunFiles, writeState } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
-import { shutdownFd } from '../kernel/fd-calls.js';
 import { connectDevice, type DeviceChoice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import type { AttachContext } from './attach-context.js';
+import type { DeviceRecord } from './devices.js';
 import { AttachError } from './errors.js';
 import { clearLeftover } from './leftover.js';
+import type { LinkStatus, Supervisor } from './reconnect.js';
 import { waitUntilUsable } from './usable.js';
 import { describeUsers } from './users.js';
 
@@ -26,26 +27,35 @@ export interface Attachment {
   readonly device: string;
   /** Resolves when the kernel has let go of the device, and a server of ours of its image. */
   readonly ended: Promise<AttachmentEnd>;
+  /** Absent: nobody replaces its connection. */
+  link(): LinkStatus | undefined;
   /** Flush, disconnect, wait. Refuses while something uses the device, unless forced. */
   detach(force: boolean): Promise<void>;
 }
 
+export interface BringUpOptions {
+  readonly serverEnd?: Promise<unknown>;
+  readonly supervise?: (device: NbdDevice) => Supervisor | undefined;
+}
+
 /**
  * The second half of every attach: the device is set up with `setup`, announced to the outside by control socket and
- * state file, and waited for until it is usable. `serverEnd` resolves when a server of ours has ended.
+ * state file, and waited for until it is usable. `serverEnd` resolves when a server of ours has ended; `supervise` makes
+ * who watches over the connection of a device that can be given another.
  */
 export async function bringUp(
   choice: DeviceChoice,
   setup: DeviceSetup,
   what: Readonly<Record<string, unknown>>,
   { undo, onEvent, stop }: AttachContext,
-  serverEnd?: Promise<unknown>,
+  { serverEnd, supervise }: BringUpOptions = {},
 ): Promise<Attachment> {
   if (choice.device !== undefined) await clearLeftover(choice.device, (text) => onEvent({ kind: 'notice', text }));
   const nbd = await connectDevice(choice, setup, undo);
   const { name: device, kernelApi } = nbd;
-  const about = { ...what, kernelApi };
-  const attachment = new DeviceAttachment(nbd, setup.sockets, serverEnd);
+  const about = { ...what, ...recordOf(nbd, setup) };
+  const supervisor = supervise?.(nbd);
+  const attachment = new DeviceAttachment(nbd, supervisor, serverEnd);
   // From here on the device is ours alone, so what a dead process left under its name is replaced.
   await undo.step(
     'open the control socket',
@@ -60,6 +70,13 @@ export async function bringUp(
   const partitions = await undo.step('wait until the device is usable', () =>
     Promise.race([waitUntilUsable(device, setup.sizeBytes), lostMeanwhile(attachment), aborted(stop)]),
   );
+  if (supervisor !== undefined) {
+    await undo.step(
+      'watch over the connection',
+      () => supervisor.start(),
+      () => supervisor.stop(),
+    );
+  }
   onEvent({
     kind: 'attached',
     device,
@@ -72,32 +89,53 @@ export async function bringUp(
   return attachment;
 }
 
+/** What `status` is to tell of it for as long as it is attached. */
+function recordOf({ kernelApi, link }: NbdDevice, setup: DeviceSetup): Omit<DeviceRecord, 'kind'> {
+  const { blockSizeBytes, flags, sockets, requestTimeoutSeconds, deadTimeoutSeconds } = setup;
+  return {
+    kernelApi,
+    blockSizeBytes,
+    flags,
+    connections: sockets.length,
+    requestTimeoutSeconds,
+    ...(link === undefined || deadTimeoutSeconds === undefined ? {} : { deadTimeoutSeconds }),
+    attachedAtMs: Date.now(),
+  };
+}
+
 class DeviceAttachment implements Attachment {
   readonly device: string;
   readonly ended: Promise<AttachmentEnd>;
   readonly #nbd: NbdDevice;
-  readonly #sockets: readonly number[];
+  readonly #supervisor: Supervisor | undefined;
   #asked = false;
   /** The kernel tells a lost write once; we go on telling it. */
   #lostWrites: string | undefined;
 
-  constructor(nbd: NbdDevice, sockets: readonly number[], serverEnd: Promise<unknown> | undefined) {
+  constructor(nbd: NbdDevice, supervisor: Supervisor | undefined, serverEnd: Promise<unknown> | undefined) {
     this.device = nbd.name;
     this.#nbd = nbd;
-    this.#sockets = sockets;
+    this.#supervisor = supervisor;
     this.ended = nbd.ended.then(async () => {
       await endOf(serverEnd);
       return this.#asked ? 'detached' : 'lost';
     });
   }
 
+  link(): LinkStatus | undefined {
+    return this.#supervisor?.status();
+  }
+
   async detach(force: boolean): Promise<void> {
-    if (!force) this.#refuseIfUsed();
-    await this.#flush(force);
+    if (!force) {
+      this.#refuseIfUsed();
+      this.#refuseWithoutConnection();
+    }
+    if (this.#isConnected()) await this.#flush(force);
     if (!force) this.#refuseIfUsed(); // a flush takes its time
     this.#asked = true;
     this.#nbd.disconnect();
-    const cutLater = setTimeout(() => cut(this.#sockets), DISCONNECT_LIMIT_MS);
+    const cutLater = setTimeout(() => this.#nbd.cut(), DISCONNECT_LIMIT_MS);
     await this.ended;
     clearTimeout(cutLater);
   }
@@ -105,6 +143,19 @@ class DeviceAttachment implements Attachment {
   #refuseIfUsed(): void {
     const users = deviceUsers(this.device);
     if (users.length > 0) throw new AttachError('busy', `/dev/${this.device} is in use: ${describeUsers(users)}`);
+  }
+
+  /** A flush would wait for the server, and what is not written yet may still be when it is back. */
+  #refuseWithoutConnection(): void {
+    if (this.#isConnected()) return;
+    throw new AttachError(
+      'no-connection',
+      `/dev/${this.device} has no connection to its server; try again when it is back, or --force to lose what was not written yet`,
+    );
+  }
+
+  #isConnected(): boolean {
+    return (this.#supervisor?.status().state ?? 'connected') === 'connected';
   }
 
   async #flush(force: boolean): Promise<void> {
@@ -128,7 +179,8 @@ async function answerControl(
   question: unknown,
 ): Promise<ControlAnswer> {
   const { command, force } = (question ?? {}) as { command?: unknown; force?: unknown };
-  if (command === 'status') return { ok: true, device: attachment.device, pid: process.pid, about };
+  if (command === 'status')
+    return { ok: true, device: attachment.device, pid: process.pid, about, link: attachment.link() };
   if (command !== 'detach') return { ok: false, code: 'refused', message: `no such command: ${String(command)}` };
   try {
     await attachment.detach(force === true);
@@ -144,11 +196,6 @@ async function endOf(server: Promise<unknown> | undefined): Promise<void> {
   const limit = sleep(SERVER_LIMIT_MS, undefined, { signal: timer.signal }).catch(() => undefined);
   await Promise.race([server, limit]);
   timer.abort();
-}
-
-/** Ends every connection at once: what waits for the server fails, and no worker or thread of the kernel stays in it. */
-function cut(sockets: readonly number[]): void {
-  for (const socket of sockets) shutdownFd(socket);
 }
 
 /** Never resolves; rejects when `stop` is aborted. */

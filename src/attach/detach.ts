@@ -58,6 +58,6 @@ async function askOwner(device: string, force: boolean): Promise<void> {
   throw new AttachError(isAttachErrorCode(answer.code) ? answer.code : 'system', String(answer.message));
 }
 
-function isAttachErrorCode(code: unknown): code is 'busy' | 'lost' | 'time-limit' {
-  return code === 'busy' || code === 'lost' || code === 'time-limit';
+function isAttachErrorCode(code: unknown): code is 'busy' | 'lost' | 'no-connection' | 'time-limit' {
+  return code === 'busy' || code === 'lost' || code === 'no-connection' || code === 'time-limit';
 }

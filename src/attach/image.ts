@@ -50,6 +50,7 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
     requestTimeoutSeconds: 0,
     requestBytesMax: undefined,
     sockets: [kernelEnd],
+    deadTimeoutSeconds: undefined,
   };
   const about = {
     kind: 'image',
@@ -58,7 +59,7 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
     readOnly: image.readOnly,
     sizeBytes: image.sizeBytes,
   };
-  return bringUp(request, setup, about, context, connection.ended);
+  return bringUp(request, setup, about, context, { serverEnd: connection.ended });
 }
 
 /** A worker at one end of a socket pair; the other is for the kernel. */

@@ -11,9 +11,7 @@ import { connect } from '../transport/connect.js';
 import { runHandshake } from '../transport/handshake-socket.js';
 import { TransmissionSocket } from '../transport/transmission-socket.js';
 import type { NbdTarget } from '../transport/uri.js';
-
-/** One deadline over name lookup, connect and the whole negotiation. */
-const QUERY_LIMIT_MS = 10_000;
+import { CONNECT_LIMIT_MS } from './connect-limit.js';
 
 /** What a server tells of one of its exports. */
 export interface ExportDescription {
@@ -63,7 +61,7 @@ export async function describeExport({ address, exportName }: NbdTarget): Promis
 
 /** Opens an export for requests, with the richest replies and those of the `contexts` that the server has. */
 export async function openExport({ address, exportName }: NbdTarget, contexts: readonly string[]): Promise<OpenExport> {
-  const deadline = AbortSignal.timeout(QUERY_LIMIT_MS);
+  const deadline = AbortSignal.timeout(CONNECT_LIMIT_MS);
   const socket = await connect(address, deadline);
   try {
     const goal = { kind: 'go', exportName, replyStyle: 'extended', contexts } as const;
@@ -90,13 +88,23 @@ export async function negotiate<Kind extends ClientOutcome['kind']>(
   return outcome as Extract<ClientOutcome, { kind: Kind }>;
 }
 
+/** Whether a server says anything at all; a refusal is an answer too. */
+export async function isAnswering({ address, exportName }: NbdTarget, deadline: AbortSignal): Promise<boolean> {
+  try {
+    await ask(address, { kind: 'info', exportName }, 'info', deadline);
+    return true;
+  } catch (error) {
+    return error instanceof ProtocolError;
+  }
+}
+
 /** One negotiation on a connection of its own. */
 async function ask<Kind extends 'info' | 'list'>(
   address: Address,
   goal: ClientGoal,
   wanted: Kind,
+  deadline = AbortSignal.timeout(CONNECT_LIMIT_MS),
 ): Promise<Extract<ClientOutcome, { kind: Kind }>> {
-  const deadline = AbortSignal.timeout(QUERY_LIMIT_MS);
   const socket = await connect(address, deadline);
   try {
     return await negotiate(socket, goal, wanted, deadline);

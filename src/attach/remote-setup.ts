@@ -1,12 +1,25 @@
 import { PAGE_BYTES, SECTOR_BYTES } from '../kernel/nbd-abi.js';
 import type { DeviceSetup } from '../kernel/nbd-device.js';
+import {
+  NBD_FLAG_READ_ONLY,
+  NBD_FLAG_SEND_FLUSH,
+  NBD_FLAG_SEND_FUA,
+  NBD_FLAG_SEND_TRIM,
+  NBD_FLAG_SEND_WRITE_ZEROES,
+} from '../protocol/constants.js';
 import type { ExportInfo } from '../protocol/export-info.js';
 import type { RemoteAttachRequest } from './attach-request.js';
 import { AttachError } from './errors.js';
 
+/** What the kernel asks of a server, or leaves, by its flags; a newer server may have more of the others. */
+const FLAGS_OF_THE_KERNEL =
+  NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES;
+/** The kernel's own longest read and write; a device is not told that its server takes less than at first. */
+const REQUEST_BYTES_MAX = 131_072;
+
 /** How the kernel is to see the export that a server described, and what the user should know about it. */
 export interface RemoteSetup {
-  readonly setup: Omit<DeviceSetup, 'sockets'>;
+  readonly setup: Omit<DeviceSetup, 'sockets' | 'deadTimeoutSeconds'>;
   readonly notices: readonly string[];
 }
 
@@ -62,4 +75,26 @@ export function chooseRemoteSetup(request: RemoteAttachRequest, found: ExportInf
     },
     notices,
   };
+}
+
+/**
+ * The device keeps its size and its flags, so another connection must be to an export that has the same: what was written
+ * to one disk must not go on on another.
+ *
+ * @throws AttachError 'refused'
+ */
+export function requireUnchanged(device: RemoteSetup['setup'], found: RemoteSetup['setup']): void {
+  const changed = (what: string) =>
+    new AttachError('refused', `the export has changed, so it is not attached: ${what}`);
+  if (found.sizeBytes !== device.sizeBytes) {
+    throw changed(`it has ${found.sizeBytes} bytes, the device ${device.sizeBytes}`);
+  }
+  const flags = (of: RemoteSetup['setup']) => of.flags & FLAGS_OF_THE_KERNEL;
+  if (flags(found) !== flags(device)) {
+    throw changed(`its flags are 0x${found.flags.toString(16)}, and were 0x${device.flags.toString(16)}`);
+  }
+  const longest = (of: RemoteSetup['setup']) => Math.min(of.requestBytesMax ?? REQUEST_BYTES_MAX, REQUEST_BYTES_MAX);
+  if (longest(found) < longest(device)) {
+    throw changed(`it takes at most ${longest(found)} bytes at once, and took ${longest(device)}`);
+  }
 }

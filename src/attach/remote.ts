@@ -1,15 +1,23 @@
 import { closeSync } from 'node:fs';
+import { stayInMemory } from '../kernel/memory.js';
+import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
+import { addressInWords } from '../transport/address.js';
 import { connect } from '../transport/connect.js';
 import { deadlineAfter } from '../transport/deadline.js';
 import { detachFd } from '../transport/detach-fd.js';
 import type { AttachContext } from './attach-context.js';
 import type { RemoteAttachRequest } from './attach-request.js';
 import { type Attachment, bringUp } from './attachment.js';
-import { negotiate } from './query.js';
-import { chooseRemoteSetup } from './remote-setup.js';
+import { CONNECT_LIMIT_MS } from './connect-limit.js';
+import { AttachError } from './errors.js';
+import { isAnswering, negotiate } from './query.js';
+import { type ConnectionSource, Supervisor } from './reconnect.js';
+import { chooseRemoteSetup, requireUnchanged } from './remote-setup.js';
 
-/** One deadline over name lookup, connect and negotiation. */
-const CONNECT_LIMIT_MS = 10_000;
+/** The fd of the connection that a device has now. */
+interface Connection {
+  socketFd: number;
+}
 
 /** Attaches a server's export: connect, negotiate, hand the socket to the kernel, wait until the device is usable. */
 export async function attachRemote(request: RemoteAttachRequest, context: AttachContext): Promise<Attachment> {
@@ -21,13 +29,67 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
     () => connect(address, deadline),
     (connected) => void connected.destroy(),
   );
-  const goal = { kind: 'go', exportName } as const;
-  const { export: found } = await undo.step('negotiate', () => negotiate(socket, goal, 'transmission', deadline));
+  const { export: found } = await undo.step('negotiate', () =>
+    negotiate(socket, { kind: 'go', exportName }, 'transmission', deadline),
+  );
   onEvent({ kind: 'negotiated', sizeBytes: found.sizeBytes });
 
-  const { setup, notices } = chooseRemoteSetup(request, found);
-  for (const text of notices) onEvent({ kind: 'notice', text });
-  const socketFd = await undo.step('take the socket from the event loop', () => detachFd(socket), closeSync);
+  const chosen = chooseRemoteSetup(request, found);
+  for (const text of chosen.notices) onEvent({ kind: 'notice', text });
+  const connection: Connection = await undo.step(
+    'take the socket from the event loop',
+    async () => ({ socketFd: await detachFd(socket) }),
+    ({ socketFd }) => closeSync(socketFd),
+  );
+  const deadTimeoutSeconds = request.persist === 'no' ? undefined : request.deadTimeoutSeconds;
+  const setup = { ...chosen.setup, sockets: [connection.socketFd], deadTimeoutSeconds };
   const about = { kind: 'remote', address, exportName, sizeBytes: setup.sizeBytes };
-  return bringUp(request, { ...setup, sockets: [socketFd] }, about, context);
+  const supervise = (device: NbdDevice) => {
+    if (device.link === undefined && request.persist === 'required') throw needsNetlink();
+    if (device.link === undefined) return undefined;
+    try {
+      stayInMemory();
+    } catch (error) {
+      const why = error instanceof Error ? error.message : error;
+      onEvent({ kind: 'notice', text: `when memory is short this process may not be able to connect again: ${why}` });
+    }
+    return new Supervisor(device, device.link, connections(request, setup, connection), request, onEvent);
+  };
+  return bringUp(request, setup, about, context, { supervise });
+}
+
+function connections(request: RemoteAttachRequest, setup: DeviceSetup, connection: Connection): ConnectionSource {
+  const { address, exportName } = request;
+  return {
+    server: addressInWords(address),
+    renew: (stop) => renew(request, setup, stop),
+    isAnswering: (stop) => isAnswering({ address, exportName }, deadlineAfter(CONNECT_LIMIT_MS, stop)),
+    replaced: (socketFd) => {
+      closeSync(connection.socketFd);
+      connection.socketFd = socketFd;
+    },
+    discard: closeSync,
+  };
+}
+
+/** Another connection of the export that a device was set up with. */
+async function renew(request: RemoteAttachRequest, setup: DeviceSetup, stop: AbortSignal): Promise<number> {
+  const { address, exportName } = request;
+  const deadline = deadlineAfter(CONNECT_LIMIT_MS, stop);
+  const socket = await connect(address, deadline);
+  try {
+    const { export: found } = await negotiate(socket, { kind: 'go', exportName }, 'transmission', deadline);
+    requireUnchanged(setup, chooseRemoteSetup({ ...request, blockSizeBytes: setup.blockSizeBytes }, found).setup);
+    return await detachFd(socket);
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
+}
+
+function needsNetlink(): AttachError {
+  return new AttachError(
+    'refused',
+    '--persist needs netlink for nbd, which this network namespace, or this kernel, does not have: by ioctl a device that is in use cannot come back',
+  );
 }

@@ -66,6 +66,7 @@ const REASONS: Readonly<Record<ErrorCode, ExitReason>> = {
   'in-use': 'busy',
   'time-limit': 'time-limit',
   lost: 'lost',
+  'no-connection': 'lost',
   interrupted: 'other',
   died: 'other',
   'not-running': 'other',

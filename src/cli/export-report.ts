@@ -39,6 +39,11 @@ const FLAG_NAMES: Readonly<Record<string, number>> = {
   can_zero: NBD_FLAG_SEND_WRITE_ZEROES,
 };
 
+/** Those that are set. */
+export function flagNames(flags: number): readonly string[] {
+  return Object.keys(FLAG_NAMES).filter((name) => (flags & (FLAG_NAMES[name] ?? 0)) !== 0);
+}
+
 type Fact = string | number | boolean | readonly string[];
 
 /** The keys are nbdinfo's. */

@@ -22,6 +22,10 @@ export function manPage<Mode extends string>(program: Program<Mode>, version: st
     ...Object.entries<OptionRow<Mode>>(program.options).flatMap(([long, row]) => optionEntry(program, long, row)),
     ...(subcommands.length === 0 ? [] : ['.SH COMMANDS']),
     ...subcommands.flatMap((subcommand) => commandEntry(subcommand, program)),
+    ...(program.sections ?? []).flatMap(({ title, paragraphs: texts }) => [
+      `.SH ${escaped(title.toUpperCase())}`,
+      ...paragraphs(texts),
+    ]),
     '.SH EXIT STATUS',
     ...Object.values(EXIT_STATUSES).flatMap(({ status, meaning }) => entry(`.B ${status}`, meaning)),
     ...program.exitStatusNotes.flatMap((note) => ['.PP', plain(note)]),

@@ -55,6 +55,8 @@ export interface Program<Mode extends string = string, Table extends OptionTable
   readonly synopsis: readonly string[];
   /** A paragraph each. */
   readonly description: readonly string[];
+  /** What the manual page has a section of its own for; `--help` leaves it out. */
+  readonly sections?: readonly { readonly title: string; readonly paragraphs: readonly string[] }[];
   readonly modes: Readonly<Record<Mode, ProgramMode>>;
   /** What is done when no option chooses. */
   readonly defaultMode: Mode;

@@ -36,6 +36,11 @@ export function timeoutSeconds(text: string): number {
   return numberIn(text, 0, REQUEST_TIMEOUT_SECONDS_MAX, 'a number of seconds');
 }
 
+/** How long something may take until it is given up, of which there is no time without limit. */
+export function patienceSeconds(text: string): number {
+  return numberIn(text, 0, REQUEST_TIMEOUT_SECONDS_MAX, 'a number of seconds');
+}
+
 /** 0 is no time limit. */
 export function handshakeLimitSeconds(text: string): number {
   return numberIn(text, 0, HANDSHAKE_LIMIT_SECONDS_MAX, 'a number of seconds');

@@ -40,7 +40,7 @@ export function tellAnswer(program: string, answer: Answer): number {
 }
 
 /** The name the user called the program by: scripts made for nbd-client may do so by a link. */
-function calledAs(): string {
+export function calledAs(): string {
   return basename(process.argv[1] ?? '');
 }
 

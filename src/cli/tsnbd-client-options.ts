@@ -14,6 +14,7 @@ import {
   host,
   nbdUri,
   path,
+  patienceSeconds,
   portNumber,
   timeoutSeconds,
 } from './option-values.js';
@@ -37,6 +38,21 @@ type Mode = 'attach' | 'detach' | 'check' | 'list';
 const EVERY_MODE: readonly Mode[] = ['attach', 'detach', 'check', 'list'];
 const WITH_SERVER: readonly Mode[] = ['attach', 'list'];
 
+/** How long requests wait for a server that is gone; nbd-client has no limit of its own. */
+const DEAD_TIMEOUT_SECONDS = 300;
+
+/** A section of the manual page. */
+const WHEN_THE_SERVER_GOES_AWAY = [
+  'By netlink the background process watches over the connection. When it is lost, it connects again, at first at once and then every second, until it is told to stop. Requests wait meanwhile, those that the server has not answered are sent to it again, and no program sees more than a pause: the outage, and some seconds. What happens is reported to syslog; "tsnbd ls" and "tsnbd status DEV" show it.',
+  'The state "reconnecting" is a connection that is lost. "dead" is one that stands although the server, or its machine or the network, is silent: nothing that was sent is answered for 5 seconds, and a second connection gets no answer in 10 seconds. Such a connection is kept, for a server that was stopped goes on with it; it is given up when the server answers on the second one for 3 seconds and not on the first, when what is to be sent waits for 5 seconds (not with --timeout), or after --dead-timeout. A slow request alone is never a reason.',
+  'Only the same export is attached again: with another size, or without a flag that the kernel relies on, it is refused, which is reported, and tried again.',
+  'Three limits are set at every attach. To connect and negotiate: 10 seconds, each time. --timeout, of a request: 0, the default, is none; with another the kernel gives up a connection on which a request takes longer, and sends the request again on the next, so it must be longer than the slowest request (a flush of a busy disk can take a minute). --dead-timeout, of a connection: how long requests wait for a server that is gone; then they fail with an I/O error, and so do new ones, until there is a connection again. A file system usually becomes read-only by that. With 0 it happens at once.',
+  '--retry-limit gives the device up after so long: it is detached, and what waits fails. --no-persist goes without all of this: the device goes down when its connection is lost.',
+  'Without --force a device is not detached while it has no connection, because what was not written yet may still be. SIGTERM waits, too. If the background process itself is killed, the device works on, but nobody connects again; the next attach or detach of the device cleans up.',
+  'Beware of a server that is not dead, only cut off: requests that it took from the first connection may be done after those of the next. A write that was sent again, and was followed by another to the same place, could then come to lie over that one. A server that was killed, or whose machine was restarted, cannot do that.',
+  'A device that serves the root file system or swap needs more care than this: what connects again must not need a file that is on the device itself, such as the name service. Give the address of the server as a number.',
+];
+
 const options = {
   name: {
     short: 'N',
@@ -58,6 +74,28 @@ const options = {
     read: timeoutSeconds,
     modes: ['attach'],
     help: 'The kernel gives the device up when a request takes longer; 0, or no such option, is no limit.',
+  },
+  persist: {
+    short: 'p',
+    modes: ['attach'],
+    help: 'Connect again when the connection is lost, until told to stop: the default by netlink. By ioctl there is no such thing, and it is refused. Called as nbd-client, only with this option.',
+  },
+  'no-persist': {
+    modes: ['attach'],
+    help: 'Do not connect again: the device goes down when its connection is lost.',
+  },
+  'dead-timeout': {
+    short: 'T',
+    value: '<SECONDS>',
+    read: patienceSeconds,
+    modes: ['attach'],
+    help: `How long requests wait for a server that is gone, ${DEAD_TIMEOUT_SECONDS} unless given; then they fail, while connecting goes on. With 0 they fail at once. By netlink only.`,
+  },
+  'retry-limit': {
+    value: '<SECONDS>',
+    read: patienceSeconds,
+    modes: ['attach'],
+    help: 'Give the device up when there has been no connection for so long; without it, connecting goes on.',
   },
   unix: {
     short: 'u',
@@ -119,9 +157,10 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
     'A URI stands for host, port and name: "nbd://HOST:PORT/NAME" or "nbd+unix:///NAME?socket=PATH", in which a percent sign and two hexadecimal digits stand for a character that a URI cannot hold, and an IPv6 address is in brackets. The forms that QEMU had before, such as "nbd:HOST:PORT:exportname=NAME", are taken too.',
     'Options and operands come in any order. A long option may have one dash or two, and may be cut short as long as no other option begins the same.',
     'The background process detaches on SIGTERM, once no file system, swap or other device uses the device, and reports to syslog. Nothing protects the connection: use it only in a network that you trust.',
-    'When the server goes away, or a request takes longer than --timeout, the device goes down: what waits for it fails, what was not written yet is lost, and nothing connects again. By ioctl that is at once; by netlink within seconds, and meanwhile requests that were sent wait and new ones fail.',
-    'A device that was set up by ioctl goes down too if the background process is stopped, frozen, suspended or killed. One that was set up by netlink is held by the kernel: it works on, but a process that was killed does not see the server go away; then what was sent waits until the device is detached or attached again.',
+    'A device that was set up by netlink outlives its server: see WHEN THE SERVER GOES AWAY in the manual page. One of ioctl, or of --no-persist, goes down with it, or when a request takes longer than --timeout: what waits for it fails, what was not written yet is lost.',
+    'A device that was set up by ioctl goes down too if the background process is stopped, frozen, suspended or killed. One that was set up by netlink is held by the kernel: it works on, but if the process was killed nobody connects again; then what was sent waits until the device is detached or attached again.',
   ],
+  sections: [{ title: 'When the server goes away', paragraphs: WHEN_THE_SERVER_GOES_AWAY }],
   modes: {
     attach: { title: 'attaching an export' },
     detach: { chosenBy: 'disconnect', title: 'detaching a device' },
@@ -153,11 +192,11 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
 };
 
 /** Reads the arguments of tsnbd-client (without node and script). */
-export function parseTsnbdClient(argv: readonly string[]): TsnbdClientAction {
-  return parse(tsnbdClientProgram, argv, actionOf);
+export function parseTsnbdClient(argv: readonly string[], calledAs = 'tsnbd-client'): TsnbdClientAction {
+  return parse(tsnbdClientProgram, argv, (given) => actionOf(given, calledAs));
 }
 
-function actionOf({ mode, values, operands }: Given<Mode, typeof options>): TsnbdClientAction {
+function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calledAs: string): TsnbdClientAction {
   if (values.disconnect !== undefined) {
     operands.end();
     return { kind: 'detach', device: values.disconnect, force: values.force ?? false };
@@ -190,6 +229,7 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>): Tsnb
     kernelApi: kernelApiOf(values),
     blockSizeBytes: values['block-size'],
     requestTimeoutSeconds: values.timeout ?? 0,
+    ...persistenceOf(values, calledAs),
   } as const;
   operands.end();
   checkChoice(request);
@@ -210,6 +250,26 @@ function kernelApiOf(values: OptionValues<typeof options>): KernelApi {
   if (values.nonetlink === undefined) return given ?? 'auto';
   if (given === undefined || given === 'ioctl') return 'ioctl';
   throw new UsageError(`options --nonetlink and --kernel-api=${given}: only one of them at a time`);
+}
+
+/** nbd-client connects again only when it is told to. */
+function persistenceOf(values: OptionValues<typeof options>, calledAs: string) {
+  const { persist, 'no-persist': noPersist, 'dead-timeout': deadTimeout, 'retry-limit': retryLimit } = values;
+  if (persist && noPersist) throw new UsageError('options --persist and --no-persist: only one of them at a time');
+  const byIoctl = kernelApiOf(values) === 'ioctl';
+  if (persist && byIoctl) {
+    throw new UsageError('option --persist: it needs netlink; by ioctl a device that is in use cannot come back');
+  }
+  const without = noPersist || (calledAs === 'nbd-client' && !persist) || byIoctl;
+  for (const [option, value] of Object.entries({ 'dead-timeout': deadTimeout, 'retry-limit': retryLimit })) {
+    if (value === undefined || !without) continue;
+    throw new UsageError(`option --${option}: it has no effect ${byIoctl ? 'by ioctl' : 'without --persist'}`);
+  }
+  return {
+    persist: without ? 'no' : persist ? 'required' : 'where-possible',
+    deadTimeoutSeconds: deadTimeout ?? DEAD_TIMEOUT_SECONDS,
+    retryLimitSeconds: retryLimit,
+  } as const;
 }
 
 function serverAddress(operands: Operands, overUnix: boolean, hasPort: boolean): Address {

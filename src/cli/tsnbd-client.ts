@@ -3,12 +3,12 @@ import type { AttachEvent } from '../attach/attach-event.js';
 import { printableText } from '../protocol/text.js';
 import { attach } from './attach.js';
 import { CHECK_STATUSES, EXIT_STATUSES } from './exit-status.js';
-import { run, tellAnswer, tellNotice, tellSteps } from './run.js';
+import { calledAs, run, tellAnswer, tellNotice, tellSteps } from './run.js';
 import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options.js';
 
 const PROGRAM = 'tsnbd-client';
 
-const action = parseTsnbdClient(process.argv.slice(2));
+const action = parseTsnbdClient(process.argv.slice(2), calledAs());
 void run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(action));
 
 /** What is printed, and on which stream, is what nbd-client prints there: scripts read it. */

@@ -11,8 +11,10 @@ import { type CheckAction, parseTsnbdCheck, tsnbdCheckProgram } from './tsnbd-ch
 import { type CreateAction, parseTsnbdCreate, tsnbdCreateProgram } from './tsnbd-create-options.js';
 import { type InfoAction, parseTsnbdInfo, tsnbdInfoProgram } from './tsnbd-info-options.js';
 import { type ListAction, parseTsnbdList, tsnbdListProgram } from './tsnbd-list-options.js';
+import { type LsAction, parseTsnbdLs, tsnbdLsProgram } from './tsnbd-ls-options.js';
 import { type MapAction, parseTsnbdMap, tsnbdMapProgram } from './tsnbd-map-options.js';
 import { parseTsnbdServe, tsnbdServeProgram } from './tsnbd-serve-options.js';
+import { parseTsnbdStatus, type StatusAction, tsnbdStatusProgram } from './tsnbd-status-options.js';
 
 /** What a tsnbd command line asks for; nothing has happened yet. */
 export type TsnbdAction =
@@ -29,6 +31,8 @@ export type TsnbdAction =
   | InfoAction
   | ListAction
   | MapAction
+  | LsAction
+  | StatusAction
   | Answer;
 
 type Mode = 'serve' | 'attach' | 'detach';
@@ -46,6 +50,8 @@ const subcommands = {
   check: { program: tsnbdCheckProgram, parse: parseTsnbdCheck },
   map: { program: tsnbdMapProgram, parse: parseTsnbdMap },
   list: { program: tsnbdListProgram, parse: parseTsnbdList },
+  ls: { program: tsnbdLsProgram, parse: parseTsnbdLs },
+  status: { program: tsnbdStatusProgram, parse: parseTsnbdStatus },
 } as const;
 
 const options = {

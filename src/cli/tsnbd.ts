@@ -50,6 +50,14 @@ async function act(action: TsnbdAction): Promise<number> {
       const { checkAndTell } = await import('./check.js');
       return checkAndTell(PROGRAM, action);
     }
+    case 'ls': {
+      const { showDevices } = await import('./devices.js');
+      return showDevices(action);
+    }
+    case 'status': {
+      const { showDevice } = await import('./devices.js');
+      return showDevice(action);
+    }
     case 'create': {
       const { createImage } = await import('./create.js');
       return createImage(PROGRAM, action);

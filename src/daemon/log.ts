@@ -1,14 +1,16 @@
-import { spawnSync } from 'node:child_process';
+import { sendDatagram } from '../kernel/socket-calls.js';
 
-const LOG_LIMIT_MS = 5_000;
+const SYSLOG_SOCKET = '/dev/log';
+/** syslog(3): LOG_DAEMON, and the priorities below it. */
+const DAEMON = 3 << 3;
+const PRIORITIES = { err: 3, warning: 4, info: 6 } as const;
 
 /**
- * Writes a line to syslog as a process without a terminal should; logger(1) is on every Debian, and finds the journal
- * as well as a syslogd. A machine without either loses the line: there is nowhere else to say it.
+ * Writes a line to syslog, or the journal, as a process without a terminal should. It waits for nobody and starts no
+ * program: a device that waits for this process may hold the programs. A machine without syslog loses the line.
  */
-export function log(priority: 'info' | 'warning' | 'err', message: string): void {
-  spawnSync('logger', ['-t', `tsnbd[${process.pid}]`, '-p', `daemon.${priority}`, '--', message], {
-    stdio: 'ignore',
-    timeout: LOG_LIMIT_MS,
-  });
+export function log(priority: keyof typeof PRIORITIES, message: string, socketPath = SYSLOG_SOCKET): void {
+  const [, month, day, , time] = new Date().toString().split(' ');
+  const when = `${month} ${day?.replace(/^0/, ' ')} ${time}`;
+  sendDatagram(socketPath, Buffer.from(`<${DAEMON | PRIORITIES[priority]}>${when} tsnbd[${process.pid}]: ${message}`));
 }

@@ -19,6 +19,7 @@ const endLimitMs = 10_000;
 export class IoctlDevice implements NbdDevice {
   readonly name: string;
   readonly kernelApi = 'ioctl';
+  readonly link = undefined;
   readonly ended: Promise<DeviceEnd>;
   readonly #setup: DeviceSetup;
   readonly #end: (end: DeviceEnd) => void;
@@ -80,11 +81,15 @@ export class IoctlDevice implements NbdDevice {
     if (this.#doIt === 'running') this.#goodbye ??= this.#inThread(NBD_DISCONNECT);
   }
 
+  cut(): void {
+    for (const socket of this.#setup.sockets) shutdownFd(socket);
+  }
+
   /** Ends a device that is up: a goodbye, then by force. @throws KernelError 'time-limit' if the kernel does not let go */
   async stop(): Promise<void> {
     this.disconnect();
     if (await this.#endsWithin(goodbyeLimitMs)) return;
-    for (const socket of this.#setup.sockets) shutdownFd(socket);
+    this.cut();
     if (await this.#endsWithin(endLimitMs)) return;
     throw new KernelError('time-limit', `the kernel did not let go of /dev/${this.name} in ${endLimitMs / 1000} s`);
   }

@@ -66,6 +66,7 @@ export const MAP_PRIVATE = 2;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_POPULATE = 0x8000;
 export const MADV_DONTNEED = 4;
+export const MLOCK_ONFAULT = 1;
 
 // <stdio.h>
 export const SEEK_SET = 0;
@@ -87,6 +88,7 @@ export const FALLOC_FL_ZERO_RANGE = 0x10;
 // <sys/socket.h>
 export const AF_UNIX = 1;
 export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
@@ -95,6 +97,7 @@ export const SHUT_RDWR = 2;
 export const SOL_SOCKET = 1;
 export const SO_SNDBUF = 7;
 export const SO_RCVTIMEO = 20;
+export const SO_SNDTIMEO = 21;
 export const SO_SNDBUFFORCE = 32;
 export const SO_DOMAIN = 39;
 export const SO_MEMINFO = 55;

@@ -76,6 +76,9 @@ export const libc = {
   /** madvise(2); `memory` begins at a page. */
   madvise: (memory: Uint8Array, lengthBytes: number, advice: number): number =>
     call('madvise', [memory, lengthBytes, advice]),
+  /** mlock2(2) of a range of addresses. */
+  mlock2: (address: number, lengthBytes: number, flags: number): number =>
+    call('mlock2', [address, lengthBytes, flags]),
   /** unshare(2), for the calling thread. */
   unshare: (flags: number): number => call('unshare', [flags]),
   /** close(2), for fds that Node knows nothing of. */
@@ -123,6 +126,7 @@ const functions = {
   mmap: { symbol: 'mmap', types: [I64, U64, I32, I32, I32, I64] },
   munmap: { symbol: 'munmap', types: [U8Array, U64] },
   madvise: { symbol: 'madvise', types: [U8Array, U64, I32] },
+  mlock2: { symbol: 'mlock2', types: [I64, U64, I32] },
   unshare: { symbol: 'unshare', types: [I32] },
   close: { symbol: 'close', types: [I32] },
   exit: { symbol: '_exit', types: [I32] },

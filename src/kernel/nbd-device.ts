@@ -26,6 +26,11 @@ export interface DeviceSetup {
   readonly requestBytesMax: number | undefined;
   /** One connection each, negotiated. The fds stay the caller's, who keeps them open until the device has ended. */
   readonly sockets: readonly number[];
+  /**
+   * Somebody will replace a connection that is lost (NbdDevice.link), and requests wait for that for so long; 0 is not at
+   * all. By ioctl there is no such thing.
+   */
+  readonly deadTimeoutSeconds: number | undefined;
 }
 
 /** By which of the kernel's interfaces a device is set up: 'auto' is netlink where this network namespace has it. */
@@ -42,6 +47,8 @@ export interface DeviceChoice {
 export interface NbdDevice {
   readonly name: string;
   readonly kernelApi: Exclude<KernelApi, 'auto'>;
+  /** Where its connection can be replaced: by netlink, and with a `deadTimeoutSeconds`. */
+  readonly link: DeviceLink | undefined;
   /** Resolves, and never rejects, once the kernel has let go and this process holds nothing of the device any more. */
   readonly ended: Promise<DeviceEnd>;
   /**
@@ -50,6 +57,24 @@ export interface NbdDevice {
    * end.
    */
   disconnect(): void;
+  /** Shuts its connections down: what waits for the server fails, and no thread of the kernel stays in it. */
+  cut(): void;
+}
+
+/** The one connection of a device that can be given another. */
+export interface DeviceLink {
+  /** From now on the device stays when its connection is lost: the caller replaces it, or disconnects the device. */
+  takeOver(): void;
+  /** Whether nothing can be sent or received any more. */
+  isLost(): boolean;
+  /**
+   * Gives the device `socket` in the place of the connection that is lost. The fd stays the caller's, like that of the one
+   * before, which may be closed now. Answers false where there is no such device any more: then nobody has `socket`. It may
+   * be lost in its turn, for whoever read from the old one may end it too.
+   */
+  replace(socket: number): Promise<boolean>;
+  /** While the connection is lost: what waits for another one fails soon, and what comes at once, until there is one. */
+  failRequests(): Promise<void>;
 }
 
 /** 0, or −errno where the kernel gives a reason; 0 is also what a server that went away ends with. */

@@ -10,6 +10,7 @@ import {
   NBD_ATTR_BACKEND_IDENTIFIER,
   NBD_ATTR_BLOCK_SIZE_BYTES,
   NBD_ATTR_CLIENT_FLAGS,
+  NBD_ATTR_DEAD_CONN_TIMEOUT,
   NBD_ATTR_INDEX,
   NBD_ATTR_SERVER_FLAGS,
   NBD_ATTR_SIZE_BYTES,
@@ -17,6 +18,7 @@ import {
   NBD_ATTR_TIMEOUT,
   NBD_CMD_CONNECT,
   NBD_CMD_DISCONNECT,
+  NBD_CMD_RECONFIGURE,
   NBD_SOCK_FD,
   NBD_SOCK_ITEM,
 } from './netlink-abi.js';
@@ -40,10 +42,17 @@ export interface NetlinkDeviceSetup {
   /** The transmission flags of the negotiation. */
   readonly flags: number;
   readonly requestTimeoutSeconds: number;
+  /** How long requests wait for another connection when the last one is lost; 0 is not at all. */
+  readonly deadTimeoutSeconds: number;
   readonly sockets: readonly number[];
   /** What sysfs shows as `backend`. */
   readonly identifier: string;
 }
+
+/** What RECONFIGURE tells the kernel; what is absent stays. */
+export type DeviceChange = Partial<Pick<NetlinkDeviceSetup, 'requestTimeoutSeconds' | 'deadTimeoutSeconds'>> & {
+  readonly socket?: number;
+};
 
 /** The generic netlink family of the nbd driver, as it is found in this network namespace. */
 export class NbdFamily {
@@ -88,6 +97,7 @@ export class NbdFamily {
         { type: NBD_ATTR_SIZE_BYTES, value: { u64: setup.sizeBytes } },
         { type: NBD_ATTR_BLOCK_SIZE_BYTES, value: { u64: setup.blockSizeBytes } },
         { type: NBD_ATTR_TIMEOUT, value: { u64: setup.requestTimeoutSeconds } },
+        { type: NBD_ATTR_DEAD_CONN_TIMEOUT, value: { u64: setup.deadTimeoutSeconds } },
         { type: NBD_ATTR_SERVER_FLAGS, value: { u64: setup.flags } },
         { type: NBD_ATTR_CLIENT_FLAGS, value: { u64: 0 } },
         { type: NBD_ATTR_BACKEND_IDENTIFIER, value: { text: setup.identifier } },
@@ -103,6 +113,25 @@ export class NbdFamily {
         : attributeInteger(reply.attributes, NBD_ATTR_INDEX, 4);
     if (connected === undefined) throw new KernelError('system', 'the kernel does not tell which device it connected');
     return { index: connected };
+  }
+
+  /**
+   * Changes a device that is up. A socket takes the place of a connection that is lost; where the kernel knows of none that
+   * is, nothing happens, and the answer is the same.
+   *
+   * @throws KernelError 'time-limit' or 'system'
+   */
+  reconfigure(index: number, identifier: string, change: DeviceChange): Promise<NetlinkReply> {
+    const { requestTimeoutSeconds, deadTimeoutSeconds, socket } = change;
+    const seconds = (type: number, u64: number | undefined) => (u64 === undefined ? [] : [{ type, value: { u64 } }]);
+    const question = this.#question(NBD_CMD_RECONFIGURE, [
+      { type: NBD_ATTR_INDEX, value: { u32: index } },
+      { type: NBD_ATTR_BACKEND_IDENTIFIER, value: { text: identifier } },
+      ...seconds(NBD_ATTR_TIMEOUT, requestTimeoutSeconds),
+      ...seconds(NBD_ATTR_DEAD_CONN_TIMEOUT, deadTimeoutSeconds),
+      ...(socket === undefined ? [] : [{ type: NBD_ATTR_SOCKETS, value: { nested: [socketItem(socket)] } }]),
+    ]);
+    return this.#socket.ask(question, answerLimitMs);
   }
 
   /**

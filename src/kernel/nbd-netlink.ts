@@ -8,6 +8,7 @@ import { shutdownFd } from './fd-calls.js';
 import type { DeviceSetup, NbdDevice } from './nbd-device.js';
 import type { NbdFamily } from './nbd-family.js';
 import { NetlinkDevice } from './netlink-device.js';
+import { prepareSocket, sendAgainSoon } from './resend.js';
 import { deviceState, setLongestRequest } from './sysfs.js';
 
 const { EBUSY } = constants.errno;
@@ -34,6 +35,7 @@ export async function connectByNetlink(
     (connected) => connected.stop(),
   );
   if (!isThere) await boundRequests(device.name, setup, undo);
+  await undo.step('set the request timer', () => sendAgainSoon(setup, device.name));
   return device;
 }
 
@@ -48,10 +50,12 @@ function boundRequests(name: string, setup: DeviceSetup, undo: UndoStack): Promi
 async function connect(name: string | undefined, setup: DeviceSetup, family: NbdFamily): Promise<NetlinkDevice> {
   const identifier = newIdentifier();
   const index = name === undefined ? undefined : deviceIndex(name);
+  const { deadTimeoutSeconds } = setup;
   try {
+    for (const socket of setup.sockets) prepareSocket(setup, socket);
     for (const end = performance.now() + busyLimitMs; ; await sleep(busyPollMs)) {
-      const reply = await family.connect({ ...setup, index, identifier });
-      if ('index' in reply) return new NetlinkDevice(deviceName(reply.index), family, setup.sockets, identifier);
+      const reply = await family.connect({ ...setup, index, identifier, deadTimeoutSeconds: deadTimeoutSeconds ?? 0 });
+      if ('index' in reply) return new NetlinkDevice(deviceName(reply.index), family, setup, identifier);
       // Without a pid it is not up: somebody has it open for a moment.
       const passes = reply.errno === EBUSY && name !== undefined && deviceState(name).pid === undefined;
       if (!passes || performance.now() > end) throw connectError(name, setup, reply);

@@ -55,6 +55,7 @@ export const CTRL_ATTR_MAXATTR = 5;
 // <linux/nbd-netlink.h>
 export const NBD_CMD_CONNECT = 1;
 export const NBD_CMD_DISCONNECT = 2;
+export const NBD_CMD_RECONFIGURE = 3;
 export const NBD_ATTR_INDEX = 1;
 export const NBD_ATTR_SIZE_BYTES = 2;
 export const NBD_ATTR_BLOCK_SIZE_BYTES = 3;
@@ -64,6 +65,8 @@ export const NBD_ATTR_TIMEOUT = 4;
 export const NBD_ATTR_SERVER_FLAGS = 5;
 export const NBD_ATTR_CLIENT_FLAGS = 6;
 export const NBD_ATTR_SOCKETS = 7;
+/** Seconds. */
+export const NBD_ATTR_DEAD_CONN_TIMEOUT = 8;
 export const NBD_ATTR_BACKEND_IDENTIFIER = 10;
 export const NBD_SOCK_ITEM = 1;
 export const NBD_SOCK_FD = 1;

@@ -1,10 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { invariant } from '../base/invariant.js';
 import { dropPartitions } from './device-child.js';
 import { deviceIndex } from './device-name.js';
 import { KernelError } from './errors.js';
 import { shutdownFd } from './fd-calls.js';
-import type { DeviceEnd, NbdDevice } from './nbd-device.js';
-import type { NbdFamily } from './nbd-family.js';
+import type { DeviceEnd, DeviceLink, DeviceSetup, NbdDevice } from './nbd-device.js';
+import type { DeviceChange, NbdFamily } from './nbd-family.js';
+import { describeReply } from './netlink-socket.js';
+import { prepareSocket, sendAgainSoon } from './resend.js';
 import { hasRoom, isHungUp } from './socket-calls.js';
 import { deviceBackend } from './sysfs.js';
 
@@ -15,23 +18,35 @@ const goodbyeLimitMs = 1_000;
 const retryMs = 1_000;
 /** How long an undo waits for the end. */
 const endLimitMs = 10_000;
+/**
+ * When another connection is offered to the kernel, from the first time on. It does not tell whether it took it: not if it
+ * did not see yet that the old one is lost (nbd_reconnect_socket), which is a matter of moments. Offered again, one that
+ * was taken stays as it is.
+ */
+const offerPausesMs = [0, 50, 200, 1_000];
 
 /** A device that netlink set up. The kernel owns its connections; this process has a copy of each, and looks after them. */
 export class NetlinkDevice implements NbdDevice {
   readonly name: string;
   readonly kernelApi = 'netlink';
   readonly ended: Promise<DeviceEnd>;
+  readonly link: DeviceLink | undefined;
   readonly #family: NbdFamily;
-  readonly #sockets: readonly number[];
+  readonly #setup: DeviceSetup;
+  #sockets: readonly number[];
   readonly #identifier: string;
   readonly #watch: NodeJS.Timeout;
   readonly #resolveEnded: (end: DeviceEnd) => void;
   #ending: Promise<void> | undefined;
+  /** The family answers one question at a time. */
+  #asking: Promise<unknown> | undefined;
+  #failsRequests = false;
 
-  constructor(name: string, family: NbdFamily, sockets: readonly number[], identifier: string) {
+  constructor(name: string, family: NbdFamily, setup: DeviceSetup, identifier: string) {
     this.name = name;
     this.#family = family;
-    this.#sockets = sockets;
+    this.#setup = setup;
+    this.#sockets = setup.sockets;
     this.#identifier = identifier;
     let resolveEnded: (end: DeviceEnd) => void = () => {};
     this.ended = new Promise((resolve) => {
@@ -40,12 +55,17 @@ export class NetlinkDevice implements NbdDevice {
     this.#resolveEnded = resolveEnded;
     // Without its connections a device is of no use, and what waits for them would wait for ever: it ends.
     this.#watch = setInterval(() => {
-      if (sockets.every(isHungUp)) this.disconnect();
+      if (this.#isLost()) this.disconnect();
     }, watchMs);
+    this.link = setup.deadTimeoutSeconds === undefined ? undefined : this.#oneLink();
   }
 
   disconnect(): void {
     this.#ending ??= this.#end();
+  }
+
+  cut(): void {
+    for (const socket of this.#sockets) shutdownFd(socket);
   }
 
   /** Ends a device that is up. @throws KernelError 'time-limit' if the kernel does not let go */
@@ -59,13 +79,77 @@ export class NetlinkDevice implements NbdDevice {
     throw new KernelError('time-limit', `the kernel did not let go of /dev/${this.name} in ${endLimitMs / 1000} s`);
   }
 
+  #oneLink(): DeviceLink {
+    invariant(this.#sockets.length === 1, 'one connection is replaced');
+    return {
+      takeOver: () => clearInterval(this.#watch),
+      isLost: () => this.#isLost(),
+      replace: (socket) => this.#replace(socket),
+      failRequests: () => this.#failRequests(),
+    };
+  }
+
+  #isLost(): boolean {
+    return this.#sockets.every(isHungUp);
+  }
+
+  async #replace(socket: number): Promise<boolean> {
+    prepareSocket(this.#setup, socket);
+    const failedRequests = this.#failsRequests;
+    if (failedRequests) {
+      const { requestTimeoutSeconds, deadTimeoutSeconds = 0 } = this.#setup;
+      await this.#reconfigure({ requestTimeoutSeconds, deadTimeoutSeconds });
+      this.#failsRequests = false;
+    }
+    try {
+      for (const pauseMs of offerPausesMs) {
+        await sleep(pauseMs);
+        if (this.#ending !== undefined || isHungUp(socket)) break;
+        if (await this.#reconfigure({ socket })) this.#sockets = [socket];
+      }
+    } catch (error) {
+      if (this.#sockets[0] !== socket) throw error; // it is in the kernel's hands, whatever it said later
+    }
+    // Without that the next loss is a longer pause, and no more.
+    if (failedRequests) await sendAgainSoon(this.#setup, this.name).catch(() => {});
+    return this.#sockets[0] === socket;
+  }
+
+  /** A request limit ends what was sent, and without a time to wait for another connection that fails (nbd_xmit_timeout). */
+  async #failRequests(): Promise<void> {
+    this.#failsRequests = await this.#reconfigure({ requestTimeoutSeconds: 1, deadTimeoutSeconds: 0 });
+  }
+
+  /**
+   * Answers false when the device is not ours any more, or not for long. A call that was given up may come to be done, so
+   * it is made again until the kernel has answered.
+   */
+  async #reconfigure(change: DeviceChange): Promise<boolean> {
+    for (; this.#ending === undefined; await sleep(retryMs)) {
+      if (!this.#isOurs()) this.disconnect();
+      else {
+        const asking = this.#family
+          .reconfigure(deviceIndex(this.name), this.#identifier, change)
+          .catch(() => undefined);
+        this.#asking = asking;
+        const reply = await asking;
+        if (reply?.errno === 0) return true;
+        if (reply !== undefined && this.#isOurs()) {
+          throw new KernelError('system', `the kernel refuses to change /dev/${this.name}: ${describeReply(reply)}`);
+        }
+      }
+    }
+    return false;
+  }
+
   async #end(): Promise<void> {
     clearInterval(this.#watch);
+    await this.#asking;
     // A sender in a full socket holds the lock that the goodbye waits for, and that one holds all of generic netlink up.
-    if (!this.#sockets.every(hasRoom)) this.#cut();
+    if (!this.#sockets.every(hasRoom)) this.cut();
     // What is up and ours is ours to end: a failure (no memory for the thread) is no reason to leave it.
     while (!(await this.#isDown())) await sleep(retryMs);
-    this.#cut();
+    this.cut();
     await dropPartitions(this.name);
     this.#resolveEnded({ result: 0 });
   }
@@ -74,10 +158,10 @@ export class NetlinkDevice implements NbdDevice {
   async #isDown(): Promise<boolean> {
     let cutLater: NodeJS.Timeout | undefined;
     const onBegin = () => {
-      cutLater = setTimeout(() => this.#cut(), goodbyeLimitMs);
+      cutLater = setTimeout(() => this.cut(), goodbyeLimitMs);
     };
     try {
-      if (deviceBackend(this.name) !== this.#identifier) return true;
+      if (!this.#isOurs()) return true;
       return (await this.#family.disconnect(deviceIndex(this.name), onBegin)).errno === 0;
     } catch {
       return false;
@@ -86,7 +170,7 @@ export class NetlinkDevice implements NbdDevice {
     }
   }
 
-  #cut(): void {
-    for (const socket of this.#sockets) shutdownFd(socket);
+  #isOurs(): boolean {
+    return deviceBackend(this.name) === this.#identifier;
   }
 }

@@ -1,3 +1,4 @@
+import { closeSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { expect } from './errors.js';
 import { libc } from './libc.js';
@@ -13,6 +14,10 @@ import {
   SO_RCVTIMEO,
   SO_SNDBUF,
   SO_SNDBUFFORCE,
+  SO_SNDTIMEO,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
   SOL_SOCKET,
   STRUCT_POLLFD,
   STRUCT_TIMEVAL,
@@ -42,9 +47,12 @@ export function isHungUp(socketFd: number): boolean {
 
 /** A read that waits longer than that answers EAGAIN. @throws KernelError 'system' */
 export function limitReads(socketFd: number, limitSeconds: number): void {
-  const duration = new Uint8Array(STRUCT_TIMEVAL.sizeof);
-  new DataView(duration.buffer).setBigInt64(STRUCT_TIMEVAL.tv_sec, BigInt(limitSeconds), true);
-  expect('limit the time of reads', libc.setsockopt(socketFd, SOL_SOCKET, SO_RCVTIMEO, duration));
+  expect('limit the time of reads', libc.setsockopt(socketFd, SOL_SOCKET, SO_RCVTIMEO, timeval(limitSeconds)));
+}
+
+/** A write that waits longer than that for room answers EAGAIN, also the kernel's own. @throws KernelError 'system' */
+export function limitWrites(socketFd: number, limitSeconds: number): void {
+  expect('limit the time of writes', libc.setsockopt(socketFd, SOL_SOCKET, SO_SNDTIMEO, timeval(limitSeconds)));
 }
 
 export function isUnixSocket(socketFd: number): boolean {
@@ -69,6 +77,30 @@ export function isAllReceived(socketFd: number): boolean {
   const length = Uint8Array.of(meminfo.length, 0, 0, 0);
   if (libc.getsockopt(socketFd, SOL_SOCKET, SO_MEMINFO, meminfo, length) < 0) return false;
   return new DataView(meminfo.buffer).getUint32(4 * SK_MEMINFO_WMEM_ALLOC, true) === 0;
+}
+
+/** Sends one datagram to a unix socket, or not: answers 0 or −errno, and does not wait. */
+export function sendDatagram(path: string, bytes: Uint8Array): number {
+  const fd = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return fd;
+  const address = new Uint8Array(2 + Buffer.byteLength(path) + 1); // sun_family, sun_path and its zero
+  new DataView(address.buffer).setUint16(0, AF_UNIX, true);
+  address.set(Buffer.from(path), 2);
+  const connected = libc.connect(fd, address);
+  try {
+    if (connected === 0) writeSync(fd, bytes);
+    return connected;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).errno ?? -1;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function timeval(seconds: number): Uint8Array {
+  const duration = new Uint8Array(STRUCT_TIMEVAL.sizeof);
+  new DataView(duration.buffer).setBigInt64(STRUCT_TIMEVAL.tv_sec, BigInt(seconds), true);
+  return duration;
 }
 
 function readOption(socketFd: number, option: number): number {

@@ -1,4 +1,5 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { deviceIndex } from './device-name.js';
@@ -49,6 +50,21 @@ export function deviceState(name: string, root = ''): DeviceState {
   };
 }
 
+/** Where the numbers stand in `stat`: Documentation/block/stat.rst. */
+const statReads = 0;
+const statWrites = 4;
+const statInFlight = 8;
+const statDiscards = 11;
+const statFlushes = 15;
+
+/** The requests that a device has under way, and how many it has done; nothing of both where the kernel does not count. */
+export function requestCounts(name: string, root = ''): { readonly inFlight: number; readonly completed: number } {
+  const numbers = (readText(`${root}/sys/block/${name}/stat`) ?? '').trim().split(/\s+/).map(Number);
+  const at = (index: number): number => numbers[index] ?? 0;
+  const completed = [statReads, statWrites, statDiscards, statFlushes].reduce((sum, index) => sum + at(index), 0);
+  return { inFlight: at(statInFlight), completed };
+}
+
 /**
  * The text by which whoever connected a device by netlink marked it (device-owner.ts), '' for none; absent while the device
  * is down, or up by ioctl. Much depends on it, so what keeps it from being read is thrown.
@@ -68,6 +84,14 @@ export function devicesWithBackend(backend: string, root = ''): readonly string[
   return listFolder(`${root}/sys/block`).filter(
     (name) => name.startsWith('nbd') && deviceBackend(name, root) === backend,
   );
+}
+
+/** The devices that are up, or have a size although they are not, in the order of their numbers. */
+export function attachedDevices(root = ''): readonly string[] {
+  return listFolder(`${root}/sys/block`)
+    .filter((name) => /^nbd[0-9]+$/.test(name))
+    .filter((name) => deviceState(name, root).pid !== undefined || deviceState(name, root).sizeBytes > 0)
+    .sort((a, b) => deviceIndex(a) - deviceIndex(b));
 }
 
 export function nbdPresence(root = ''): NbdPresence {
@@ -124,6 +148,29 @@ export function setLongestRequest(name: string, requestBytesMax: number | undefi
       },
     );
   }
+}
+
+/**
+ * After how long, and then how often, the driver looks after a request that was sent. Newer kernels let all that is under way
+ * come to its end first, for which they may wait for the server: so not on the main thread.
+ *
+ * @throws KernelError 'system' or 'time-limit'
+ */
+export async function setRequestTimer(name: string, intervalMs: number, limitMs: number): Promise<void> {
+  const late = new AbortController();
+  const limit = sleep(limitMs, 'late' as const, { signal: late.signal }).catch(() => 'late' as const);
+  const doing = `set the request timer of /dev/${name} to ${intervalMs} ms`;
+  try {
+    const written = writeFile(`/sys/block/${name}/queue/io_timeout`, `${intervalMs}\n`);
+    written.catch(() => {}); // after the limit nobody listens
+    if ((await Promise.race([written, limit])) !== 'late') return;
+  } catch (cause) {
+    const { errno = 0 } = cause as NodeJS.ErrnoException;
+    throw new KernelError('system', `cannot ${doing}: ${errnoText(-errno)}`, { cause });
+  } finally {
+    late.abort();
+  }
+  throw new KernelError('time-limit', `could not ${doing} in ${limitMs / 1000} s: the server does not answer`);
 }
 
 /**

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { chooseRemoteSetup } from '#tsnbd/attach/remote-setup.js';
+import { chooseRemoteSetup, requireUnchanged } from '#tsnbd/attach/remote-setup.js';
 
 const request = {
   kind: 'remote',
@@ -9,6 +9,9 @@ const request = {
   kernelApi: 'auto',
   blockSizeBytes: undefined,
   requestTimeoutSeconds: 0,
+  persist: 'where-possible',
+  deadTimeoutSeconds: 300,
+  retryLimitSeconds: undefined,
 } as const;
 const found = { sizeBytes: 1_048_576, flags: 0x1d };
 const blockSizes = (minimum: number, maximumPayload = 33_554_432) => ({
@@ -58,5 +61,27 @@ describe('a remote export’s device', () => {
     expect(odd.setup.sizeBytes).toBe(1_048_576);
     expect(odd.notices).toEqual(['the export has 1049087 bytes, no multiple of 512: the last 511 cannot be reached']);
     expect(() => chooseRemoteSetup(request, { ...found, sizeBytes: 511 })).toThrow('less than one block of 512');
+  });
+});
+
+describe('an export that a device is given another connection of', () => {
+  const device = chooseRemoteSetup(request, found).setup;
+  const again = (change: object) => () =>
+    requireUnchanged(device, chooseRemoteSetup(request, { ...found, ...change }).setup);
+
+  test('has the same size, and does what the kernel asks by its flags; what a newer server can beyond that is no matter', () => {
+    expect(again({})).not.toThrow();
+    expect(again({ flags: 0x1d | 0x100 | 0x400 })).not.toThrow();
+    expect(again({ blockSizes: blockSizes(1) })).not.toThrow();
+  });
+
+  test.each([
+    ['is smaller', { sizeBytes: 1_048_064 }, 'it has 1048064 bytes, the device 1048576'],
+    ['is larger', { sizeBytes: 2_097_152 }, 'it has 2097152 bytes, the device 1048576'],
+    ['cannot be written any more', { flags: 0x1f }, 'its flags are 0x1f, and were 0x1d'],
+    ['has no flush any more', { flags: 0x19 }, 'its flags are 0x19, and were 0x1d'],
+    ['takes only shorter requests', { blockSizes: blockSizes(1, 65_536) }, 'it takes at most 65536 bytes at once'],
+  ])('is refused when it %s', (_, change, message) => {
+    expect(again(change)).toThrow(`the export has changed, so it is not attached: ${message}`);
   });
 });

@@ -24,7 +24,7 @@ const programs = [
     program: tsnbdClientProgram,
     help: helpText(tsnbdClientProgram),
     page: manPage(tsnbdClientProgram, '9'),
-    sections: [...BEFORE, ...BEHIND],
+    sections: [...BEFORE, 'WHEN THE SERVER GOES AWAY', ...BEHIND],
   },
 ];
 

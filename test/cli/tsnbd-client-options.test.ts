@@ -18,12 +18,17 @@ describe('tsnbd-client attaches an export', () => {
       kernelApi: 'auto',
       blockSizeBytes: undefined,
       requestTimeoutSeconds: 0,
+      persist: 'where-possible',
+      deadTimeoutSeconds: 300,
+      retryLimitSeconds: undefined,
       ...request,
     },
     foreground: false,
     verbosity: { verbose: false, debug: false },
     ...rest,
   });
+  const byIoctl = attach({ kernelApi: 'ioctl', persist: 'no' });
+  const persisting = attach({ persist: 'required' });
   const foo = attach({ exportName: 'foo' });
   const block4096 = attach({ blockSizeBytes: 4096 });
   const timeout30 = attach({ requestTimeoutSeconds: 30 });
@@ -75,12 +80,20 @@ describe('tsnbd-client attaches an export', () => {
     ],
     ['127.0.0.1 auto', attach({ device: undefined })],
     ['127.0.0.1 4000 auto', attach({ address: tcp(4000), device: undefined })],
+    // By nbd-client's names, and ours.
+    ['127.0.0.1 nbd0 -persist', persisting],
+    ['127.0.0.1 nbd0 -p', persisting],
+    ['127.0.0.1 nbd0 --persist --kernel-api=netlink', attach({ persist: 'required', kernelApi: 'netlink' })],
+    ['127.0.0.1 nbd0 --no-persist', attach({ persist: 'no' })],
+    ['127.0.0.1 nbd0 -T 60', attach({ deadTimeoutSeconds: 60 })],
+    ['127.0.0.1 nbd0 -dead-timeout=0', attach({ deadTimeoutSeconds: 0 })],
+    ['127.0.0.1 nbd0 --retry-limit 3600', attach({ retryLimitSeconds: 3600 })],
     ['127.0.0.1 nbd0 --kernel-api=netlink', attach({ kernelApi: 'netlink' })],
-    ['127.0.0.1 nbd0 -kernel-api ioctl', attach({ kernelApi: 'ioctl' })],
+    ['127.0.0.1 nbd0 -kernel-api ioctl', byIoctl],
     ['127.0.0.1 nbd0 --kernel-api auto', attach()],
-    ['127.0.0.1 nbd0 -nonetlink', attach({ kernelApi: 'ioctl' })],
-    ['127.0.0.1 nbd0 --nonetlink --kernel-api=ioctl', attach({ kernelApi: 'ioctl' })],
-    ['-L 127.0.0.1 nbd0', attach({ kernelApi: 'ioctl' })],
+    ['127.0.0.1 nbd0 -nonetlink', byIoctl],
+    ['127.0.0.1 nbd0 --nonetlink --kernel-api=ioctl', byIoctl],
+    ['-L 127.0.0.1 nbd0', byIoctl],
     ['127.0.0.1 /dev/nbd0 -n', foreground],
     ['127.0.0.1 /dev/nbd0 -nofork', foreground],
     ['127.0.0.1 /dev/nbd0 --nofork', foreground],
@@ -212,15 +225,28 @@ describe('tsnbd-client refuses, and says why', () => {
     ['127.0.0.1 auto -L', 'DEV: with ioctl the kernel does not choose a device; name one instead of auto'],
     ['-d auto', "option --disconnect: 'auto' is no nbd device: they are named /dev/nbd0, /dev/nbd1 and so on"],
     ['-c nbd0 -L', /^option --nonetlink: it is for attaching an export or detaching a device, and has no effect/],
-    ['127.0.0.1 nbd0 -persist', "unknown option '-p' in -persist"],
     ['127.0.0.1 nbd0 -x', "unknown option '-x'"],
-    ['127.0.0.1 nbd0 --n', 'option --n: could be --name or --nofork or --nonetlink'],
+    ['127.0.0.1 nbd0 --n', 'option --n: could be --name or --no-persist or --nofork or --nonetlink'],
     ['127.0.0.1 nbd0 -ver', 'option -ver: could be --verbose or --version'],
+    ['127.0.0.1 nbd0 --persist --no-persist', 'options --persist and --no-persist: only one of them at a time'],
+    ['127.0.0.1 nbd0 -p -L', /^option --persist: it needs netlink/],
+    ['127.0.0.1 nbd0 -T 5 --no-persist', 'option --dead-timeout: it has no effect without --persist'],
+    ['127.0.0.1 nbd0 -retry-limit 5 -L', 'option --retry-limit: it has no effect by ioctl'],
+    ['127.0.0.1 nbd0 -T forever', "option --dead-timeout: 'forever' is not a number of seconds (0 to 4000000)"],
     ['127.0.0.1 nbd0 --enable-tls', "unknown option '--enable-tls'"],
   ])('%s', (line, message) => {
     const action = parseTsnbdClient(words(line));
     expect(action.kind).toBe('usage-error');
     expect(messageOf(action)).toEqual(typeof message === 'string' ? message : expect.stringMatching(message));
+  });
+
+  test('called as nbd-client, it connects again only when told to', () => {
+    const persistOf = (line: string) => {
+      const action = parseTsnbdClient(words(`127.0.0.1 nbd0 ${line}`), 'nbd-client');
+      return action.kind === 'attach' ? action.request.persist : action;
+    };
+    expect(persistOf('')).toBe('no');
+    expect(persistOf('-persist')).toBe('required');
   });
 
   test('whatever is typed: it answers, and never throws', () => {

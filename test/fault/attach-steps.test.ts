@@ -22,6 +22,8 @@ beforeAll(async () => {
     exportName: '',
     device: 'nbd0',
     requestTimeoutSeconds: 0,
+    persist: 'where-possible',
+    deadTimeoutSeconds: 300,
   };
   const imagePath = await newImage('16M');
   requests['an image'] = { kind: 'image', imagePath, format: 'raw', readOnly: false, device: 'nbd0' };

@@ -3,12 +3,14 @@ import { release } from 'node:os';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { KernelError } from '#tsnbd/kernel/errors.js';
 import {
+  attachedDevices,
   deviceBackend,
   deviceNumber,
   deviceState,
   devicesWithBackend,
   nbdPresence,
   queueAttribute,
+  requestCounts,
   requireDevice,
   waitFor,
 } from '#tsnbd/kernel/sysfs.js';
@@ -50,6 +52,24 @@ describe('the state of a device', () => {
   it('that is free: no size, no thread', () => {
     const state = deviceState('nbd1', tree(twoDevices));
     expect(state).toMatchObject({ exists: true, sizeBytes: 0, pid: undefined, readOnly: false, partitions: [] });
+  });
+
+  it('counts its requests: reads, writes, discards and flushes', () => {
+    const stat = '    10  1 80 5   200 2 1600 7   3 9 12   4000 0 8 1   50000 6\n';
+    tree({ 'sys/block/nbd0/stat': stat });
+    expect(requestCounts('nbd0', root)).toEqual({ inFlight: 3, completed: 54_210 });
+    expect(requestCounts('nbd1', root)).toEqual({ inFlight: 0, completed: 0 });
+  });
+
+  it('is attached when it has a thread or a size', () => {
+    tree({
+      'sys/block/nbd10/size': '8\n',
+      'sys/block/nbd9/size': '0\n',
+      'sys/block/nbd2/pid': '7\n',
+      'sys/block/nbd2/size': '0\n',
+      'sys/block/sda/size': '8\n',
+    });
+    expect(attachedDevices(root)).toEqual(['nbd2', 'nbd10']);
   });
 
   it('that is not there', () => {

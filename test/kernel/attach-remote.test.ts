@@ -177,7 +177,9 @@ describe('tsnbd-client', () => {
     'by %s in the foreground ends with status 8 when the server is lost; in the background the device goes too',
     async (api) => {
       const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
-      const client = await background(`exec ${tsnbdClient} -n -unix ${socket} /dev/nbd0 -kernel-api ${api}`);
+      const client = await background(
+        `exec ${tsnbdClient} -n -no-persist -unix ${socket} /dev/nbd0 -kernel-api ${api}`,
+      );
       await vi.waitFor(() => expect(client.output().stderr).toContain('sz=16777216 bytes'), 20_000);
       await servers.pop()?.stop('KILL');
       const { status, stderr } = await client.result;
@@ -185,7 +187,7 @@ describe('tsnbd-client', () => {
       expect(stderr).toMatch(/tsnbd-client: the connection of \/dev\/nbd0 was lost; the device is gone\n$/);
 
       const another = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
-      await ok(`${tsnbdClient} -unix ${another} /dev/nbd0 -kernel-api ${api}`);
+      await ok(`${tsnbdClient} -no-persist -unix ${another} /dev/nbd0 -kernel-api ${api}`);
       await servers.pop()?.stop('KILL');
     },
   );

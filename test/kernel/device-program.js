@@ -109,6 +109,7 @@ async function connect(sockets, undo) {
     flags: 0x1 | 0x4 | 0x8 | 0x20,
     requestTimeoutSeconds: 0,
     requestBytesMax: undefined,
+    deadTimeoutSeconds: undefined,
     sockets,
     ...task.setup,
   };

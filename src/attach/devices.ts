@@ -1,0 +1,98 @@
+import { askControl } from '../daemon/control.js';
+import { readState } from '../daemon/state-file.js';
+import { deviceUsers } from '../kernel/proc.js';
+import { attachedDevices, deviceBackend, deviceState, requestCounts, requireDevice } from '../kernel/sysfs.js';
+import { formatNbdUri, type NbdTarget } from '../transport/uri.js';
+import { AttachError } from './errors.js';
+import type { LinkStatus } from './reconnect.js';
+
+/** A process of ours that is stopped is not waited for. */
+const ANSWER_LIMIT_MS = 2_000;
+
+/** What the process behind a device wrote down of it when it was attached (bringUp). */
+export interface DeviceRecord {
+  readonly kind: 'remote' | 'image';
+  /** Of a remote one. */
+  readonly address?: NbdTarget['address'];
+  readonly exportName?: string;
+  /** Of an image. */
+  readonly imagePath?: string;
+  readonly format?: string;
+  readonly kernelApi: 'ioctl' | 'netlink';
+  readonly blockSizeBytes: number;
+  readonly flags: number;
+  readonly connections: number;
+  readonly requestTimeoutSeconds: number;
+  /** Absent: it ends with its connections. */
+  readonly deadTimeoutSeconds?: number;
+  readonly attachedAtMs: number;
+}
+
+/** A device that is attached, by us or by another program; what only its owner knows is absent for another's. */
+export interface AttachedDevice {
+  readonly device: string;
+  readonly sizeBytes: number;
+  /** 'configured': nobody who could tell more answers. */
+  readonly state: LinkStatus['state'] | 'configured';
+  readonly readOnly: boolean;
+  /** An NBD URI, or the path of an image. */
+  readonly source: string | undefined;
+  readonly format: string | undefined;
+  readonly connections: number | undefined;
+  readonly kernelApi: 'ioctl' | 'netlink' | undefined;
+  /** Of our process. */
+  readonly pid: number | undefined;
+  /** Where it and its partitions are mounted. */
+  readonly mounts: readonly string[];
+  readonly record: DeviceRecord | undefined;
+  readonly link: LinkStatus | undefined;
+  readonly counts: ReturnType<typeof requestCounts>;
+}
+
+/** Every device that is attached, in the order of their numbers. None is opened. */
+export function listDevices(): Promise<readonly AttachedDevice[]> {
+  return Promise.all(attachedDevices().map(lookAt));
+}
+
+/** @throws KernelError 'no-module', 'no-device'; AttachError 'refused' when it is not attached */
+export function describeDevice(device: string): Promise<AttachedDevice> {
+  requireDevice(device);
+  if (!attachedDevices().includes(device)) throw new AttachError('refused', `/dev/${device} is not attached`);
+  return lookAt(device);
+}
+
+async function lookAt(device: string): Promise<AttachedDevice> {
+  const { sizeBytes, readOnly } = deviceState(device);
+  const state = readState(device);
+  const record = state?.about as DeviceRecord | undefined;
+  const answer = state === undefined ? undefined : await askStatus(device);
+  const link = answer?.link as LinkStatus | undefined;
+  return {
+    device: `/dev/${device}`,
+    sizeBytes,
+    state: link?.state ?? (answer === undefined ? 'configured' : 'connected'),
+    readOnly,
+    source: record === undefined ? undefined : sourceOf(record),
+    format: record?.format,
+    connections: record?.connections,
+    // By ioctl there is none; and another program's by netlink may have none either.
+    kernelApi: record?.kernelApi ?? (deviceBackend(device) === undefined ? undefined : 'netlink'),
+    pid: state?.pid,
+    mounts: deviceUsers(device).flatMap((user) => (user.kind === 'mount' ? [user.mountPoint] : [])),
+    record,
+    link,
+    counts: requestCounts(device),
+  };
+}
+
+async function askStatus(device: string) {
+  try {
+    return await askControl(device, { command: 'status' }, ANSWER_LIMIT_MS);
+  } catch {
+    return undefined; // it ends just now, does not answer, or we may not ask
+  }
+}
+
+function sourceOf({ address, exportName = '', imagePath }: DeviceRecord): string | undefined {
+  return address === undefined ? imagePath : formatNbdUri({ address, exportName });
+}

@@ -1,0 +1,226 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { DeviceLink, NbdDevice } from '../kernel/nbd-device.js';
+import type { OnAttachEvent } from './attach-event.js';
+import { Standstill } from './standstill.js';
+
+/** How often the connection is looked at. */
+const LOOK_MS = 500;
+/** Pauses between attempts to connect: the first follows at once, each other later than the one before. */
+const PAUSE_MS_MIN = 100;
+const PAUSE_MS_MAX = 1_000;
+/** A connection that lived for less is no reason to be in a hurry with the next. */
+const STABLE_MS = 10_000;
+/** Requests that stand still for so long may be slow, or their server may be gone: a second connection tells. */
+const SILENT_MS = 5_000;
+/** How long after an answer on it the next is made. */
+const PROBE_PAUSE_MS = 10_000;
+/** What a server that answers again gets to answer on the connection that it was silent on. */
+const GRACE_MS = 3_000;
+
+/** What is known of the connection of a device that somebody watches over. */
+export interface LinkStatus {
+  /** 'dead': it stands, but the server answers nobody; 'reconnecting': it is lost, and another is looked for. */
+  readonly state: 'connected' | 'dead' | 'reconnecting';
+  /** For how long it has been so. */
+  readonly seconds: number;
+  /** How often a lost connection was replaced. */
+  readonly reconnects: number;
+}
+
+/** Where connections come from. */
+export interface ConnectionSource {
+  /** What the server is called in messages. */
+  readonly server: string;
+  /** Another connection of the same export, ready for the kernel. @throws why there is none; to be tried again */
+  renew(stop: AbortSignal): Promise<number>;
+  /** Whether the server answers on a second connection, in its time limit. */
+  isAnswering(stop: AbortSignal): Promise<boolean>;
+  /** `socket` has become the connection of the device: the one before may be closed. */
+  replaced(socket: number): void;
+  /** `socket` has not. */
+  discard(socket: number): void;
+}
+
+export interface Patience {
+  /** A silent server counts as lost after so long; 0 is at once. */
+  readonly deadTimeoutSeconds: number;
+  /** So long another connection is looked for; absent is without limit. */
+  readonly retryLimitSeconds: number | undefined;
+}
+
+/**
+ * Watches over the connection of a device. When it is lost, by the word of the kernel, or because the server is silent on it
+ * and on a second one, another is looked for until there is one, and handed to the kernel.
+ */
+export class Supervisor {
+  readonly #device: NbdDevice;
+  readonly #link: DeviceLink;
+  readonly #source: ConnectionSource;
+  readonly #patience: Patience;
+  readonly #tell: (text: string) => void;
+  readonly #standstill: Standstill;
+  readonly #ended = new AbortController();
+  #state: LinkStatus['state'] = 'connected';
+  #since = performance.now();
+  #reconnects = 0;
+  #watching: Promise<void> | undefined;
+  #pauseMs = 0;
+  #probeAt = 0;
+  #answersSince: number | undefined;
+
+  constructor(
+    device: NbdDevice,
+    link: DeviceLink,
+    source: ConnectionSource,
+    patience: Patience,
+    onEvent: OnAttachEvent,
+  ) {
+    this.#device = device;
+    this.#link = link;
+    this.#source = source;
+    this.#patience = patience;
+    this.#standstill = new Standstill(device.name);
+    this.#tell = (text) => onEvent({ kind: 'notice', text });
+    void device.ended.then(() => this.#ended.abort(new Error('the device has ended')));
+  }
+
+  status(): LinkStatus {
+    const seconds = Math.floor((performance.now() - this.#since) / 1_000);
+    const isSeen = this.#state !== 'connected' || !this.#link.isLost();
+    return {
+      state: isSeen ? this.#state : 'reconnecting',
+      seconds: isSeen ? seconds : 0,
+      reconnects: this.#reconnects,
+    };
+  }
+
+  /** Watches until the device ends, or `stop`. */
+  start(): void {
+    this.#link.takeOver();
+    this.#watching = this.#watch();
+  }
+
+  /** Afterwards no connection changes hands any more. */
+  async stop(): Promise<void> {
+    this.#ended.abort(new Error('nobody watches any more'));
+    await this.#watching;
+  }
+
+  async #watch(): Promise<void> {
+    for (const ended = this.#ended.signal; !ended.aborted; await pause(LOOK_MS, ended)) {
+      try {
+        if (this.#link.isLost()) await this.#reconnect();
+        else await this.#lookForSilence();
+      } catch (error) {
+        this.#tell(textOf(error)); // whatever it is, the device needs somebody who goes on
+      }
+    }
+  }
+
+  async #reconnect(): Promise<void> {
+    const { server } = this.#source;
+    const { deadTimeoutSeconds, retryLimitSeconds = Number.POSITIVE_INFINITY } = this.#patience;
+    const wasSilentMs = this.#state === 'dead' ? performance.now() - this.#since : 0;
+    if (performance.now() - this.#since > STABLE_MS) this.#pauseMs = 0;
+    this.#become('reconnecting', `the connection to ${server} is lost; connecting again`);
+    const lostAt = performance.now() - wasSilentMs;
+    const downSeconds = () => (performance.now() - lostAt) / 1_000;
+    const tell = this.#tellOnce();
+    let fails = false;
+    while (!(await this.#isReplaced(tell))) {
+      if (this.#ended.signal.aborted) return;
+      if (downSeconds() >= retryLimitSeconds) {
+        this.#tell(`no connection to ${server} for ${retryLimitSeconds} s: giving up`);
+        return this.#device.disconnect();
+      }
+      if (!fails && downSeconds() >= deadTimeoutSeconds) {
+        this.#tell(`no connection to ${server} for ${deadTimeoutSeconds} s: requests fail until there is one`);
+        fails = true;
+        await this.#link.failRequests();
+      }
+      this.#pauseMs = Math.min(Math.max(2 * this.#pauseMs, PAUSE_MS_MIN), PAUSE_MS_MAX);
+      await pause(this.#pauseMs, this.#ended.signal);
+    }
+    this.#reconnects += 1;
+    this.#become('connected', `connected to ${server} again after ${downSeconds().toFixed(1)} s`);
+  }
+
+  /** What is said again and again is told the first time. */
+  #tellOnce(): (text: string) => void {
+    let told = '';
+    return (text) => {
+      if (text !== told) this.#tell(text);
+      told = text;
+    };
+  }
+
+  /** One attempt; why it failed is told. */
+  async #isReplaced(tell: (text: string) => void): Promise<boolean> {
+    let socket: number;
+    try {
+      socket = await this.#source.renew(this.#ended.signal);
+    } catch (error) {
+      if (!this.#ended.signal.aborted) tell(textOf(error));
+      return false;
+    }
+    let taken = false;
+    try {
+      taken = await this.#link.replace(socket);
+    } catch (error) {
+      tell(textOf(error));
+    }
+    if (taken) this.#source.replaced(socket);
+    else this.#source.discard(socket);
+    return taken && !this.#link.isLost();
+  }
+
+  /**
+   * A stopped server keeps its connections, and keepalive its kernel answers. Only one that answered nobody meanwhile is
+   * taken for silent: a slow request must not be cut off and sent again.
+   */
+  async #lookForSilence(): Promise<void> {
+    const { server } = this.#source;
+    const silentMs = this.#standstill.look();
+    if (silentMs < SILENT_MS) {
+      if (this.#state === 'dead') this.#become('connected', `${server} answers again`);
+      return;
+    }
+    const now = performance.now();
+    if (this.#answersSince !== undefined && now - this.#answersSince > GRACE_MS) {
+      return this.#giveUpConnection(`${server} answers again, but not on the connection`);
+    }
+    if (now < this.#probeAt) return;
+    const answers = await this.#source.isAnswering(this.#ended.signal);
+    this.#probeAt = performance.now() + (answers ? PROBE_PAUSE_MS : 0);
+    if (!answers) {
+      this.#answersSince = undefined;
+      if (this.#state !== 'dead') this.#become('dead', `${server} does not answer; requests wait`);
+      const { deadTimeoutSeconds } = this.#patience;
+      if (silentMs >= deadTimeoutSeconds * 1_000) {
+        this.#giveUpConnection(`${server} has not answered for ${deadTimeoutSeconds} s`);
+      }
+    } else if (this.#state === 'dead') this.#answersSince ??= performance.now();
+  }
+
+  #giveUpConnection(why: string): void {
+    this.#tell(why);
+    this.#device.cut();
+  }
+
+  #become(state: LinkStatus['state'], text: string): void {
+    this.#state = state;
+    this.#since = performance.now();
+    this.#answersSince = undefined;
+    this.#probeAt = 0;
+    this.#tell(text);
+  }
+}
+
+/** Returns early, and throws nothing, when `ended` is aborted. */
+async function pause(ms: number, ended: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal: ended }).catch(() => {});
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

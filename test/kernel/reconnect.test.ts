@@ -1,0 +1,209 @@
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
+import { expectNothingLeft, isSocket, listensOn, startServer, tsnbd, tsnbdClient } from './programs.js';
+
+// What becomes of devices whose server goes away. All of them wait at the same time: each has a server's outage of its own
+// or shares one, and what is seen meanwhile is looked at in the end.
+
+const long = process.env.TSNBD_TEST_LONG === '1';
+const OUTAGE_SECONDS = long ? 20 : 3;
+const STOP_SECONDS = long ? 60 : 16;
+/** A pause is the outage and this at most. */
+const EXTRA_SECONDS = 5;
+const PORT = 4010;
+
+let folder = '';
+const clients: Background[] = [];
+
+/** Serves an image of `folder`, over TCP. */
+const serve = (image: string, port = PORT) =>
+  startServer(`nbdkit -f -i 127.0.0.1 -p ${port} file ${folder}/${image}`, listensOn(port));
+
+/** Attaches in the foreground: what the supervisor has to tell comes on stderr. */
+async function attachHere(operands: string): Promise<Background> {
+  const client = await background(`exec ${tsnbdClient} -nofork ${operands}`);
+  clients.push(client);
+  await hears(client, /sz=/);
+  return client;
+}
+
+const hears = (client: Background, text: RegExp, timeout = 60_000) =>
+  vi.waitFor(() => expect(client.output().stderr).toMatch(text), timeout);
+
+/** Files are written and made durable one after the other until `stop`; each line of `written` has a time in seconds. */
+const WRITER = `
+  cd $1
+  for n in $(seq 100000); do
+    head -c 100000 /dev/urandom >$n && sync $n && sha256sum $n >>$2/sums || exit 1
+    cut -d ' ' -f 1 /proc/uptime >>$2/written
+    test -e $2/stop && exit 0
+  done`;
+
+interface Writer {
+  readonly client: Background;
+  readonly program: Background;
+  readonly notes: string;
+  readonly mnt: string;
+}
+
+async function startWriter(device: string, client: Background): Promise<Writer> {
+  const notes = `${folder}/notes-${device}`;
+  const mnt = `${folder}/mnt-${device}`;
+  await ok(`mkdir ${notes} ${mnt} && mkfs.ext4 -q /dev/${device} && mount /dev/${device} ${mnt}`);
+  await ok(`printf '%s' "$(cat <<'END'\n${WRITER}\nEND\n)" >${notes}/writer`);
+  const program = await background(`exec sh ${notes}/writer ${mnt} ${notes}`);
+  await until(`test -s ${notes}/written`);
+  return { client, program, notes, mnt };
+}
+
+/** The writer's end; every file is what was written, on the server too; and the longest pause, in seconds. */
+async function finish({ program, notes, mnt }: Writer, device: string): Promise<number> {
+  const before = await ok(`wc -l <${notes}/written`);
+  await until(`test $(wc -l <${notes}/written) -gt ${before}`);
+  await ok(`touch ${notes}/stop`);
+  expect(await program.result).toMatchObject({ status: 0, stderr: '' });
+  await ok(`umount ${mnt} && echo 3 >/proc/sys/vm/drop_caches && mount /dev/${device} ${mnt}`);
+  await ok(`cd ${mnt} && sha256sum --quiet -c ${notes}/sums && cd / && umount ${mnt}`);
+  const times = (await ok(`cat ${notes}/written`)).split('\n').map(Number);
+  return Math.max(...times.slice(1).map((time, index) => time - (times[index] ?? time)));
+}
+
+const uptime = async () => Number(await ok("cut -d ' ' -f 1 /proc/uptime"));
+
+beforeAll(async () => {
+  folder = await memoryDir('reconnect');
+  await ok(`cd ${folder} && truncate -s 64M killed stopped others && truncate -s 32M smaller`);
+});
+
+afterAll(async () => {
+  for (const client of clients) await client.stop('KILL');
+  for (const device of ['nbd0', 'nbd1', 'nbd2', 'nbd3']) await expectNothingLeft(device);
+  await assertQuietKernel();
+});
+
+describe('under a mounted file system', () => {
+  test('a server is killed, another export takes its place, and it is back; another is stopped and goes on', async () => {
+    const killed = await serve('killed');
+    const stopped = await serve('stopped', PORT + 1);
+    const writer0 = await startWriter('nbd0', await attachHere(`127.0.0.1 ${PORT} /dev/nbd0`));
+    const writer1 = await startWriter('nbd1', await attachHere(`127.0.0.1 ${PORT + 1} /dev/nbd1`));
+    const supervisor = `/proc/${writer0.client.pid}`;
+    // The promise is 52 MiB with all that it holds.
+    const [pssKiB = 0, lockedKiB = 0, oom] = (
+      await ok(
+        `sed -nE 's/^(Pss|Locked): *([0-9]+) kB/\\2/p' ${supervisor}/smaps_rollup; cat ${supervisor}/oom_score_adj`,
+      )
+    )
+      .split('\n')
+      .map(Number);
+    console.log(`supervisor: ${pssKiB} KiB PSS, ${lockedKiB} KiB of them locked`);
+    expect(pssKiB).toBeLessThan(52 * 1024);
+    expect(lockedKiB).toBeGreaterThan(4096);
+    expect(oom).toBe(-1000);
+
+    await ok(`kill -s STOP ${stopped.pid}`);
+    const stoppedAt = await uptime();
+    await killed.stop('KILL');
+    const killedAt = await uptime();
+    await hears(writer0.client, /the connection to 127.0.0.1 port 4010 is lost; connecting again/);
+    const other = await serve('smaller');
+    await hears(
+      writer0.client,
+      /the export has changed, so it is not attached: it has 33554432 bytes, the device 67108864/,
+    );
+    await other.stop('KILL');
+    await ok(`sleep ${Math.max(0, OUTAGE_SECONDS - ((await uptime()) - killedAt))}`);
+    const back = await serve('killed');
+    const outage0 = (await uptime()) - killedAt;
+    await hears(writer0.client, /connected to 127.0.0.1 port 4010 again after/);
+    expect(await finish(writer0, 'nbd0')).toBeLessThan(outage0 + EXTRA_SECONDS);
+
+    // Nobody answers for 5 s, and then for 10 s on a second connection.
+    await hears(writer1.client, /127.0.0.1 port 4011 does not answer; requests wait/);
+    await ok(`sleep ${Math.max(0, STOP_SECONDS - ((await uptime()) - stoppedAt))}; kill -s CONT ${stopped.pid}`);
+    const outage1 = (await uptime()) - stoppedAt;
+    expect(await finish(writer1, 'nbd1')).toBeLessThan(outage1 + EXTRA_SECONDS);
+    await hears(writer1.client, /answers again|connected to 127.0.0.1 port 4011 again/);
+
+    for (const { client } of [writer0, writer1]) expect(await client.stop()).toMatchObject({ status: 0 });
+    await back.stop('KILL');
+    await stopped.stop('KILL');
+  });
+});
+
+describe('while its server is gone', () => {
+  test('a device is detached by force only, fails when it was told to, and a killed supervisor leaves it to the next', async () => {
+    const socket = `${folder}/sock`;
+    // What is written is under way for as long as the server lives.
+    const slow = `nbdkit -f -U ${socket} --filter=delay file ${folder}/others wdelay=600`;
+    const server = await startServer(slow, isSocket(socket));
+    const syslog = await background(`exec busybox syslogd -n -O ${folder}/log`);
+    await until(isSocket('/dev/log'));
+    await ok(`${tsnbdClient} -unix ${socket} /dev/nbd0`);
+    const pid = await ok('pgrep -f attach-process.js');
+    const impatient = await attachHere(`-unix ${socket} /dev/nbd1 -dead-timeout 2 -retry-limit 9`);
+    // By netlink without a supervisor: as before, it goes with its server.
+    const without = await attachHere(`-unix ${socket} /dev/nbd2 --no-persist`);
+    const orphan = await attachHere(`-unix ${socket} /dev/nbd3`);
+    const sent = await background('exec dd if=/dev/zero of=/dev/nbd1 bs=64k count=1 oflag=direct');
+    await until('test "$(awk \'{ print $2 }\' /sys/block/nbd1/inflight)" -ge 1');
+    await server.stop('KILL');
+
+    expect((await without.result).status).toBe(8);
+    const refused = await run(`${tsnbdClient} -d nbd0`);
+    expect(refused.status).toBe(8);
+    expect(refused.stderr).toMatch(/^tsnbd-client: \/dev\/nbd0 has no connection to its server; .*--force/);
+    const [nbd0, ...rest] = JSON.parse(await ok(`${tsnbd} ls --json`)) as Record<string, unknown>[];
+    expect(rest.map(({ device, state }) => [device, state])).toEqual([
+      ['/dev/nbd1', 'reconnecting'],
+      ['/dev/nbd3', 'reconnecting'],
+    ]);
+    expect(nbd0).toEqual({
+      device: '/dev/nbd0',
+      sizeBytes: 67_108_864,
+      state: 'reconnecting',
+      readOnly: false,
+      source: `nbd+unix:///?socket=${socket}`,
+      format: null,
+      connections: 1,
+      kernelApi: 'netlink',
+      pid: Number(pid),
+      mounts: [],
+    });
+    const status = await ok(`${tsnbd} status nbd1`);
+    for (const line of [
+      /^device: \/dev\/nbd1$/m,
+      /^state: reconnecting$/m,
+      /^blockSizeBytes: 512$/m,
+      /^flags: .*can_flush.*$/m,
+      /^connectLimitSeconds: 10$/m,
+      /^requestTimeoutSeconds: 0$/m,
+      /^deadTimeoutSeconds: 2$/m,
+      /^reconnects: 0$/m,
+    ]) {
+      expect(status).toMatch(line);
+    }
+
+    // What was sent fails in the end, and what comes then fails at once.
+    await hears(impatient, /no connection to .* for 2 s: requests fail until there is one/);
+    expect((await sent.result).stderr).toContain('Input/output error');
+    expect((await run('dd if=/dev/nbd1 of=/dev/null bs=4k count=1 iflag=direct')).stderr).toContain(
+      'Input/output error',
+    );
+    await ok(`${tsnbdClient} -d nbd0 --force && ! test -e /sys/block/nbd0/pid && ! test -e /proc/${pid}`);
+
+    await orphan.stop('KILL');
+    const late = await run(`${tsnbdClient} -d nbd3`);
+    expect(late.status).toBe(0);
+    expect(late.stderr).toMatch(/what was written last to \/dev\/nbd3, whose process is gone, may be lost/);
+    const { status: end, stderr } = await impatient.result;
+    expect(stderr).toMatch(
+      /no connection to .* for 9 s: giving up\n.*the connection of \/dev\/nbd1 was lost; the device is gone\n$/,
+    );
+    expect(end).toBe(8);
+    await syslog.stop();
+    const log = await ok(`cat ${folder}/log`);
+    expect(log).toMatch(new RegExp(` daemon\\.info tsnbd\\[${pid}\\]: nbd0: attached\n`));
+    expect(log).toMatch(/ daemon\.warn tsnbd\[\d+\]: nbd0: the connection to .*sock is lost; connecting again\n/);
+  });
+});
