@@ -39,7 +39,8 @@ async function answerForDevice(): Promise<void> {
         log('info', `${name}: attached`);
       },
     });
-    if (end === 'detached') log('info', `${name}: detached`);
+    if (end === 'left') log('info', `${name}: left to the kernel`);
+    else if (end === 'detached') log('info', `${name}: detached`);
     else log('err', `${name}: the connection was lost; the device is gone`);
   } catch (error) {
     if (attached) log('err', `${name}: ${error instanceof Error ? error.message : error}`);

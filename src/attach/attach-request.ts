@@ -18,6 +18,8 @@ export interface RemoteAttachRequest extends DeviceChoice {
   readonly deadTimeoutSeconds: number;
   /** How long it is tried; absent is without limit. */
   readonly retryLimitSeconds: number | undefined;
+  /** No process of ours is to stay behind the device, where the kernel can do without; nothing persists then. */
+  readonly unattended: boolean;
 }
 
 /** How the user wants an image opened; what is absent is as openImage has it. */

@@ -4,6 +4,7 @@ import { removeRunFiles, writeState } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
 import { connectDevice, type DeviceChoice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
+import { deviceBackend } from '../kernel/sysfs.js';
 import type { AttachContext } from './attach-context.js';
 import type { DeviceRecord } from './devices.js';
 import { AttachError } from './errors.js';
@@ -19,14 +20,16 @@ const DISCONNECT_LIMIT_MS = 10_000;
 /** A worker of ours writes what it took and closes the image before a detach is done, unless its disk does not answer. */
 const SERVER_LIMIT_MS = 10_000;
 
-/** How an attachment ended: as somebody asked, or because the server or the kernel let go. */
-export type AttachmentEnd = 'detached' | 'lost';
+/** How an attachment ended: as somebody asked, because the server or the kernel let go, or for this process only. */
+export type AttachmentEnd = 'detached' | 'lost' | 'left';
 
 /** A device that is up and served, seen from the process that answers for it. */
 export interface Attachment {
   readonly device: string;
   /** Resolves when the kernel has let go of the device, and a server of ours of its image. */
   readonly ended: Promise<AttachmentEnd>;
+  /** Nobody stays behind it: the process may end, and is to undo nothing. */
+  readonly isLeft: boolean;
   /** Absent: nobody replaces its connection. */
   link(): LinkStatus | undefined;
   /** Flush, disconnect, wait. Refuses while something uses the device, unless forced. */
@@ -55,13 +58,16 @@ export async function bringUp(
   const { name: device, kernelApi } = nbd;
   const about = { ...what, ...recordOf(nbd, setup) };
   const supervisor = supervise?.(nbd);
-  const attachment = new DeviceAttachment(nbd, supervisor, serverEnd);
+  const isLeft = setup.unattended && nbd.leave !== undefined;
+  const attachment = new DeviceAttachment(nbd, supervisor, serverEnd, isLeft);
   // From here on the device is ours alone, so what a dead process left under its name is replaced.
-  await undo.step(
-    'open the control socket',
-    () => openControl(device, (question) => answerControl(attachment, about, question)),
-    (control) => control.close(),
-  );
+  if (!isLeft) {
+    await undo.step(
+      'open the control socket',
+      () => openControl(device, (question) => answerControl(attachment, about, question)),
+      (control) => control.close(),
+    );
+  }
   await undo.step(
     'write the state file',
     () => writeState(device, about),
@@ -86,11 +92,12 @@ export async function bringUp(
     requestTimeoutSeconds: setup.requestTimeoutSeconds,
     partitions,
   });
+  if (isLeft) nbd.leave?.();
   return attachment;
 }
 
 /** What `status` is to tell of it for as long as it is attached. */
-function recordOf({ kernelApi, link }: NbdDevice, setup: DeviceSetup): Omit<DeviceRecord, 'kind'> {
+function recordOf({ name, kernelApi, link }: NbdDevice, setup: DeviceSetup): Omit<DeviceRecord, 'kind'> {
   const { blockSizeBytes, flags, sockets, requestTimeoutSeconds, deadTimeoutSeconds } = setup;
   return {
     kernelApi,
@@ -100,20 +107,28 @@ function recordOf({ kernelApi, link }: NbdDevice, setup: DeviceSetup): Omit<Devi
     requestTimeoutSeconds,
     ...(link === undefined || deadTimeoutSeconds === undefined ? {} : { deadTimeoutSeconds }),
     attachedAtMs: Date.now(),
+    ...(kernelApi === 'netlink' ? { backend: deviceBackend(name) ?? '' } : {}),
   };
 }
 
 class DeviceAttachment implements Attachment {
   readonly device: string;
   readonly ended: Promise<AttachmentEnd>;
+  readonly isLeft: boolean;
   readonly #nbd: NbdDevice;
   readonly #supervisor: Supervisor | undefined;
   #asked = false;
   /** The kernel tells a lost write once; we go on telling it. */
   #lostWrites: string | undefined;
 
-  constructor(nbd: NbdDevice, supervisor: Supervisor | undefined, serverEnd: Promise<unknown> | undefined) {
+  constructor(
+    nbd: NbdDevice,
+    supervisor: Supervisor | undefined,
+    serverEnd: Promise<unknown> | undefined,
+    isLeft: boolean,
+  ) {
     this.device = nbd.name;
+    this.isLeft = isLeft;
     this.#nbd = nbd;
     this.#supervisor = supervisor;
     this.ended = nbd.ended.then(async () => {

@@ -5,7 +5,7 @@ import { deviceUsers } from '../kernel/proc.js';
 import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
 import { disconnectInProcess } from './disconnect.js';
 import { AttachError } from './errors.js';
-import { detachLeftover, isLeftover } from './leftover.js';
+import { detachLeftover, isWithoutProcess } from './leftover.js';
 import { describeUsers } from './users.js';
 
 /** A flush of what the page cache holds, then the disconnect: the process that serves bounds both itself. */
@@ -30,7 +30,7 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
     }
   }
   if (readState(device) !== undefined) await askOwner(device, force);
-  else if (isLeftover(device)) await detachLeftover(device, force, onNotice);
+  else if (isWithoutProcess(device)) await detachLeftover(device, force, onNotice);
   else if (deviceState(device).pid !== undefined) {
     if (force) await disconnectInProcess({ device, how: 'cut' }, FREE_LIMIT_MS);
     else await disconnectInProcess({ device, how: 'flush' }, OWNER_LIMIT_MS);

@@ -1,5 +1,5 @@
 import { askControl } from '../daemon/control.js';
-import { readState } from '../daemon/state-file.js';
+import { type RunState, readLastState, readState } from '../daemon/state-file.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { attachedDevices, deviceBackend, deviceState, requestCounts, requireDevice } from '../kernel/sysfs.js';
 import { formatNbdUri, type NbdTarget } from '../transport/uri.js';
@@ -26,6 +26,8 @@ export interface DeviceRecord {
   /** Absent: it ends with its connections. */
   readonly deadTimeoutSeconds?: number;
   readonly attachedAtMs: number;
+  /** By netlink: the mark of the device (device-owner.ts). */
+  readonly backend?: string;
 }
 
 /** A device that is attached, by us or by another program; what only its owner knows is absent for another's. */
@@ -64,7 +66,7 @@ export function describeDevice(device: string): Promise<AttachedDevice> {
 async function lookAt(device: string): Promise<AttachedDevice> {
   const { sizeBytes, readOnly } = deviceState(device);
   const state = readState(device);
-  const record = state?.about as DeviceRecord | undefined;
+  const record = (state?.about ?? recordLeft(device)) as DeviceRecord | undefined;
   const answer = state === undefined ? undefined : await askStatus(device);
   const link = answer?.link as LinkStatus | undefined;
   return {
@@ -83,6 +85,13 @@ async function lookAt(device: string): Promise<AttachedDevice> {
     link,
     counts: requestCounts(device),
   };
+}
+
+/** What a process that is gone wrote of the device, if it is still the same. */
+function recordLeft(device: string): RunState['about'] | undefined {
+  const about = readLastState(device)?.about;
+  const backend = deviceBackend(device);
+  return backend !== undefined && about?.backend === backend ? about : undefined;
 }
 
 async function askStatus(device: string) {

@@ -37,6 +37,10 @@ export async function attachAndHold(request: AttachRequest, options: HoldOptions
     loadLibc();
     const attachment = await attach(request, { undo, onEvent, stop });
     await options.onAttached?.(attachment);
+    if (attachment.isLeft) {
+      undo.keep();
+      return 'left';
+    }
     const ended = attachment.ended;
     await Promise.race([ended, detachOnceUnused(attachment, stop, onEvent)]);
     return await ended;

@@ -51,6 +51,7 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
     requestBytesMax: undefined,
     sockets: [kernelEnd],
     deadTimeoutSeconds: undefined,
+    unattended: false,
   };
   const about = {
     kind: 'image',

@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import { removeRunFiles } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
-import { isOfDeadProcess } from '../kernel/device-owner.js';
+import { isOfDeadProcess, isUnattended } from '../kernel/device-owner.js';
 import { requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers, type FileUser, processesWithFileOpen } from '../kernel/proc.js';
 import { deviceBackend, deviceState, waitFor } from '../kernel/sysfs.js';
@@ -17,8 +17,13 @@ const FREE_LIMIT_MS = 10_000;
 type OnNotice = (text: string) => void;
 
 /** A device that a process of ours connected by netlink, and left in the kernel when it was killed. */
-export function isLeftover(device: string): boolean {
+function isLeftover(device: string): boolean {
   return isOfDeadProcess(deviceBackend(device));
+}
+
+/** Whether no process answers for a device that a process of ours connected: it was killed, or not to stay. */
+export function isWithoutProcess(device: string): boolean {
+  return isLeftover(device) || isUnattended(deviceBackend(device));
 }
 
 /**
@@ -42,7 +47,7 @@ export async function clearLeftover(device: string, onNotice: OnNotice): Promise
 }
 
 /**
- * Disconnects a leftover. What was written to it is written to its server, if there is one: a failure is an error while a
+ * Disconnects a device without a process. What was written to it is written to its server, if there is one: a failure is an error while a
  * program still has something to write, and else what can be told of it is told.
  */
 export async function detachLeftover(device: string, force: boolean, onNotice: OnNotice): Promise<void> {

@@ -19,7 +19,7 @@ const REQUEST_BYTES_MAX = 131_072;
 
 /** How the kernel is to see the export that a server described, and what the user should know about it. */
 export interface RemoteSetup {
-  readonly setup: Omit<DeviceSetup, 'sockets' | 'deadTimeoutSeconds'>;
+  readonly setup: Omit<DeviceSetup, 'sockets' | 'deadTimeoutSeconds' | 'unattended'>;
   readonly notices: readonly string[];
 }
 

@@ -42,7 +42,8 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
     ({ socketFd }) => closeSync(socketFd),
   );
   const deadTimeoutSeconds = request.persist === 'no' ? undefined : request.deadTimeoutSeconds;
-  const setup = { ...chosen.setup, sockets: [connection.socketFd], deadTimeoutSeconds };
+  const { unattended } = request;
+  const setup = { ...chosen.setup, sockets: [connection.socketFd], deadTimeoutSeconds, unattended };
   const about = { kind: 'remote', address, exportName, sizeBytes: setup.sizeBytes };
   const supervise = (device: NbdDevice) => {
     if (device.link === undefined && request.persist === 'required') throw needsNetlink();

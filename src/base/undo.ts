@@ -32,6 +32,11 @@ export class UndoStack {
     return done;
   }
 
+  /** What was done is to stay, whatever ends here: nothing is left to undo. */
+  keep(): void {
+    this.#undos.length = 0;
+  }
+
   /** Runs every undo, the newest first, and forgets them. Answers those that failed. */
   async undoAll(): Promise<readonly UndoFailure[]> {
     const failures: UndoFailure[] = [];

@@ -47,7 +47,7 @@ const WHEN_THE_SERVER_GOES_AWAY = [
   'The state "reconnecting" is a connection that is lost. "dead" is one that stands although the server, or its machine or the network, is silent: nothing that was sent is answered for 5 seconds, and a second connection gets no answer in 10 seconds. Such a connection is kept, for a server that was stopped goes on with it; it is given up when the server answers on the second one for 3 seconds and not on the first, when what is to be sent waits for 5 seconds (not with --timeout), or after --dead-timeout. A slow request alone is never a reason.',
   'Only the same export is attached again: with another size, or without a flag that the kernel relies on, it is refused, which is reported, and tried again.',
   'Three limits are set at every attach. To connect and negotiate: 10 seconds, each time. --timeout, of a request: 0, the default, is none; with another the kernel gives up a connection on which a request takes longer, and sends the request again on the next, so it must be longer than the slowest request (a flush of a busy disk can take a minute). --dead-timeout, of a connection: how long requests wait for a server that is gone; then they fail with an I/O error, and so do new ones, until there is a connection again. A file system usually becomes read-only by that. With 0 it happens at once.',
-  '--retry-limit gives the device up after so long: it is detached, and what waits fails. --no-persist goes without all of this: the device goes down when its connection is lost.',
+  '--retry-limit gives the device up after so long: it is detached, and what waits fails. --no-persist goes without all of this: no process stays behind the device, and when the connection is lost, what was sent to the server waits until --timeout or until the device is detached, while new requests fail.',
   'Without --force a device is not detached while it has no connection, because what was not written yet may still be. SIGTERM waits, too. If the background process itself is killed, the device works on, but nobody connects again; the next attach or detach of the device cleans up.',
   'Beware of a server that is not dead, only cut off: requests that it took from the first connection may be done after those of the next. A write that was sent again, and was followed by another to the same place, could then come to lie over that one. A server that was killed, or whose machine was restarted, cannot do that.',
   'A device that serves the root file system or swap needs more care than this: what connects again must not need a file that is on the device itself, such as the name service. Give the address of the server as a number.',
@@ -82,7 +82,7 @@ const options = {
   },
   'no-persist': {
     modes: ['attach'],
-    help: 'Do not connect again: the device goes down when its connection is lost.',
+    help: 'Do not connect again. By netlink no process stays behind the device: when the connection is lost, what was sent waits until --timeout or until the device is detached, and what comes then fails. With --nofork, and by ioctl, the device goes down.',
   },
   'dead-timeout': {
     short: 'T',
@@ -157,7 +157,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
     'A URI stands for host, port and name: "nbd://HOST:PORT/NAME" or "nbd+unix:///NAME?socket=PATH", in which a percent sign and two hexadecimal digits stand for a character that a URI cannot hold, and an IPv6 address is in brackets. The forms that QEMU had before, such as "nbd:HOST:PORT:exportname=NAME", are taken too.',
     'Options and operands come in any order. A long option may have one dash or two, and may be cut short as long as no other option begins the same.',
     'The background process detaches on SIGTERM, once no file system, swap or other device uses the device, and reports to syslog. Nothing protects the connection: use it only in a network that you trust.',
-    'A device that was set up by netlink outlives its server: see WHEN THE SERVER GOES AWAY in the manual page. One of ioctl, or of --no-persist, goes down with it, or when a request takes longer than --timeout: what waits for it fails, what was not written yet is lost.',
+    'A device that was set up by netlink outlives its server: see WHEN THE SERVER GOES AWAY in the manual page. One of ioctl goes down with it, or when a request takes longer than --timeout: what waits for it fails, what was not written yet is lost.',
     'A device that was set up by ioctl goes down too if the background process is stopped, frozen, suspended or killed. One that was set up by netlink is held by the kernel: it works on, but if the process was killed nobody connects again; then what was sent waits until the device is detached or attached again.',
   ],
   sections: [{ title: 'When the server goes away', paragraphs: WHEN_THE_SERVER_GOES_AWAY }],
@@ -267,6 +267,7 @@ function persistenceOf(values: OptionValues<typeof options>, calledAs: string) {
   }
   return {
     persist: without ? 'no' : persist ? 'required' : 'where-possible',
+    unattended: without && !byIoctl && values.nofork === undefined,
     deadTimeoutSeconds: deadTimeout ?? DEAD_TIMEOUT_SECONDS,
     retryLimitSeconds: retryLimit,
   } as const;

@@ -30,9 +30,14 @@ export function writeState(name: string, about: Readonly<Record<string, unknown>
 
 /** The state of the living process that serves NAME; absent if there is none, whatever a dead one left. */
 export function readState(name: string): RunState | undefined {
-  const state = parseState(readWhole(runFile(name, '.json')));
+  const state = readLastState(name);
   if (state === undefined || processStartTime(state.pid) !== state.startTime) return undefined;
   return state;
+}
+
+/** The state that was written last under NAME, whoever it is of. */
+export function readLastState(name: string): RunState | undefined {
+  return parseState(readWhole(runFile(name, '.json')));
 }
 
 /** Removes every file of NAME: at the end of its process, or what a dead one left. */

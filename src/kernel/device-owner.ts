@@ -12,11 +12,20 @@ const { ENOENT, ESRCH } = constants.errno;
 const mark = 'tsnbd';
 let serial = 0;
 
+/** What a device carries that no process answers for, by its user's wish. */
+const alone = 'alone';
+
 /** A text that no other device has or had: this boot, this process, and the how-manieth device of it. */
-export function newIdentifier(): string {
+export function newIdentifier(unattended: boolean): string {
   serial += 1;
   const startTime = parseStartTime(readFileSync('/proc/self/stat', 'utf8'));
-  return [mark, ...surroundings(), process.pid, startTime, serial].join(':');
+  return [mark, ...surroundings(), process.pid, startTime, serial, ...(unattended ? [alone] : [])].join(':');
+}
+
+/** Whether `backend` is a text of ours for a device that no process answers for. */
+export function isUnattended(backend: string | undefined): boolean {
+  const words = (backend ?? '').split(':');
+  return words[0] === mark && words.at(-1) === alone;
 }
 
 /**

@@ -3,7 +3,7 @@ import { invariant } from '../base/invariant.js';
 import type { UndoStack } from '../base/undo.js';
 import { dropPartitions } from './device-child.js';
 import { deviceIndex } from './device-name.js';
-import { isOfDeadProcess } from './device-owner.js';
+import { isOfDeadProcess, isUnattended } from './device-owner.js';
 import { KernelError, systemError } from './errors.js';
 import { CAP_SYS_ADMIN } from './libc-abi.js';
 import { NBD_FLAG_CAN_MULTI_CONN, SECTOR_BYTES } from './nbd-abi.js';
@@ -31,6 +31,8 @@ export interface DeviceSetup {
    * all. By ioctl there is no such thing.
    */
   readonly deadTimeoutSeconds: number | undefined;
+  /** No process is to stay behind the device, where that can be (NbdDevice.leave). */
+  readonly unattended: boolean;
 }
 
 /** By which of the kernel's interfaces a device is set up: 'auto' is netlink where this network namespace has it. */
@@ -59,6 +61,8 @@ export interface NbdDevice {
   disconnect(): void;
   /** Shuts its connections down: what waits for the server fails, and no thread of the kernel stays in it. */
   cut(): void;
+  /** Leaves it to the kernel: this process has no part in it any more, and may end. Absent where it has to stay. */
+  leave?(): void;
 }
 
 /** The one connection of a device that can be given another. */
@@ -135,14 +139,15 @@ export function disconnectForeignDevice(name: string, force: boolean): void {
 }
 
 /**
- * Disconnects what a dead process of ours left (device-owner.ts); what carries another mark by now stays. It does not open
+ * Disconnects what a process of ours left, dead or gone as it should (device-owner.ts); what carries another mark by now stays. It does not open
  * the device, for an open waits for what is on its way to a server that is gone. It can wait for one that is there, and
  * does not read, for ever, out of any signal's reach and with the lock of generic netlink: for a process of its own.
  */
 export async function disconnectLeftover(name: string): Promise<void> {
   requireRoot(`detach /dev/${name}`);
   const family = await NbdFamily.find();
-  if (!isOfDeadProcess(deviceBackend(name))) return;
+  const backend = deviceBackend(name);
+  if (!isOfDeadProcess(backend) && !isUnattended(backend)) return;
   if (family === undefined) return disconnectByIoctl(name, true);
   const reply = await family.disconnect(deviceIndex(name));
   family.close();

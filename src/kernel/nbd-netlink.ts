@@ -48,7 +48,7 @@ function boundRequests(name: string, setup: DeviceSetup, undo: UndoStack): Promi
 }
 
 async function connect(name: string | undefined, setup: DeviceSetup, family: NbdFamily): Promise<NetlinkDevice> {
-  const identifier = newIdentifier();
+  const identifier = newIdentifier(setup.unattended);
   const index = name === undefined ? undefined : deviceIndex(name);
   const { deadTimeoutSeconds } = setup;
   try {

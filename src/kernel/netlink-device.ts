@@ -68,6 +68,11 @@ export class NetlinkDevice implements NbdDevice {
     for (const socket of this.#sockets) shutdownFd(socket);
   }
 
+  leave(): void {
+    clearInterval(this.#watch);
+    this.#family.close();
+  }
+
   /** Ends a device that is up. @throws KernelError 'time-limit' if the kernel does not let go */
   async stop(): Promise<void> {
     this.disconnect();

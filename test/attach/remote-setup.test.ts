@@ -12,6 +12,7 @@ const request = {
   persist: 'where-possible',
   deadTimeoutSeconds: 300,
   retryLimitSeconds: undefined,
+  unattended: false,
 } as const;
 const found = { sizeBytes: 1_048_576, flags: 0x1d };
 const blockSizes = (minimum: number, maximumPayload = 33_554_432) => ({

@@ -24,6 +24,7 @@ beforeAll(async () => {
     requestTimeoutSeconds: 0,
     persist: 'where-possible',
     deadTimeoutSeconds: 300,
+    unattended: false,
   };
   const imagePath = await newImage('16M');
   requests['an image'] = { kind: 'image', imagePath, format: 'raw', readOnly: false, device: 'nbd0' };

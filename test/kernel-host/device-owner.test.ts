@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
-import { isOfDeadProcess, newIdentifier } from '#tsnbd/kernel/device-owner.js';
+import { isOfDeadProcess, isUnattended, newIdentifier } from '#tsnbd/kernel/device-owner.js';
 import { processStartTime } from '#tsnbd/kernel/proc.js';
 import { makeTree } from './tree.js';
 
@@ -14,7 +14,7 @@ afterEach(() => {
 
 /** Our text, with some of its words replaced. */
 function identifier(words: Readonly<Record<number, string | number>> = {}): string {
-  return newIdentifier()
+  return newIdentifier(false)
     .split(':')
     .map((word, index) => words[index] ?? word)
     .join(':');
@@ -22,18 +22,25 @@ function identifier(words: Readonly<Record<number, string | number>> = {}): stri
 
 describe('the mark of a device', () => {
   it('says boot, namespaces, process and start time, and is new for each device', () => {
-    const [mark, bootId, pidSpace, timeSpace, pid, startTime, serial] = newIdentifier().split(':');
+    const [mark, bootId, pidSpace, timeSpace, pid, startTime, serial] = newIdentifier(false).split(':');
     expect(mark).toBe('tsnbd');
     expect(bootId).toBe(readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
     expect(`pid:[${pidSpace}]`).toBe(readlinkSync('/proc/self/ns/pid'));
     expect(`time:[${timeSpace}]`).toBe(readlinkSync('/proc/self/ns/time'));
     expect([Number(pid), Number(startTime)]).toEqual([process.pid, processStartTime(process.pid)]);
-    expect(Number(newIdentifier().split(':')[6])).toBe(Number(serial) + 1);
+    expect(Number(newIdentifier(false).split(':')[6])).toBe(Number(serial) + 1);
   });
 
   it('of a living process is not a dead one’s', () => {
-    expect(isOfDeadProcess(newIdentifier())).toBe(false);
+    expect(isOfDeadProcess(newIdentifier(false))).toBe(false);
     expect(isOfDeadProcess(identifier({ 4: 1, 5: processStartTime(1) ?? '' }))).toBe(false);
+  });
+
+  it('can say that no process answers for the device; then none that is dead does', () => {
+    expect(isUnattended(newIdentifier(true))).toBe(true);
+    expect(isOfDeadProcess(`${identifier({ 5: 1 })}:alone`)).toBe(false);
+    for (const other of [newIdentifier(false), undefined, '', 'rbd:alone', 'alone'])
+      expect(isUnattended(other)).toBe(false);
   });
 
   it('of a process that has ended is a dead one’s', async () => {
@@ -65,7 +72,7 @@ describe('the mark of a device', () => {
   });
 
   it('of a process that cannot be looked at is not touched', () => {
-    const [, bootId = '', pidSpace, timeSpace] = newIdentifier().split(':');
+    const [, bootId = '', pidSpace, timeSpace] = newIdentifier(false).split(':');
     root = makeTree({
       'proc/sys/kernel/random/boot_id': `${bootId}\n`,
       'proc/self/ns/pid': `-> pid:[${pidSpace}]`,

@@ -110,6 +110,7 @@ async function connect(sockets, undo) {
     requestTimeoutSeconds: 0,
     requestBytesMax: undefined,
     deadTimeoutSeconds: undefined,
+    unattended: false,
     sockets,
     ...task.setup,
   };

@@ -77,7 +77,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   for (const client of clients) await client.stop('KILL');
-  for (const device of ['nbd0', 'nbd1', 'nbd2', 'nbd3']) await expectNothingLeft(device);
+  for (const device of ['nbd0', 'nbd1', 'nbd2', 'nbd3', 'nbd4']) await expectNothingLeft(device);
   await assertQuietKernel();
 });
 
@@ -142,8 +142,10 @@ describe('while its server is gone', () => {
     await ok(`${tsnbdClient} -unix ${socket} /dev/nbd0`);
     const pid = await ok('pgrep -f attach-process.js');
     const impatient = await attachHere(`-unix ${socket} /dev/nbd1 -dead-timeout 2 -retry-limit 9`);
-    // By netlink without a supervisor: as before, it goes with its server.
+    // Nobody connects again: in the foreground the device goes with its server, in the background nobody is there.
     const without = await attachHere(`-unix ${socket} /dev/nbd2 --no-persist`);
+    await ok(`${tsnbdClient} -unix ${socket} /dev/nbd4 --no-persist`);
+    expect(await ok('pgrep -f attach-process.js')).toBe(pid);
     const orphan = await attachHere(`-unix ${socket} /dev/nbd3`);
     const sent = await background('exec dd if=/dev/zero of=/dev/nbd1 bs=64k count=1 oflag=direct');
     await until('test "$(awk \'{ print $2 }\' /sys/block/nbd1/inflight)" -ge 1');
@@ -157,7 +159,9 @@ describe('while its server is gone', () => {
     expect(rest.map(({ device, state }) => [device, state])).toEqual([
       ['/dev/nbd1', 'reconnecting'],
       ['/dev/nbd3', 'reconnecting'],
+      ['/dev/nbd4', 'configured'],
     ]);
+    expect(rest.at(-1)).toMatchObject({ pid: null, kernelApi: 'netlink', source: `nbd+unix:///?socket=${socket}` });
     expect(nbd0).toEqual({
       device: '/dev/nbd0',
       sizeBytes: 67_108_864,
@@ -193,9 +197,11 @@ describe('while its server is gone', () => {
     await ok(`${tsnbdClient} -d nbd0 --force && ! test -e /sys/block/nbd0/pid && ! test -e /proc/${pid}`);
 
     await orphan.stop('KILL');
-    const late = await run(`${tsnbdClient} -d nbd3`);
-    expect(late.status).toBe(0);
-    expect(late.stderr).toMatch(/what was written last to \/dev\/nbd3, whose process is gone, may be lost/);
+    for (const device of ['nbd3', 'nbd4']) {
+      const late = await run(`${tsnbdClient} -d ${device}`);
+      expect(late.status).toBe(0);
+      expect(late.stderr).toContain(`what was written last to /dev/${device}, whose process is gone, may be lost`);
+    }
     const { status: end, stderr } = await impatient.result;
     expect(stderr).toMatch(
       /no connection to .* for 9 s: giving up\n.*the connection of \/dev\/nbd1 was lost; the device is gone\n$/,
