@@ -174,7 +174,7 @@ describe('tsnbd-client', () => {
   });
 
   test.each(['ioctl', 'netlink'])(
-    'by %s in the foreground ends with status 8 when the server is lost; in the background the device goes too',
+    'by %s, when nobody connects again, the foreground ends with status 8 when the server is lost; by ioctl the device goes in the background too',
     async (api) => {
       const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
       const client = await background(

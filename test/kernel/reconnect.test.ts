@@ -194,7 +194,8 @@ describe('while its server is gone', () => {
     expect((await run('dd if=/dev/nbd1 of=/dev/null bs=4k count=1 iflag=direct')).stderr).toContain(
       'Input/output error',
     );
-    await ok(`${tsnbdClient} -d nbd0 --force && ! test -e /sys/block/nbd0/pid && ! test -e /proc/${pid}`);
+    await ok(`${tsnbdClient} -d nbd0 --force && ! test -e /sys/block/nbd0/pid`);
+    await until(`! test -e /proc/${pid}`);
 
     await orphan.stop('KILL');
     for (const device of ['nbd3', 'nbd4']) {

@@ -1,0 +1,107 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { Supervisor } from '#tsnbd/attach/reconnect.js';
+
+// What a kernel and a server cannot be made to do when it is wanted: here they are puppets.
+
+/** What each attempt to connect comes to: an error of the server's, of the kernel's, or what becomes of the socket. */
+type Attempt =
+  | { readonly renew: string }
+  | { readonly replace: string }
+  | 'not taken'
+  | 'taken, lost at once'
+  | 'taken';
+
+function watched(
+  attempts: readonly Attempt[],
+  patience: { deadTimeoutSeconds?: number; retryLimitSeconds?: number } = {},
+) {
+  const told: string[] = [];
+  const sockets: string[] = [];
+  const fails: number[] = [];
+  const rest = [...attempts];
+  let lost = false;
+  let made = 0;
+  let end: (end: { result: number }) => void = () => {};
+  const link = {
+    takeOver: () => {},
+    isLost: () => lost,
+    replace: async () => {
+      const attempt = rest.shift() ?? 'taken';
+      if (typeof attempt === 'object' && 'replace' in attempt) throw new Error(attempt.replace);
+      lost = attempt !== 'taken';
+      return attempt !== 'not taken';
+    },
+    failRequests: async () => void fails.push(rest.length),
+  };
+  const device = {
+    name: 'nbd-that-is-not-there',
+    kernelApi: 'netlink',
+    link,
+    ended: new Promise<{ result: number }>((resolve) => {
+      end = resolve;
+    }),
+    disconnect: () => end({ result: 0 }),
+    cut: () => {},
+  } as const;
+  const source = {
+    server: 'the server',
+    renew: async () => {
+      const [attempt] = rest;
+      if (typeof attempt === 'object' && 'renew' in attempt) {
+        rest.shift();
+        throw new Error(attempt.renew);
+      }
+      made += 1;
+      return made;
+    },
+    isAnswering: async () => true,
+    replaced: (socket: number) => void sockets.push(`${socket} replaced`),
+    discard: (socket: number) => void sockets.push(`${socket} discarded`),
+  };
+  const limits = { deadTimeoutSeconds: 300, retryLimitSeconds: undefined, ...patience };
+  const supervisor = new Supervisor(device, link, source, limits, (event) => {
+    if (event.kind === 'notice') told.push(event.text);
+  });
+  supervisor.start();
+  lost = true;
+  return { supervisor, told, sockets, fails };
+}
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['performance'] });
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+test('a lost connection is replaced until one stays; what fails alike is told once, and no socket is forgotten', async () => {
+  const refused = { renew: 'connection refused' };
+  const attempts = [refused, refused, { replace: 'the kernel is busy' }, 'not taken', 'taken, lost at once'] as const;
+  const { supervisor, told, sockets, fails } = watched(attempts);
+  await vi.waitFor(() => expect(supervisor.status()).toMatchObject({ state: 'connected', reconnects: 1 }), 10_000);
+  await supervisor.stop();
+  expect(told).toEqual([
+    'the connection to the server is lost; connecting again',
+    'connection refused',
+    'the kernel is busy',
+    expect.stringMatching(/^connected to the server again after \d+\.\d s$/),
+  ]);
+  expect(sockets).toEqual(['1 discarded', '2 discarded', '3 replaced', '4 replaced']);
+  expect(fails).toEqual([]);
+});
+
+test('requests are made to fail once, after their time, and the device is given up after its own', async () => {
+  const attempts = Array.from({ length: 100 }, (): Attempt => ({ renew: 'no route' }));
+  const { supervisor, told, fails } = watched(attempts, { deadTimeoutSeconds: 60, retryLimitSeconds: 3600 });
+  const pass = async (seconds: number, text: string) => {
+    await vi.waitFor(() => expect(told).toContain('no route'), 10_000);
+    vi.advanceTimersByTime(seconds * 1_000);
+    await vi.waitFor(() => expect(told.at(-1)).toBe(text), 10_000);
+  };
+  await pass(40, 'no route');
+  expect(fails).toEqual([]);
+  await pass(20, 'no connection to the server for 60 s: requests fail until there is one');
+  await pass(3_540, 'no connection to the server for 3600 s: giving up');
+  expect(fails).toHaveLength(1);
+  await supervisor.stop();
+});
