@@ -149,6 +149,7 @@ class DeviceAttachment implements Attachment {
     if (this.#isConnected()) await this.#flush(force);
     if (!force) this.#refuseIfUsed(); // a flush takes its time
     this.#asked = true;
+    void this.#supervisor?.stop(); // the connection is to end now
     this.#nbd.disconnect();
     const cutLater = setTimeout(() => this.#nbd.cut(), DISCONNECT_LIMIT_MS);
     await this.ended;

@@ -131,6 +131,7 @@ export class Supervisor {
       if (this.#ended.signal.aborted) return;
       if (downSeconds() >= retryLimitSeconds) {
         this.#tell(`no connection to ${server} for ${retryLimitSeconds} s: giving up`);
+        this.#ended.abort(new Error('given up'));
         return this.#device.disconnect();
       }
       if (!fails && downSeconds() >= deadTimeoutSeconds) {

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { Supervisor } from '#tsnbd/attach/reconnect.js';
 
@@ -40,7 +41,7 @@ function watched(
     ended: new Promise<{ result: number }>((resolve) => {
       end = resolve;
     }),
-    disconnect: () => end({ result: 0 }),
+    disconnect: () => void setTimeout(end, 1_000, { result: 0 }),
     cut: () => {},
   } as const;
   const source = {
@@ -103,5 +104,7 @@ test('requests are made to fail once, after their time, and the device is given 
   await pass(20, 'no connection to the server for 60 s: requests fail until there is one');
   await pass(3_540, 'no connection to the server for 3600 s: giving up');
   expect(fails).toHaveLength(1);
+  await sleep(700); // a device takes its time to end
+  expect(told.at(-1)).toMatch(/giving up$/);
   await supervisor.stop();
 });
