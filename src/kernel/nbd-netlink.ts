@@ -8,7 +8,7 @@ import { shutdownFd } from './fd-calls.js';
 import type { DeviceSetup, NbdDevice } from './nbd-device.js';
 import type { NbdFamily } from './nbd-family.js';
 import { NetlinkDevice } from './netlink-device.js';
-import { prepareSocket, sendAgainSoon } from './resend.js';
+import { isSentAgain, prepareSocket, sendAgainSoon } from './resend.js';
 import { deviceState, setLongestRequest } from './sysfs.js';
 
 const { EBUSY } = constants.errno;
@@ -35,7 +35,7 @@ export async function connectByNetlink(
     (connected) => connected.stop(),
   );
   if (!isThere) await boundRequests(device.name, setup, undo);
-  await undo.step('set the request timer', () => sendAgainSoon(setup, device.name));
+  if (isSentAgain(setup)) await undo.step('set the request timer', () => sendAgainSoon(setup, device.name));
   return device;
 }
 
