@@ -36,6 +36,7 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
     else await disconnectInProcess({ device, how: 'flush' }, OWNER_LIMIT_MS);
   } else removeRunFiles(device);
   await waitUntilFree(device);
+  if (isFree(device)) removeRunFiles(device); // of a process that was killed when it had let the device go
 }
 
 /** The kernel lets go at the last close: a device cut under a file system is free when that is unmounted, not before. */
