@@ -1,10 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type ControlAnswer, openControl } from '../daemon/control.js';
 import { removeRunFiles, writeState } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
 import { connectDevice, type DeviceChoice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { deviceBackend } from '../kernel/sysfs.js';
+import { within } from '../kernel/within.js';
 import type { AttachContext } from './attach-context.js';
 import type { DeviceRecord } from './devices.js';
 import { AttachError } from './errors.js';
@@ -132,7 +132,7 @@ class DeviceAttachment implements Attachment {
     this.#nbd = nbd;
     this.#supervisor = supervisor;
     this.ended = nbd.ended.then(async () => {
-      await endOf(serverEnd);
+      if (serverEnd !== undefined) await within(serverEnd, SERVER_LIMIT_MS);
       return this.#asked ? 'detached' : 'lost';
     });
   }
@@ -205,13 +205,6 @@ async function answerControl(
     const { code, message } = error as AttachError;
     return { ok: false, code, message };
   }
-}
-
-async function endOf(server: Promise<unknown> | undefined): Promise<void> {
-  const timer = new AbortController();
-  const limit = sleep(SERVER_LIMIT_MS, undefined, { signal: timer.signal }).catch(() => undefined);
-  await Promise.race([server, limit]);
-  timer.abort();
 }
 
 /** Never resolves; rejects when `stop` is aborted. */

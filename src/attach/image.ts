@@ -1,8 +1,8 @@
 import { closeSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type OpenedImage, openImage } from '../image/open-image.js';
 import { socketPair } from '../kernel/fd-calls.js';
 import { SECTOR_BYTES } from '../kernel/nbd-abi.js';
+import { within } from '../kernel/within.js';
 import { imageFlags, rulesOf } from '../server/exports.js';
 import { type ServedConnection, startConnection } from '../server/workers.js';
 import type { AttachContext } from './attach-context.js';
@@ -79,11 +79,8 @@ function startServing(image: OpenedImage): Serving {
 
 async function stopServing({ kernelEnd, connection }: Serving): Promise<void> {
   connection.shutdown();
-  const late = new AbortController();
-  const limit = sleep(WORKER_LIMIT_MS, undefined, { signal: late.signal }).catch(() => undefined);
-  const end = await Promise.race([connection.ended, limit]);
-  late.abort();
+  const end = await within(connection.ended, WORKER_LIMIT_MS);
   closeSync(kernelEnd);
-  if (end === undefined) throw new AttachError('time-limit', 'the worker still waits for the disk of the image');
+  if (end === 'late') throw new AttachError('time-limit', 'the worker still waits for the disk of the image');
   if (end.kind === 'failed') throw end.error;
 }

@@ -1,5 +1,4 @@
 import { closeSync, constants, openSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { invariant } from '../base/invariant.js';
 import { callInThread, type ThreadEnd } from './call-thread.js';
 import { openError, setupError, startError } from './device-errors.js';
@@ -9,6 +8,7 @@ import { libc } from './libc.js';
 import { BLKRRPART, NBD_CLEAR_SOCK, NBD_DISCONNECT, NBD_DO_IT, NBD_SET_SOCK } from './nbd-abi.js';
 import type { DeviceEnd, DeviceSetup, NbdDevice } from './nbd-device.js';
 import { deviceState, waitFor } from './sysfs.js';
+import { within } from './within.js';
 
 const startLimitMs = 10_000;
 /** How long an undo lets the server answer a goodbye, and then the kernel end a device whose sockets are shut down. */
@@ -125,11 +125,7 @@ export class IoctlDevice implements NbdDevice {
   }
 
   async #endsWithin(limitMs: number): Promise<boolean> {
-    const timer = new AbortController();
-    const late = sleep(limitMs, false, { signal: timer.signal }).catch(() => false);
-    const ended = await Promise.race([this.ended.then(() => true), late]);
-    timer.abort();
-    return ended;
+    return (await within(this.ended, limitMs)) !== 'late';
   }
 }
 

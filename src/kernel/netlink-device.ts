@@ -10,6 +10,7 @@ import { describeReply } from './netlink-socket.js';
 import { prepareSocket, sendAgainSoon } from './resend.js';
 import { hasRoom, isHungUp } from './socket-calls.js';
 import { deviceBackend } from './sysfs.js';
+import { within } from './within.js';
 
 /** How long it takes at most to see that every connection is gone. */
 const watchMs = 1_000;
@@ -76,11 +77,7 @@ export class NetlinkDevice implements NbdDevice {
   /** Ends a device that is up. @throws KernelError 'time-limit' if the kernel does not let go */
   async stop(): Promise<void> {
     this.disconnect();
-    const late = new AbortController();
-    const limit = sleep(endLimitMs, 'late' as const, { signal: late.signal }).catch(() => 'late' as const);
-    const end = await Promise.race([this.ended, limit]);
-    late.abort();
-    if (end !== 'late') return;
+    if ((await within(this.ended, endLimitMs)) !== 'late') return;
     throw new KernelError('time-limit', `the kernel did not let go of /dev/${this.name} in ${endLimitMs / 1000} s`);
   }
 

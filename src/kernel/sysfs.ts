@@ -7,6 +7,7 @@ import { errnoText } from './errno.js';
 import { KernelError } from './errors.js';
 import { listFolder, readText } from './kernel-files.js';
 import { SECTOR_BYTES } from './nbd-abi.js';
+import { within } from './within.js';
 
 /** What the kernel tells of a device without the device being opened. */
 export interface DeviceState {
@@ -157,18 +158,13 @@ export function setLongestRequest(name: string, requestBytesMax: number | undefi
  * @throws KernelError 'system' or 'time-limit'
  */
 export async function setRequestTimer(name: string, intervalMs: number, limitMs: number): Promise<void> {
-  const late = new AbortController();
-  const limit = sleep(limitMs, 'late' as const, { signal: late.signal }).catch(() => 'late' as const);
   const doing = `set the request timer of /dev/${name} to ${intervalMs} ms`;
   try {
     const written = writeFile(`/sys/block/${name}/queue/io_timeout`, `${intervalMs}\n`);
-    written.catch(() => {}); // after the limit nobody listens
-    if ((await Promise.race([written, limit])) !== 'late') return;
+    if ((await within(written, limitMs)) !== 'late') return;
   } catch (cause) {
     const { errno = 0 } = cause as NodeJS.ErrnoException;
     throw new KernelError('system', `cannot ${doing}: ${errnoText(-errno)}`, { cause });
-  } finally {
-    late.abort();
   }
   throw new KernelError('time-limit', `could not ${doing} in ${limitMs / 1000} s: the server does not answer`);
 }

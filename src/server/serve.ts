@@ -1,8 +1,8 @@
 import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { invariant } from '../base/invariant.js';
 import { exitNow } from '../kernel/fd-calls.js';
+import { within } from '../kernel/within.js';
 import { ServerHandshake, type ServerOutcome } from '../protocol/server-handshake.js';
 import { addressInWords, type ListenAddress } from '../transport/address.js';
 import { deadlineAfter } from '../transport/deadline.js';
@@ -180,9 +180,8 @@ class ImageServer implements Server {
     this.#endIfDone();
   }
 
-  #endedWithin(limitMs: number): Promise<boolean> {
-    const limit = sleep(limitMs, false, { ref: false });
-    return Promise.race([this.ended.then(() => true), limit]);
+  async #endedWithin(limitMs: number): Promise<boolean> {
+    return (await within(this.ended, limitMs)) !== 'late';
   }
 }
 
