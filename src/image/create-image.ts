@@ -44,7 +44,9 @@ export async function createImage({ path, sizeBytes, form }: ImageWish, watch: C
     if (form.format === 'raw') {
       watch.onBegin(wantedBytes, notices);
       await withFiles(async (files) => {
-        await fillRaw(new FileInTheMaking(path, files.make(path), watch), wholeBytes, form.preallocation);
+        const file = new FileInTheMaking(path, files.make(path), watch);
+        files.empty();
+        await fillRaw(file, wholeBytes, form.preallocation);
       });
       return;
     }
@@ -52,8 +54,11 @@ export async function createImage({ path, sizeBytes, form }: ImageWish, watch: C
     const header = newHeader(path, layout);
     watch.onBegin(wantedBytes, notices);
     await withFiles(async (files) => {
-      if (form.dataFile !== undefined) await makeDataFile(files, path, form, form.dataFile.name, wholeBytes, watch);
+      const dataPath = dataFilePath(path, form);
+      const dataFile = dataPath && new FileInTheMaking(dataPath, files.make(dataPath), watch);
       const file = new FileInTheMaking(path, files.make(path), watch);
+      files.empty();
+      if (dataFile) await fillRaw(dataFile, wholeBytes, form.preallocation === 'metadata' ? 'off' : form.preallocation);
       await writeNewQcow2(file, layout, header, () => files.sync());
     });
   } finally {
@@ -73,20 +78,11 @@ async function withFiles(act: (files: NewFiles) => Promise<void>): Promise<void>
   }
 }
 
-async function makeDataFile(
-  files: NewFiles,
-  imagePath: string,
-  { preallocation }: NewQcow2,
-  name: string,
-  sizeBytes: number,
-  watch: CreationWatch,
-): Promise<void> {
-  const { path } = partPath(imagePath, name, 'data file');
-  if (resolve(path) === resolve(imagePath)) {
-    throw new ImageError('unsupported', `${imagePath} cannot be its own data file`);
-  }
-  const storage = preallocation === 'metadata' ? 'off' : preallocation;
-  await fillRaw(new FileInTheMaking(path, files.make(path), watch), sizeBytes, storage);
+function dataFilePath(imagePath: string, { dataFile }: NewQcow2): string | undefined {
+  if (dataFile === undefined) return undefined;
+  const { path } = partPath(imagePath, dataFile.name, 'data file');
+  if (resolve(path) !== resolve(imagePath)) return path;
+  throw new ImageError('unsupported', `${imagePath} cannot be its own data file`);
 }
 
 function openBehind(imagePath: string, form: ImageForm): Behind {

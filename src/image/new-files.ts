@@ -23,13 +23,15 @@ interface MadeFile {
 }
 
 /**
- * Files that are made together. A file that is there already is emptied, as QEMU does, but none that anybody has in use.
- * Where not all can be made, new ones are removed again, and one that was there is left empty.
+ * Files that are made together. A file that is there already is emptied, as QEMU does, but none that anybody has in use, and
+ * none before all of them are open and locked. Where not all can be made, new ones are removed again, and one that was
+ * emptied is left empty.
  */
 export class NewFiles {
   readonly #files: MadeFile[] = [];
+  #areEmptied = false;
 
-  /** Answers the fd of an empty file, locked. @throws ImageError */
+  /** Answers the fd of a file, locked, to be written to when all are emptied. @throws ImageError */
   make(path: string): number {
     const file = openOrMake(path);
     const { fd, stat } = file;
@@ -45,8 +47,13 @@ export class NewFiles {
       if (file.isNew) unlinkSync(path);
       throw error;
     }
-    ftruncateSync(fd, 0);
     return fd;
+  }
+
+  /** From here on nothing is there of what was. */
+  empty(): void {
+    this.#areEmptied = true;
+    for (const { fd } of this.#files) ftruncateSync(fd, 0);
   }
 
   /** What was written to the files is on stable storage, and so are their names. @throws ImageError */
@@ -64,7 +71,7 @@ export class NewFiles {
   /** Closes the files; what nobody can use is no longer there. */
   end(areDone: boolean): void {
     for (const { path, fd, isNew } of this.#files.splice(0)) {
-      if (!areDone) ftruncateSync(fd, 0);
+      if (!areDone && this.#areEmptied) ftruncateSync(fd, 0);
       closeSync(fd);
       if (!areDone && isNew) unlinkSync(path);
     }

@@ -27,17 +27,17 @@ export async function writeNewQcow2(
     if (preallocation === 'full') await file.writeZeroes(dataAt, dataBytes);
   }
   file.resize(clusters * clusterBytes);
-  writeRefcounts(file, layout);
+  await writeRefcounts(file, layout);
   await writeTables(file, layout);
   sync();
   file.write(0, header);
 }
 
 /** Every cluster of the file is used once. */
-function writeRefcounts(
+async function writeRefcounts(
   file: FileInTheMaking,
   { form, refcountTableClusters, refcountBlocks, clusters }: Layout,
-): void {
+): Promise<void> {
   const { clusterBytes, refcountBits } = form;
   const blocksFrom = 1 + refcountTableClusters;
   const blockEntries = (clusterBytes * 8) / refcountBits;
@@ -48,6 +48,7 @@ function writeRefcounts(
     if (block > 0 && entries < blockEntries) bytes = refcountBlock(entries, refcountBits);
     file.write((blocksFrom + block) * clusterBytes, bytes);
     table.setBigUint64(block * ENTRY_BYTES, BigInt((blocksFrom + block) * clusterBytes));
+    if (block % TABLES_AT_ONCE === 0) await file.mayStop();
   }
   file.write(clusterBytes, new Uint8Array(table.buffer));
 }
