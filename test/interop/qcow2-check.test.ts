@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -104,6 +104,11 @@ const DAMAGES: readonly (readonly [name: string, damage: Damage, left: 'nothing'
   ],
   ['the refcount block lies askew', (p) => p.patch(p.refcountTableAt, (entry) => entry + 512n), 'nothing'],
   ['the refcount block has reserved bits', (p) => p.patch(p.refcountTableAt, (entry) => entry + 1n), 'nothing'],
+  [
+    'a refcount block with reserved bits lies where data do',
+    (p) => p.patch(p.refcountTableAt + 8, () => BigInt(p.hostOf(0)) + 1n),
+    'nothing',
+  ],
   ['two refcount blocks are one', (p) => p.patch(p.refcountTableAt + 8, () => BigInt(p.block)), 'nothing'],
   ['COPIED is not set in L2', (p) => p.patch(p.l2Entry(0), (entry) => entry ^ COPIED), 'nothing'],
   ['COPIED is not set in L1', (p) => p.patch(p.l1At, (entry) => entry ^ COPIED), 'nothing'],
@@ -263,10 +268,73 @@ describe('a repair', () => {
   test('that leaves errors does not have a dirty image opened for writing', () => {
     const places = made();
     places.view.writeUInt8(1, 79);
-    places.patch(places.l2Entry(9), () => BEHIND | COPIED);
+    places.patch(places.l1At + 8, () => BEHIND | COPIED); // what it pointed to is not used by anything else
+    writeFileSync(disk, places.bytes);
+    expect(() => openImage(disk, { readOnly: false })).toThrow('was not closed by its last writer');
+    expect(readFileSync(disk).equals(places.bytes)).toBe(true);
+    places.patch(places.l1At + 8, () => 0n);
+    // A table and data in one cluster: found only when the refcounts are looked at.
+    places.patch(places.l2Entry(8), () => BigInt(places.l1At) | COPIED);
     writeFileSync(disk, places.bytes);
     expect(() => openImage(disk, { readOnly: false })).toThrow('was not closed by its last writer');
     expect(readFileSync(disk).readUInt8(79)).toBe(1);
+  });
+});
+
+describe('of a hostile image', () => {
+  test('a refcount block that is said to lie in an L2 table is not written there, narrow as refcounts may be', () => {
+    const places = made();
+    places.view.writeUInt32BE(0, 96);
+    places.patch(places.refcountTableAt, () => BigInt(places.l2At.get(0) ?? 0));
+    writeFileSync(disk, places.bytes);
+    const before = content();
+    expect(ours('all').status).toBe(0);
+    expect(content()).toEqual(before);
+    expect(theirs().status).toBe(0);
+  });
+
+  test('an L1 table of a snapshot that is longer than any is not read', () => {
+    const places = made();
+    const table = Buffer.alloc(CLUSTER);
+    table.writeBigUInt64BE(BigInt(places.view.length + CLUSTER), 0);
+    table.writeUInt32BE((32 << 20) / 8 + 1, 8);
+    table.write('\0\x01\0\x01', 12, 'latin1');
+    table.writeUInt32BE(16, 36);
+    table.write('1a', 56);
+    places.view.writeUInt32BE(1, 60);
+    places.view.writeBigUInt64BE(BigInt(places.view.length), 64);
+    writeFileSync(disk, Buffer.concat([places.bytes, table]));
+    truncateSync(disk, places.view.length + (33 << 20));
+    const their = theirs();
+    expect(their.stderr).toContain('L1 table is too large');
+    expect(ours()).toEqual({ status: 2, facts: their.facts });
+  });
+
+  test('one L2 table is not read as often as a long L1 table names it', () => {
+    const places = made();
+    const l1 = Buffer.alloc(CLUSTER);
+    for (let at = 0; at < CLUSTER; at += 8) l1.writeBigUInt64BE(BigInt(places.l2At.get(0) ?? 0), at);
+    places.view.writeUInt32BE(CLUSTER / 8, 36);
+    places.view.writeBigUInt64BE(BigInt(places.view.length), 40);
+    writeFileSync(disk, Buffer.concat([places.bytes, l1]));
+    expect(() => ours()).toThrow('an L1 table names more L2 tables than the file can hold');
+  });
+
+  test('a bitmap that is larger than any is not read', () => {
+    const place = Buffer.alloc(24);
+    place.writeUInt32BE(1, 0);
+    place.writeBigUInt64BE(32n, 8);
+    const wish = { clusterBits: 12, sizeBytes: CLUSTER, autoclear: 1n, extensions: [[0x2385_2875, place]] as const };
+    const directory = BigInt(qcow2Bytes(wish).bytes.length);
+    place.writeBigUInt64BE(directory, 16);
+    const entry = Buffer.alloc(CLUSTER);
+    entry.writeBigUInt64BE(directory, 0);
+    entry.writeUInt32BE((512 << 20) / CLUSTER + 1, 8);
+    entry.write('\x01\x10\0\x01', 16, 'latin1');
+    entry.write('b', 24);
+    writeFileSync(disk, Buffer.concat([qcow2Bytes(wish).bytes, entry]));
+    expect(() => ours()).toThrow('its list of bitmaps makes no sense');
+    expect(theirs().status).toBe(1);
   });
 });
 

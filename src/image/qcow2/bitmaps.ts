@@ -11,6 +11,8 @@ const COUNT_MAX = 65_535;
 const DIRECTORY_BYTES_MAX = COUNT_MAX * (24 + 1_023);
 const GRANULARITY_BITS_MAX = 31;
 const ALIGNMENT_BYTES = 8;
+/** QEMU's limit of what one bitmap takes. */
+const BITMAP_BYTES_MAX = 512 << 20;
 
 /** A persistent dirty bitmap (qcow2.rst, 'Bitmap directory entry'). */
 export interface Bitmap {
@@ -37,7 +39,7 @@ export function bitmapsOf(path: string, fd: number, header: Header): readonly Bi
   try {
     return Array.from({ length: count }, () => {
       const bitmap = parseBitmap(cursor);
-      if (bitmap === undefined) throw damaged();
+      if (bitmap === undefined || bitmap.tableEntries * 2 ** header.clusterBits > BITMAP_BYTES_MAX) throw damaged();
       return bitmap;
     });
   } catch (error) {

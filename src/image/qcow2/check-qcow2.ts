@@ -1,3 +1,4 @@
+import { ImageError } from '../errors.js';
 import { lookedAtAgain, type OpenFile } from '../open-file.js';
 import { Census } from './census.js';
 import { Findings, type OnFinding } from './check-findings.js';
@@ -44,12 +45,19 @@ export function checkQcow2(path: string, file: OpenFile, watch: CheckWatch): Che
  * Makes right what can be: refcounts that are too high, with 'all' also those that are too low, and what entries say of
  * them. Refcounts are on stable storage before the entries that rely on them, and the marks that the image is dirty or
  * corrupt go last, when a second look has found it to be neither. A cut at any point leaves no more wrong than there was.
+ * With `onlySound` nothing is changed where a table makes no sense: what it pointed to would be given back.
  *
  * @throws ImageError where it cannot be read or written
  */
-export function repairQcow2(path: string, file: OpenFile, repair: Repair, watch: CheckWatch): CheckResult {
+export function repairQcow2(
+  path: string,
+  file: OpenFile,
+  repair: Repair,
+  watch: CheckWatch,
+  onlySound = false,
+): CheckResult {
   const header = readHeader(path, file);
-  const first = checked({ path, file, header }, repair, watch);
+  const first = checked({ path, file, header }, repair, watch, onlySound);
   // What was written may have made the file longer.
   const grown = lookedAtAgain(file);
   const image = { path, file: grown, header: readHeader(path, grown) };
@@ -64,14 +72,22 @@ export function repairQcow2(path: string, file: OpenFile, repair: Repair, watch:
   };
 }
 
+/** For an image that was left dirty, and is not repaired by merely being opened. */
+export function leftDamaged(path: string): ImageError {
+  const why = `${path} was not closed by its last writer, and what it says contradicts itself`;
+  return new ImageError('damaged', `${why}; see: tsnbd check ${path}`);
+}
+
 function checked(
   image: CheckedImage,
   repair: Repair | undefined,
   { onFinding, onProgress }: CheckWatch,
+  onlySound = false,
 ): CheckResult & { readonly isRebuilt: boolean } {
   // What is repaired is looked at again, and told then if it is still there.
   const findings = new Findings(repair === undefined ? onFinding : () => {});
   const census = new Census(image, findings, (done, total) => onProgress(done, 2 * total));
+  if (onlySound && !census.isSound) throw leftDamaged(image.path);
   const { geometry, l2 } = census;
   let comparison = compareRefcounts(image, census, findings, undefined);
   let corruptionsFixed = 0;

@@ -61,11 +61,14 @@ export class ClusterUses {
     return true;
   }
 
-  remove(offsetBytes: number, length: number): void {
+  /** What else lies in a cluster stays counted, once at least: a narrow refcount has not counted on. */
+  removeRefcounts(offsetBytes: number, length: number): void {
     const first = Math.floor(offsetBytes / this.#clusterBytes);
     const end = Math.min(Math.ceil((offsetBytes + length) / this.#clusterBytes), this.counts.length);
     for (let cluster = first; cluster < end; cluster += 1) {
-      this.counts[cluster] = Math.max(0, (this.counts[cluster] ?? 0) - 1);
+      const others = (this.kinds[cluster] ?? 0) & ~KIND_REFCOUNTS;
+      this.kinds[cluster] = others;
+      this.counts[cluster] = Math.max(others === 0 ? 0 : 1, (this.counts[cluster] ?? 0) - 1);
     }
   }
 

@@ -2,7 +2,7 @@ import { errnoText } from '../../kernel/errno.js';
 import { ImageError } from '../errors.js';
 import { type FileCalls, fileCalls } from '../file-calls.js';
 import { lookedAtAgain, type OpenFile } from '../open-file.js';
-import { repairQcow2 } from './check-qcow2.js';
+import { leftDamaged, repairQcow2 } from './check-qcow2.js';
 import { AUTOCLEAR_RAW_DATA } from './features.js';
 import type { Geometry } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
@@ -50,11 +50,9 @@ export function withRefcounts(
   refuseUnwritable(path, header);
   if (!header.isDirty) return { file, header };
   refuseEndless(path, file, header);
-  const { corruptions, checkErrors } = repairQcow2(path, file, 'all', { onFinding: () => {}, onProgress: () => {} });
-  if (corruptions + checkErrors > 0) {
-    const why = `${path} was not closed by its last writer, and what it says contradicts itself`;
-    throw new ImageError('damaged', `${why}; see: tsnbd check ${path}`);
-  }
+  const watch = { onFinding: () => {}, onProgress: () => {} };
+  const { corruptions, checkErrors } = repairQcow2(path, file, 'all', watch, true);
+  if (corruptions + checkErrors > 0) throw leftDamaged(path);
   const grown = lookedAtAgain(file);
   return { file: grown, header: readHeader(path, grown) };
 }
