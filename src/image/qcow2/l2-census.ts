@@ -57,10 +57,12 @@ export class L2Census {
 
   #compressed(high: number, low: number, subclusters: number): void {
     const { hasDataFile, clusterBits } = this.#geometry;
-    const where = `the compressed cluster of entry ${entryInHex(high, low)}`;
-    if (isCopied(high)) this.#findings.corruption(`${where} is marked as one that can be written in place`);
-    if (hasDataFile) this.#findings.corruption(`${where} cannot be in an image with a data file`);
-    else if (subclusters !== 0) this.#findings.corruption(`${where} has subclusters`);
+    // Text is made of what is wrong alone: there are millions of entries.
+    const wrong = (what: string) =>
+      this.#findings.corruption(`the compressed cluster of entry ${entryInHex(high, low)} ${what}`);
+    if (isCopied(high)) wrong('is marked as one that can be written in place');
+    if (hasDataFile) wrong('cannot be in an image with a data file');
+    else if (subclusters !== 0) wrong('has subclusters');
     else {
       const isPlace = compressedPlace(high, low, clusterBits, this.#place);
       this.#uses.add(isPlace ? this.#place.offsetBytes : -1, this.#place.lengthBytes, KIND_DATA);
@@ -73,18 +75,15 @@ export class L2Census {
 
   #standard(high: number, low: number, zero: number, allocated: number): void {
     const { hasDataFile, clusterBytes, extendedL2 } = this.#geometry;
-    const entry = entryInHex(high, low);
-    if ((high & RESERVED_HIGH) !== 0 || (low & RESERVED_LOW) !== 0)
-      this.#findings.corruption(`L2 entry ${entry} has reserved bits set`);
+    const wrong = (what: string) => this.#findings.corruption(`L2 entry ${entryInHex(high, low)} ${what}`);
+    if ((high & RESERVED_HIGH) !== 0 || (low & RESERVED_LOW) !== 0) wrong('has reserved bits set');
     const offsetBytes = hostOffset(high, low);
     if (offsetBytes === 0 && !(hasDataFile && isCopied(high) && (extendedL2 || (low & ZERO) === 0))) {
-      if (allocated !== 0) this.#findings.corruption(`L2 entry ${entry} has subclusters, and no cluster`);
+      if (allocated !== 0) wrong('has subclusters, and no cluster');
       return;
     }
-    if ((zero & allocated) !== 0)
-      this.#findings.corruption(`L2 entry ${entry} has subclusters that are data and zeroes`);
-    if (offsetBytes % clusterBytes !== 0)
-      this.#findings.corruption(`L2 entry ${entry} points to what is no beginning of a cluster`);
+    if ((zero & allocated) !== 0) wrong('has subclusters that are data and zeroes');
+    if (offsetBytes % clusterBytes !== 0) wrong('points to what is no beginning of a cluster');
     if (this.#isActive) {
       this.allocatedClusters += 1;
       if (this.#nextBytes !== 0 && offsetBytes !== this.#nextBytes) this.fragmentedClusters += 1;
