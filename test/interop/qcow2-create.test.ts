@@ -73,15 +73,17 @@ const check = (path: string) => {
   return { facts, end };
 };
 
-const ourInfo = (path: string) => {
-  const told = imagesAsJson([describeImage(at(path), {})], false).replaceAll(`${folder}/`, '');
+/** What we say of `disk.qcow2` in a folder. */
+const described = (where: string) => {
+  const told = imagesAsJson([describeImage(join(where, 'disk.qcow2'), {})], false).replaceAll(`${where}/`, '');
   const { 'actual-size': _, ...facts } = JSON.parse(told);
   return facts;
 };
 
-const ourCheck = (path: string) => {
-  const result = checkImage(at(path), { repair: undefined }, { onFinding: () => {}, onProgress: () => {} });
-  if (result === 'raw') throw new Error(`${path} is raw`);
+const checked = (where: string) => {
+  const watch = { onFinding: () => {}, onProgress: () => {} };
+  const result = checkImage(join(where, 'disk.qcow2'), { repair: undefined }, watch);
+  if (result === 'raw') throw new Error('it is raw');
   const { imageEndBytes: end, ...facts } = result;
   return { facts, end };
 };
@@ -105,12 +107,19 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(bases, { recursive: true }));
 
-function makeBases(): void {
-  for (const name of readdirSync(bases)) copyFileSync(join(bases, name), at(name));
+function makeBases(where = folder): void {
+  for (const name of readdirSync(bases)) copyFileSync(join(bases, name), join(where, name));
+}
+
+/** As typed, with the image before the size. */
+function lineOf(given: string): string {
+  const typed = words(given.replace('SIZE', String(SIZE)));
+  const size = /^[0-9]/.test(typed.at(-1) ?? '') ? [typed.pop() ?? ''] : [];
+  return [...typed, 'disk.qcow2', ...size].join(' ');
 }
 
 describe('a qcow2 image is created as qemu-img does it:', () => {
-  test.each([
+  const CASES = [
     'SIZE',
     '-o cluster_size=512 SIZE',
     '-o cluster_size=2M SIZE',
@@ -145,41 +154,58 @@ describe('a qcow2 image is created as qemu-img does it:', () => {
     '-o data_file=d.raw,data_file_raw=on SIZE',
     '-o data_file=d.raw,data_file_raw=on,preallocation=off,cluster_size=512 SIZE',
     '-o data_file=d.raw -b base.raw -F raw',
-  ])('%s', async (given) => {
+  ];
+  let theirs: string;
+  let theirLines: readonly string[];
+  beforeAll(() => {
+    theirs = mkdtempSync(join(tmpdir(), 'tsnbd-qcow2-theirs-'));
+    const script = CASES.map((given, index) => {
+      const where = join(theirs, String(index));
+      mkdirSync(where);
+      if (given.includes('base')) makeBases(where);
+      return `cd ${where} && qemu-img create -f qcow2 ${lineOf(given)}`;
+    });
+    const told = execFileSync('sh', ['-ec', script.join('\n')], { encoding: 'utf8' });
+    theirLines = told.split(/^(?=Formatting)/m);
+  });
+  afterAll(() => rmSync(theirs, { recursive: true }));
+
+  test.each(CASES.map((given, index) => [given, index] as const))('%s', async (given, index) => {
     if (given.includes('base')) makeBases();
     if (given.includes('a,base')) copyFileSync(at('base.raw'), at('a,base.raw'));
-    const options = given.replace('SIZE', String(SIZE));
-    const sizeFirst = words(options);
-    const size = /^[0-9]/.test(sizeFirst.at(-1) ?? '') ? [sizeFirst.pop() ?? ''] : [];
-    const line = [...sizeFirst, 'disk.qcow2', ...size];
-    const theirLine = qemuImg('create', '-f', 'qcow2', ...line);
-    const their = { info: ourInfo('disk.qcow2'), ...ourCheck('disk.qcow2') };
-    const hasData = existsSync(at('d.raw'));
-    rmSync(at('disk.qcow2'));
-    if (hasData) rmSync(at('d.raw'));
+    const place = join(theirs, String(index));
+    const their = { info: described(place), ...checked(place) };
 
-    expect(await create(line.join(' '))).toBe(theirLine);
-    // Each reads what the other has made; how they read the same image is compared where they describe and check it.
-    expect(info('disk.qcow2')).toEqual(their.info);
-    const our = ourCheck('disk.qcow2');
+    expect(await create(lineOf(given))).toBe(theirLines[index]);
+    const our = checked(folder);
     expect(our.facts).toEqual(their.facts);
     expect(statSync(at('disk.qcow2')).size).toBe(our.end);
     // QEMU rounds it up to whole clusters where it preallocates.
+    const hasData = existsSync(join(place, 'd.raw'));
     const sizeBytes = Number(their.info['virtual-size']);
     expect(hasData ? statSync(at('d.raw')).size : sizeBytes).toBe(sizeBytes);
     const storage = hasData ? statSync(at('d.raw')) : statSync(at('disk.qcow2'));
-    expect(storage.blocks * 512 >= SIZE).toBe(/falloc|full/.test(options));
-    if (sizeBytes > 0 && sizeBytes < 1e9) {
+    expect(storage.blocks * 512 >= SIZE).toBe(/falloc|full/.test(given));
+    const isSmall = sizeBytes > 0 && sizeBytes < 1e9;
+    if (isSmall) {
       const empty = Buffer.alloc(sizeBytes);
-      if (options.includes('base')) empty.fill(7, MIB, Math.min(MIB + 102_400, empty.length));
+      if (given.includes('base')) empty.fill(7, MIB, Math.min(MIB + 102_400, empty.length));
       withImage(at('disk.qcow2'), (image) => expect(readAll(image).equals(empty)).toBe(true));
       writeOurs();
-      if (WRITTEN_BY_QEMU.test(given)) {
-        const theirs = ['-c', `write -P 5 512 ${Math.min(sizeBytes - 512, 200_192)}`, 'disk.qcow2'];
-        execFileSync('qemu-io', theirs, { cwd: folder, stdio: 'ignore' });
-      }
     }
-    expect(Object.keys(check('disk.qcow2').facts)).not.toEqual(expect.arrayContaining(['corruptions', 'leaks']));
+    // Each reads what the other has made; how they read the same image is compared where they describe and check it.
+    const write = `qemu-io -c 'write -P 5 512 ${Math.min(sizeBytes - 512, 200_192)}' disk.qcow2 >&2`;
+    const commands = [
+      'qemu-img info --output=json disk.qcow2',
+      ...(isSmall && WRITTEN_BY_QEMU.test(given) ? [write] : []),
+      'qemu-img check --output=json disk.qcow2',
+    ];
+    const told = execFileSync('sh', ['-ec', commands.join('\n')], { cwd: folder, encoding: 'utf8', stdio: 'pipe' });
+    const [{ 'actual-size': _, ...info }, check] = JSON.parse(`[${told.replace(/^}\n{/m, '},{')}]`);
+    expect(info).toEqual(their.info);
+    expect(check).toMatchObject({ 'check-errors': 0, format: 'qcow2' });
+    expect(check).not.toHaveProperty('corruptions');
+    expect(check).not.toHaveProperty('leaks');
   });
 
   test.each([
