@@ -10,7 +10,7 @@ export const KIND_L2 = 4;
 export const KIND_REFCOUNTS = 8;
 export const KIND_DATA = 16;
 
-/** Of a file so long that it can only be a lie. Five bytes of memory for each that holds anything. */
+/** Of a file so long that it can only be a lie. Six bytes of memory for each, with what a comparison adds. */
 const CLUSTERS_MAX = 2 ** 31 - 1;
 
 /** How often each cluster of a file is used, and for what. */
