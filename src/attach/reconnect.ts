@@ -67,6 +67,8 @@ export class Supervisor {
   #pauseMs = 0;
   #probeAt = 0;
   #answersSince: number | undefined;
+  /** Whether requests fail now (DeviceLink.failRequests). */
+  #isFailing = false;
 
   constructor(
     device: NbdDevice,
@@ -126,7 +128,7 @@ export class Supervisor {
     const lostAt = performance.now() - wasSilentMs;
     const downSeconds = () => (performance.now() - lostAt) / 1_000;
     const tell = this.#tellOnce();
-    let fails = false;
+    const tellFailure = this.#tellOnce();
     while (!(await this.#isReplaced(tell))) {
       if (this.#ended.signal.aborted) return;
       if (downSeconds() >= retryLimitSeconds) {
@@ -134,10 +136,10 @@ export class Supervisor {
         this.#ended.abort(new Error('given up'));
         return this.#device.disconnect();
       }
-      if (!fails && downSeconds() >= deadTimeoutSeconds) {
-        this.#tell(`no connection to ${server} for ${deadTimeoutSeconds} s: requests fail until there is one`);
-        fails = true;
+      if (!this.#isFailing && downSeconds() >= deadTimeoutSeconds) {
+        tellFailure(`no connection to ${server} for ${deadTimeoutSeconds} s: requests fail until there is one`);
         await this.#link.failRequests();
+        this.#isFailing = true;
       }
       this.#pauseMs = Math.min(Math.max(2 * this.#pauseMs, PAUSE_MS_MIN), PAUSE_MS_MAX);
       await pause(this.#pauseMs, this.#ended.signal);
@@ -165,6 +167,7 @@ export class Supervisor {
       return false;
     }
     let taken = false;
+    this.#isFailing = false; // an offer ends that, also one that comes to nothing
     try {
       taken = await this.#link.replace(socket);
     } catch (error) {

@@ -77,7 +77,7 @@ export interface DeviceLink {
    * be lost in its turn, for whoever read from the old one may end it too.
    */
   replace(socket: number): Promise<boolean>;
-  /** While the connection is lost: what waits for another one fails soon, and what comes at once, until there is one. */
+  /** While the connection is lost: what waits for another one fails soon, and what comes at once, until another is offered. */
   failRequests(): Promise<void>;
 }
 

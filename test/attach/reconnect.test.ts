@@ -1,8 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { Supervisor } from '#tsnbd/attach/reconnect.js';
+import type { requestCounts } from '#tsnbd/kernel/sysfs.js';
 
 // What a kernel and a server cannot be made to do when it is wanted: here they are puppets.
+
+let inFlight = 0;
+vi.mock(import('#tsnbd/kernel/sysfs.js'), async (original) => ({
+  ...(await original()),
+  requestCounts: (): ReturnType<typeof requestCounts> => ({ inFlight, completed: 0 }),
+}));
 
 /** What each attempt to connect comes to: an error of the server's, of the kernel's, or what becomes of the socket. */
 type Attempt =
@@ -15,10 +22,12 @@ type Attempt =
 function watched(
   attempts: readonly Attempt[],
   patience: { deadTimeoutSeconds?: number; retryLimitSeconds?: number } = {},
+  isLost = true,
 ) {
   const told: string[] = [];
   const sockets: string[] = [];
   const fails: number[] = [];
+  const probes: number[] = [];
   const rest = [...attempts];
   let lost = false;
   let made = 0;
@@ -55,7 +64,11 @@ function watched(
       made += 1;
       return made;
     },
-    isAnswering: async () => true,
+    isAnswering: (stop: AbortSignal) =>
+      new Promise<boolean>((resolve) => {
+        probes.push(performance.now());
+        stop.addEventListener('abort', () => resolve(false));
+      }),
     replaced: (socket: number) => void sockets.push(`${socket} replaced`),
     discard: (socket: number) => void sockets.push(`${socket} discarded`),
   };
@@ -64,14 +77,15 @@ function watched(
     if (event.kind === 'notice') told.push(event.text);
   });
   supervisor.start();
-  lost = true;
-  return { supervisor, told, sockets, fails };
+  lost = isLost;
+  return { supervisor, told, sockets, fails, probes };
 }
 
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ['performance'] });
 });
 afterEach(() => {
+  inFlight = 0;
   vi.useRealTimers();
 });
 
@@ -107,4 +121,13 @@ test('requests are made to fail once, after their time, and the device is given 
   await sleep(700); // a device takes its time to end
   expect(told.at(-1)).toMatch(/giving up$/);
   await supervisor.stop();
+});
+
+test('requests are made to fail again when a connection that ended that did not stay', async () => {
+  const attempts = Array.from({ length: 100 }, (): Attempt => ({ renew: 'no route' }));
+  attempts[3] = 'taken, lost at once';
+  const { supervisor, told, fails } = watched(attempts, { deadTimeoutSeconds: 0 });
+  await vi.waitFor(() => expect(fails).toEqual([99, 96]), 10_000);
+  await supervisor.stop();
+  expect(told.filter((text) => text.includes('requests fail'))).toHaveLength(1);
 });
