@@ -195,6 +195,7 @@ export class Supervisor {
     }
     if (now < this.#probeAt) return;
     const answers = await this.#source.isAnswering(this.#ended.signal);
+    if (this.#ended.signal.aborted) return;
     this.#probeAt = performance.now() + (answers ? PROBE_PAUSE_MS : 0);
     if (!answers) {
       this.#answersSince = undefined;

@@ -131,3 +131,14 @@ test('requests are made to fail again when a connection that ended that did not 
   await supervisor.stop();
   expect(told.filter((text) => text.includes('requests fail'))).toHaveLength(1);
 });
+
+test('a question that is broken off by the end is no silence of the server', async () => {
+  inFlight = 1;
+  const { supervisor, told, probes } = watched([], {}, false);
+  await vi.waitFor(() => {
+    vi.advanceTimersByTime(5_000);
+    expect(probes).toHaveLength(1);
+  }, 10_000);
+  await supervisor.stop();
+  expect(told).toEqual([]);
+});
