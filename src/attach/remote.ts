@@ -47,7 +47,10 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
   const about = { kind: 'remote', address, exportName, sizeBytes: setup.sizeBytes };
   const supervise = (device: NbdDevice) => {
     if (device.link === undefined && request.persist === 'required') throw needsNetlink();
-    if (device.link === undefined) return undefined;
+    if (device.link === undefined) {
+      if (request.persist !== 'no') onEvent({ kind: 'notice', text: goesDown });
+      return undefined;
+    }
     try {
       stayInMemory();
     } catch (error) {
@@ -88,9 +91,9 @@ async function renew(request: RemoteAttachRequest, setup: DeviceSetup, stop: Abo
   }
 }
 
+const noNetlink = 'netlink for nbd, which this network namespace, or this kernel, does not have';
+const goesDown = `nobody connects again when the connection is lost: that needs ${noNetlink}; by ioctl the device goes down`;
+
 function needsNetlink(): AttachError {
-  return new AttachError(
-    'refused',
-    '--persist needs netlink for nbd, which this network namespace, or this kernel, does not have: by ioctl a device that is in use cannot come back',
-  );
+  return new AttachError('refused', `--persist needs ${noNetlink}: by ioctl a device that is in use cannot come back`);
 }
