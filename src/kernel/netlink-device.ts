@@ -42,6 +42,7 @@ export class NetlinkDevice implements NbdDevice {
   /** The family answers one question at a time. */
   #asking: Promise<unknown> | undefined;
   #failsRequests = false;
+  #isTakenOver = false;
 
   constructor(name: string, family: NbdFamily, setup: DeviceSetup, identifier: string) {
     this.name = name;
@@ -54,9 +55,10 @@ export class NetlinkDevice implements NbdDevice {
       resolveEnded = resolve;
     });
     this.#resolveEnded = resolveEnded;
-    // Without its connections a device is of no use, and what waits for them would wait for ever: it ends.
+    // Without its connections a device is of no use, and what waits for them would wait for ever: it ends. One that is taken
+    // over gets others, as long as nobody else has disconnected it.
     this.#watch = setInterval(() => {
-      if (this.#isLost()) this.disconnect();
+      if (this.#isLost() && !(this.#isTakenOver && this.#mayBeOurs())) this.disconnect();
     }, watchMs);
     this.link = setup.deadTimeoutSeconds === undefined ? undefined : this.#oneLink();
   }
@@ -84,7 +86,9 @@ export class NetlinkDevice implements NbdDevice {
   #oneLink(): DeviceLink {
     invariant(this.#sockets.length === 1, 'one connection is replaced');
     return {
-      takeOver: () => clearInterval(this.#watch),
+      takeOver: () => {
+        this.#isTakenOver = true;
+      },
       isLost: () => this.#isLost(),
       replace: (socket) => this.#replace(socket),
       failRequests: () => this.#failRequests(),
@@ -174,5 +178,13 @@ export class NetlinkDevice implements NbdDevice {
 
   #isOurs(): boolean {
     return deviceBackend(this.name) === this.#identifier;
+  }
+
+  #mayBeOurs(): boolean {
+    try {
+      return this.#isOurs();
+    } catch {
+      return true; // it is looked at again
+    }
   }
 }

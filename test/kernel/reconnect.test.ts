@@ -77,7 +77,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   for (const client of clients) await client.stop('KILL');
-  for (const device of ['nbd0', 'nbd1', 'nbd2', 'nbd3', 'nbd4']) await expectNothingLeft(device);
+  for (const device of ['nbd0', 'nbd1', 'nbd2', 'nbd3', 'nbd4', 'nbd5', 'nbd6']) await expectNothingLeft(device);
   await assertQuietKernel();
 });
 
@@ -147,6 +147,13 @@ describe('while its server is gone', () => {
     await ok(`${tsnbdClient} -unix ${socket} /dev/nbd4 --no-persist`);
     expect(await ok('pgrep -f attach-process.js')).toBe(pid);
     const orphan = await attachHere(`-unix ${socket} /dev/nbd3`);
+    const taken = await attachHere(`-unix ${socket} /dev/nbd5`);
+    // Where another network namespace has no netlink for nbd, as on Linux 6.1.
+    const inOther = await run(`unshare -n ${tsnbdClient} -unix ${socket} /dev/nbd6 -dead-timeout 2`);
+    expect(inOther.status).toBe(0);
+    const byIoctl = (await ok(`${tsnbd} status nbd6`)).includes('kernelApi: ioctl');
+    expect(inOther.stderr.includes('tsnbd-client: nobody connects again when the connection is lost')).toBe(byIoctl);
+    await ok(`${tsnbdClient} -d nbd6`);
     const sent = await background('exec dd if=/dev/zero of=/dev/nbd1 bs=64k count=1 oflag=direct');
     await until('test "$(awk \'{ print $2 }\' /sys/block/nbd1/inflight)" -ge 1');
     await server.stop('KILL');
@@ -160,8 +167,9 @@ describe('while its server is gone', () => {
       ['/dev/nbd1', 'reconnecting'],
       ['/dev/nbd3', 'reconnecting'],
       ['/dev/nbd4', 'configured'],
+      ['/dev/nbd5', 'reconnecting'],
     ]);
-    expect(rest.at(-1)).toMatchObject({ pid: null, kernelApi: 'netlink', source: `nbd+unix:///?socket=${socket}` });
+    expect(rest.at(2)).toMatchObject({ pid: null, kernelApi: 'netlink', source: `nbd+unix:///?socket=${socket}` });
     expect(nbd0).toEqual({
       device: '/dev/nbd0',
       sizeBytes: 67_108_864,
@@ -196,6 +204,12 @@ describe('while its server is gone', () => {
     );
     await ok(`${tsnbdClient} -d nbd0 --force && ! test -e /sys/block/nbd0/pid`);
     await until(`! test -e /proc/${pid}`);
+
+    // Another program has disconnected it: nobody has to wait for its server.
+    await hears(taken, /is lost; connecting again/);
+    await ok('nbd-client -d /dev/nbd5');
+    expect((await taken.result).status).toBe(8);
+    await ok('! ls /run/tsnbd/nbd5.*');
 
     await orphan.stop('KILL');
     for (const device of ['nbd3', 'nbd4']) {
