@@ -97,7 +97,6 @@ export const SHUT_RDWR = 2;
 export const SOL_SOCKET = 1;
 export const SO_SNDBUF = 7;
 export const SO_RCVTIMEO = 20;
-export const SO_SNDTIMEO = 21;
 export const SO_SNDBUFFORCE = 32;
 export const SO_DOMAIN = 39;
 export const SO_MEMINFO = 55;

@@ -8,7 +8,7 @@ import { shutdownFd } from './fd-calls.js';
 import type { DeviceSetup, NbdDevice } from './nbd-device.js';
 import type { NbdFamily } from './nbd-family.js';
 import { NetlinkDevice } from './netlink-device.js';
-import { isSentAgain, prepareSocket, sendAgainSoon } from './resend.js';
+import { isSentAgain, sendAgainSoon } from './resend.js';
 import { deviceState, setLongestRequest } from './sysfs.js';
 
 const { EBUSY } = constants.errno;
@@ -52,7 +52,6 @@ async function connect(name: string | undefined, setup: DeviceSetup, family: Nbd
   const index = name === undefined ? undefined : deviceIndex(name);
   const { deadTimeoutSeconds } = setup;
   try {
-    for (const socket of setup.sockets) prepareSocket(setup, socket);
     for (const end = performance.now() + busyLimitMs; ; await sleep(busyPollMs)) {
       const reply = await family.connect({ ...setup, index, identifier, deadTimeoutSeconds: deadTimeoutSeconds ?? 0 });
       if ('index' in reply) return new NetlinkDevice(deviceName(reply.index), family, setup, identifier);

@@ -7,7 +7,7 @@ import { shutdownFd } from './fd-calls.js';
 import type { DeviceEnd, DeviceLink, DeviceSetup, NbdDevice } from './nbd-device.js';
 import type { DeviceChange, NbdFamily } from './nbd-family.js';
 import { describeReply } from './netlink-socket.js';
-import { prepareSocket, sendAgainSoon } from './resend.js';
+import { sendAgainSoon } from './resend.js';
 import { hasRoom, isHungUp } from './socket-calls.js';
 import { deviceBackend } from './sysfs.js';
 import { within } from './within.js';
@@ -100,7 +100,6 @@ export class NetlinkDevice implements NbdDevice {
   }
 
   async #replace(socket: number): Promise<boolean> {
-    prepareSocket(this.#setup, socket);
     const failedRequests = this.#failsRequests;
     if (failedRequests) {
       const { requestTimeoutSeconds, deadTimeoutSeconds = 0 } = this.#setup;

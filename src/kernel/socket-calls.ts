@@ -14,7 +14,6 @@ import {
   SO_RCVTIMEO,
   SO_SNDBUF,
   SO_SNDBUFFORCE,
-  SO_SNDTIMEO,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
   SOCK_NONBLOCK,
@@ -47,12 +46,9 @@ export function isHungUp(socketFd: number): boolean {
 
 /** A read that waits longer than that answers EAGAIN. @throws KernelError 'system' */
 export function limitReads(socketFd: number, limitSeconds: number): void {
-  expect('limit the time of reads', libc.setsockopt(socketFd, SOL_SOCKET, SO_RCVTIMEO, timeval(limitSeconds)));
-}
-
-/** A write that waits longer than that for room answers EAGAIN, also the kernel's own. @throws KernelError 'system' */
-export function limitWrites(socketFd: number, limitSeconds: number): void {
-  expect('limit the time of writes', libc.setsockopt(socketFd, SOL_SOCKET, SO_SNDTIMEO, timeval(limitSeconds)));
+  const duration = new Uint8Array(STRUCT_TIMEVAL.sizeof);
+  new DataView(duration.buffer).setBigInt64(STRUCT_TIMEVAL.tv_sec, BigInt(limitSeconds), true);
+  expect('limit the time of reads', libc.setsockopt(socketFd, SOL_SOCKET, SO_RCVTIMEO, duration));
 }
 
 export function isUnixSocket(socketFd: number): boolean {
@@ -95,12 +91,6 @@ export function sendDatagram(path: string, bytes: Uint8Array): number {
   } finally {
     closeSync(fd);
   }
-}
-
-function timeval(seconds: number): Uint8Array {
-  const duration = new Uint8Array(STRUCT_TIMEVAL.sizeof);
-  new DataView(duration.buffer).setBigInt64(STRUCT_TIMEVAL.tv_sec, BigInt(seconds), true);
-  return duration;
 }
 
 function readOption(socketFd: number, option: number): number {

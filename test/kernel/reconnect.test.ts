@@ -68,11 +68,37 @@ async function finish({ program, notes, mnt }: Writer, device: string): Promise<
   return Math.max(...times.slice(1).map((time, index) => time - (times[index] ?? time)));
 }
 
+/** A server whose process of the device's connection does not read for as long as another is stopped, but answers others. */
+async function startSlow() {
+  const generic = `[generic]\nallowlist = true\nlistenaddr = 127.0.0.1\nport = ${PORT + 2}\n`;
+  const config = `${generic}[disk]\nexportname = ${folder}/slow\n`;
+  await ok(`cd ${folder} && printf '%s' '${config}' >conf && nbd-server -C ${folder}/conf -p ${folder}/pid`);
+  await until(listensOn(PORT + 2));
+  const client = await attachHere(`127.0.0.1 ${PORT + 2} /dev/nbd2 -N disk`);
+  const process = await ok(`pgrep -P $(cat ${folder}/pid)`);
+  await ok(`kill -s STOP ${process}`);
+  return { client, process, first: await background(fill('1')) };
+}
+
+/** More than the sockets hold, in the end. */
+const fill = (letter: string) =>
+  `tr '\\0' ${letter} </dev/zero | dd of=/dev/nbd2 bs=32M count=1 iflag=fullblock oflag=direct`;
+
+/** What was written last is what there is. */
+async function expectInOrder({ client, process, first }: Awaited<ReturnType<typeof startSlow>>): Promise<void> {
+  await ok(`kill -s CONT ${process}`);
+  expect((await first.result).status).toBe(0);
+  await ok(fill('2'));
+  await ok('sleep 1');
+  expect(await ok(`head -c 32M ${folder}/slow | tr -d 2 | wc -c`)).toBe('0');
+  expect(client.output().stderr).not.toMatch(/lost/);
+}
+
 const uptime = async () => Number(await ok("cut -d ' ' -f 1 /proc/uptime"));
 
 beforeAll(async () => {
   folder = await memoryDir('reconnect');
-  await ok(`cd ${folder} && truncate -s 64M killed stopped others && truncate -s 32M smaller`);
+  await ok(`cd ${folder} && truncate -s 64M killed stopped slow others && truncate -s 32M smaller`);
 });
 
 afterAll(async () => {
@@ -101,6 +127,7 @@ describe('under a mounted file system', () => {
     expect(lockedKiB).toBeGreaterThan(4096);
     expect(oom).toBe(-1000);
 
+    const slow = await startSlow();
     await ok(`kill -s STOP ${stopped.pid}`);
     const stoppedAt = await uptime();
     await killed.stop('KILL');
@@ -125,7 +152,9 @@ describe('under a mounted file system', () => {
     expect(await finish(writer1, 'nbd1')).toBeLessThan(outage1 + EXTRA_SECONDS);
     await hears(writer1.client, /answers again|connected to 127.0.0.1 port 4011 again/);
 
-    for (const { client } of [writer0, writer1]) expect(await client.stop()).toMatchObject({ status: 0 });
+    await expectInOrder(slow);
+    for (const { client } of [writer0, writer1, slow]) expect(await client.stop()).toMatchObject({ status: 0 });
+    await ok(`kill $(cat ${folder}/pid)`);
     await back.stop('KILL');
     await stopped.stop('KILL');
   });
