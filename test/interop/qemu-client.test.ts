@@ -135,14 +135,14 @@ describe('qemu-io', () => {
   test('gives storage back by discards and by zeroes that may, if discards are on', async () => {
     makeFullDisk(image);
     const uri = await serve('unix');
-    const freed = async (command: string) => {
+    const expectFreed = async (bytes: number, command: string) => {
       const before = allocatedBytes(image);
       await qemuIo(uri, [command]);
-      return before - allocatedBytes(image);
+      expect(Math.abs(before - allocatedBytes(image) - bytes)).toBeLessThanOrEqual(METADATA_BYTES);
     };
-    expect(await freed('discard 0 1M')).toBe(MIB);
-    expect(await freed(`write -zu ${2 * MIB} 1M`)).toBe(MIB);
-    expect(await freed(`write -z ${4 * MIB} 1M`)).toBe(0);
+    await expectFreed(MIB, 'discard 0 1M');
+    await expectFreed(MIB, `write -zu ${2 * MIB} 1M`);
+    await expectFreed(0, `write -z ${4 * MIB} 1M`);
     await qemuIo(uri, ['read -P 0 0 1M', `read -P 0 ${2 * MIB} 1M`, `read -P 0 ${4 * MIB} 1M`]);
   });
 
@@ -151,7 +151,7 @@ describe('qemu-io', () => {
     const uri = await serve('unix', '--discard=ignore');
     const before = allocatedBytes(image);
     await qemuIo(uri, ['discard 0 1M', `write -zu ${2 * MIB} 1M`, `read -P 0 ${2 * MIB} 1M`]);
-    expect(allocatedBytes(image)).toBe(before);
+    expect(Math.abs(allocatedBytes(image) - before)).toBeLessThanOrEqual(METADATA_BYTES);
   });
 
   test('is refused what a read-only export does not let it do', async () => {
