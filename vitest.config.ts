@@ -9,8 +9,9 @@ const long = process.env.TSNBD_TEST_LONG === '1';
 const kernelTests = (name: string, groupOrder: number, kernel?: string) => ({
   test: {
     name,
-    // Two guests, each on a processor of its own (bench-setup.ts), and nothing beside them.
-    maxWorkers: 2,
+    // One guest, and nothing beside it: page faults, of which a guest's programs start with thousands, take three
+    // times as long on a virtual machine whose other processor is busy (measured; CONTRIBUTING.md).
+    maxWorkers: 1,
     sequence: { groupOrder },
     env: kernel === undefined ? {} : { TSNBD_BENCH_KERNEL: kernel },
     include: ['test/{kernel,fault}/**/*.test.ts'],

@@ -6,13 +6,9 @@ import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { chosenKernel } from './kernel-bench-kernels.js';
 import { GrowingFile } from './kernel-bench-output.js';
-import { baseFolder, kernelArguments, missing, processor, quote, writeStarters } from './kernel-bench-start.js';
+import { baseFolder, kernelArguments, missing, quote, writeStarters } from './kernel-bench-start.js';
 
-/**
- * All of it on one processor: its processes and their kernel wait for each other at every page fault, and to wake a sleeper
- * on another processor takes longer (starting Node in the guest took 270 ms so, 230 ms now).
- */
-const onOneProcessor = 'ulimit -c 0; exec taskset -c "$@"';
+const withoutCoreFile = 'ulimit -c 0; exec "$@"';
 /** Waits on the host for our end, whatever it is, and cleans up if we could not. */
 const guard = 'read -r _; kill -s KILL -- "-$1"; sleep 1; rm -rf "$2"';
 
@@ -35,7 +31,6 @@ export class GuestError extends Error {
  * @property {string} [workDir] a folder of the host that the guest may write, at the same path; by default a new one
  * @property {string} [memory] of the guest, as `mem=` takes it; its tmpfs take it from there
  * @property {import('./kernel-bench-kernels.js').Kernel} [kernel] by default the newest
- * @property {number} [number] of a guest beside others, from 0: each has a processor of its own if there are enough
  * @property {string} [nbd] parameters of the nbd module, or 'none' to leave it out
  * @property {number} [limitMs] for the boot
  */
@@ -117,7 +112,7 @@ export class Guest {
     this.#child = spawn(
       'sh',
       [
-        ...['-c', onOneProcessor, 'sh', processor(options.number ?? 0), kernel.program, ...kernel.parameters],
+        ...['-c', withoutCoreFile, 'sh', kernel.program, ...kernel.parameters],
         ...kernelArguments(this.folder, this.#control, options.memory ?? '2G'),
       ],
       {

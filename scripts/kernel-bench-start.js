@@ -1,5 +1,5 @@
 // What a guest of the bench needs from its host, and what it is started with.
-import { accessSync, constants, existsSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, statfsSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,19 +15,6 @@ export function missing(/** @type {import('./kernel-bench-kernels.js').Kernel} *
   if (!existsSync('/usr/bin/busybox') && !existsSync('/bin/busybox'))
     return 'busybox is missing: run scripts/setup (Debian package busybox-static)';
   return undefined;
-}
-
-/**
- * The processor of a guest, as taskset takes it: of those that we may use, in turns.
- * @param {number} number of the guest, from 0
- */
-export function processor(number) {
-  const [, list = '0'] = /^Cpus_allowed_list:\s*(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
-  const usable = list.split(',').flatMap((range) => {
-    const [first = 0, last = first] = range.split('-').map(Number);
-    return Array.from({ length: last - first + 1 }, (_, index) => first + index);
-  });
-  return String(usable[number % usable.length]);
 }
 
 /** Where the guest's memory file and the work folder go: RAM if there is enough of it. */

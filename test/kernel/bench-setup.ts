@@ -32,7 +32,7 @@ declare module 'vitest' {
 }
 
 /** One guest for each worker of vitest (vitest.config.ts), so that none disturbs another's devices. */
-const GUESTS = 2;
+const GUESTS = 1;
 
 /** What the tests run in the guest, and the threads that it starts by their own files. */
 const PROGRAMS = [
@@ -57,7 +57,7 @@ export async function setup(project: TestProject): Promise<void> {
   const source = join(ROOT, 'test/fault/drivers/kill-at-call.c');
   execFileSync('cc', ['-shared', '-fPIC', '-O1', '-Wall', '-Wextra', '-Werror', '-o', KILL_AT_CALL, source, '-ldl']);
   const kernel = chosenKernel(project.config.env.TSNBD_BENCH_KERNEL);
-  const booted = await Promise.allSettled(Array.from({ length: GUESTS }, (_, number) => bootGuest({ kernel, number })));
+  const booted = await Promise.allSettled(Array.from({ length: GUESTS }, () => bootGuest({ kernel })));
   for (const boot of booted) if (boot.status === 'fulfilled') guests.push(boot.value);
   const failed = booted.find((boot) => boot.status === 'rejected');
   if (failed !== undefined) {

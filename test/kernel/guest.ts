@@ -9,8 +9,7 @@ import { type BootOptions, bootGuest, type CommandResult, type Guest } from '../
 import type { GuestReply, GuestRequest, KernelBench } from './bench-setup.js';
 
 /** The guest of the worker that runs this file: the workers are numbered from 1. */
-const number = Number(process.env.VITEST_POOL_ID) - 1;
-const bench = benchOf(number);
+const bench = benchOf(Number(process.env.VITEST_POOL_ID));
 
 /** The folder that host and guest share, at the same path on both. Slower than the guest's /tmp, and hostfs has no holes. */
 export const workDir = bench.workDir;
@@ -121,7 +120,7 @@ export async function assertQuietKernel(mark?: string): Promise<void> {
 
 /** For what must not happen to the shared guest (a panic, another nbd module): a guest of the test's own, booted in 3 to 10 s. */
 export async function withOwnGuest<T>(options: BootOptions, use: (guest: Guest) => Promise<T>): Promise<T> {
-  const guest = await bootGuest({ number, ...options });
+  const guest = await bootGuest(options);
   try {
     return await use(guest);
   } finally {
@@ -129,9 +128,8 @@ export async function withOwnGuest<T>(options: BootOptions, use: (guest: Guest) 
   }
 }
 
-function benchOf(guest: number): KernelBench {
-  const found = inject('kernelBenches')[guest];
-  if (found === undefined)
-    throw new Error(`there is no guest for worker ${guest + 1}: vitest.config.ts allows too many`);
+function benchOf(worker: number): KernelBench {
+  const found = inject('kernelBenches')[worker - 1];
+  if (found === undefined) throw new Error(`there is no guest for worker ${worker}: vitest.config.ts allows too many`);
   return found;
 }
