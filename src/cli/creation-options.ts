@@ -68,7 +68,7 @@ const qcow2 = {
   },
 } satisfies CreationTable;
 
-/** The formats that images can be created in, and what `-o` may say of each,. */
+/** The formats that images can be created in, and what `-o` may say of each. */
 export const CREATION_TABLES = { raw, qcow2 } as const satisfies Readonly<Record<string, CreationTable>>;
 
 export type CreatableFormat = keyof typeof CREATION_TABLES;

@@ -6,7 +6,7 @@ import type { ImageFormat } from './image-format.js';
 import type { OpenFile } from './open-file.js';
 import { type OpenOptions, openAsFormat } from './open-image.js';
 import { openRaw } from './open-raw.js';
-import { partPath } from './part-path.js';
+import { mayBeProtocol, partPath } from './part-path.js';
 import { describeQcow2, type Qcow2Description } from './qcow2/describe-qcow2.js';
 
 /** How an image is looked at. */
@@ -87,7 +87,6 @@ function described(path: string, options: LookOptions, look: (file: OpenFile) =>
 
 /** As QEMU shows it: what may be a protocol's name is no path. */
 function pathFrom(imagePath: string, name: string): string {
-  const isProtocol = (name.split('/')[0] ?? '').includes(':');
   const folder = dirname(imagePath);
-  return isProtocol || isAbsolute(name) || folder === '.' ? name : join(folder, name);
+  return mayBeProtocol(name) || isAbsolute(name) || folder === '.' ? name : join(folder, name);
 }

@@ -31,22 +31,15 @@ export class NewFiles {
   readonly #files: MadeFile[] = [];
   #areEmptied = false;
 
-  /** Answers the fd of a file, locked, to be written to when all are emptied. @throws ImageError */
+  /** Answers the fd of a file, locked, to be written to when all are emptied. Where it throws, `end` is to follow. @throws ImageError */
   make(path: string): number {
     const file = openOrMake(path);
     const { fd, stat } = file;
     this.#files.push(file);
-    try {
-      if (!stat.isFile())
-        throw new ImageError('not-an-image', `${path} is not a regular file: nothing can be made of it`);
-      const conflict = takeLocks(fd, rawLockPlan(false, true));
-      if (conflict !== undefined) throw inUseError(path, file, conflict);
-    } catch (error) {
-      this.#files.pop();
-      closeSync(fd);
-      if (file.isNew) unlinkSync(path);
-      throw error;
-    }
+    if (!stat.isFile())
+      throw new ImageError('not-an-image', `${path} is not a regular file: nothing can be made of it`);
+    const conflict = takeLocks(fd, rawLockPlan(false, true));
+    if (conflict !== undefined) throw inUseError(path, file, conflict);
     return fd;
   }
 

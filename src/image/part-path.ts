@@ -15,8 +15,7 @@ export function partPath(
   name: string,
   kind: PartKind,
 ): { readonly path: string; readonly isOutside: boolean } {
-  const beforeSlash = name.split('/')[0] ?? '';
-  if (beforeSlash.includes(':')) {
+  if (mayBeProtocol(name)) {
     throw new ImageError(
       'unsupported',
       `${imagePath} has the ${kind} '${printable(name)}': only names of files are opened`,
@@ -25,6 +24,11 @@ export function partPath(
   const folder = dirname(resolve(imagePath));
   const path = isAbsolute(name) ? name : join(folder, name);
   return { path, isOutside: !resolve(path).startsWith(folder === '/' ? folder : `${folder}/`) };
+}
+
+/** Whether QEMU would not take it for the name of a file. */
+export function mayBeProtocol(name: string): boolean {
+  return (name.split('/')[0] ?? '').includes(':');
 }
 
 /** What no terminal should be sent is replaced. */

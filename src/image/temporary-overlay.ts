@@ -10,6 +10,7 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { ImageError, reasonOf } from './errors.js';
+import type { ImageFormat } from './image-format.js';
 import type { OpenFile } from './open-file.js';
 import type { OpenedLayer } from './open-raw.js';
 import { emptyOverlay } from './qcow2/empty-image.js';
@@ -34,7 +35,7 @@ export function overlayFolder(): string {
  */
 export function openTemporaryOverlay(path: string, below: OpenedLayer<LayerHandle>): OpenedLayer<Qcow2Handle> {
   const name = `the temporary overlay of ${path}`;
-  const file = makeFile(name, below.handle.sizeBytes, basename(path));
+  const file = makeFile(name, below.handle.sizeBytes, { name: basename(path), format: below.handle.format });
   try {
     const layer = openQcow2(
       name,
@@ -58,10 +59,10 @@ export function openTemporaryOverlay(path: string, below: OpenedLayer<LayerHandl
 }
 
 /** Its name is gone before anything is written: a killed process leaves nothing. */
-function makeFile(name: string, sizeBytes: number, backingName: string): OpenFile {
+function makeFile(name: string, sizeBytes: number, backing: { name: string; format: ImageFormat }): OpenFile {
   const { O_RDWR, O_CREAT, O_EXCL } = fsConstants;
   const path = join(overlayFolder(), `tsnbd-${randomUUID()}`);
-  const { head, fileBytes } = emptyOverlay(sizeBytes, backingName);
+  const { head, fileBytes } = emptyOverlay(name, sizeBytes, backing);
   let fd: number | undefined;
   try {
     fd = openSync(path, O_RDWR | O_CREAT | O_EXCL, PRIVATE_MODE);

@@ -91,7 +91,10 @@ export function devicesWithBackend(backend: string, root = ''): readonly string[
 export function attachedDevices(root = ''): readonly string[] {
   return listFolder(`${root}/sys/block`)
     .filter((name) => /^nbd[0-9]+$/.test(name))
-    .filter((name) => deviceState(name, root).pid !== undefined || deviceState(name, root).sizeBytes > 0)
+    .filter((name) => {
+      const { pid, sizeBytes } = deviceState(name, root);
+      return pid !== undefined || sizeBytes > 0;
+    })
     .sort((a, b) => deviceIndex(a) - deviceIndex(b));
 }
 

@@ -144,7 +144,7 @@ it('where no overlay can be made, that is said, and nothing stays open', async (
 it.each([512, 64 << 20, 2 ** 40, 2 ** 51, 2 ** 51 + 2 ** 20, 2 ** 53 - 512])(
   'an empty overlay of %i bytes is one to QEMU',
   (sizeBytes) => {
-    const { head, fileBytes } = emptyOverlay(sizeBytes, 'below');
+    const { head, fileBytes } = emptyOverlay('overlay', sizeBytes, { name: 'below', format: 'raw' });
     const fd = openSync(inFolder('overlay'), 'w');
     writeSync(fd, head);
     ftruncateSync(fd, fileBytes);

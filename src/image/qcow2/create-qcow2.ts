@@ -1,10 +1,10 @@
 import type { FileInTheMaking } from '../creation.js';
 import { copiedHigh, offsetLow } from './entries.js';
+import { l2EntryBytesOf } from './geometry.js';
 import type { Layout } from './new-layout.js';
 import { putRefcount } from './refcount-codec.js';
 
 const ENTRY_BYTES = 8;
-const EXTENDED_ENTRY_BYTES = 16;
 /** Tables written between two looks whether the image is still wanted. */
 const TABLES_AT_ONCE = 16;
 
@@ -54,7 +54,7 @@ async function writeRefcounts(
 }
 
 /** The beginning of a block, `entries` refcounts of 1; behind them the file reads as zeroes. */
-function refcountBlock(entries: number, bits: number): Uint8Array {
+export function refcountBlock(entries: number, bits: number): Uint8Array {
   const bytes = new Uint8Array(Math.ceil((entries * bits) / 8));
   for (let index = 0; index < entries; index += 1) putRefcount(bytes, 0, index, bits, 1);
   return bytes;
@@ -64,7 +64,7 @@ function refcountBlock(entries: number, bits: number): Uint8Array {
 async function writeTables(file: FileInTheMaking, layout: Layout): Promise<void> {
   const { form, l1From, l2Tables, l2From, dataClusters, dataFrom } = layout;
   const { clusterBytes, extendedL2, dataFile } = form;
-  const entryBytes = extendedL2 ? EXTENDED_ENTRY_BYTES : ENTRY_BYTES;
+  const entryBytes = l2EntryBytesOf(extendedL2);
   const l2Entries = clusterBytes / entryBytes;
   const firstByte = dataFile === undefined ? dataFrom * clusterBytes : 0;
   const l1 = new DataView(new ArrayBuffer(l2Tables * ENTRY_BYTES));

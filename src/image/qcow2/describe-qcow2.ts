@@ -2,8 +2,7 @@ import type { OpenFile } from '../open-file.js';
 import { type Bitmap, bitmapsOf } from './bitmaps.js';
 import { COMPATIBLE_LAZY_REFCOUNTS } from './features.js';
 import { type Header, readHeader } from './header.js';
-import type { Snapshot } from './snapshots.js';
-import { snapshotsOf } from './snapshots.js';
+import { type Snapshot, snapshotsOf } from './snapshots.js';
 
 /** What there is to say of a qcow2 image by its own file. */
 export interface Qcow2Description {

@@ -31,10 +31,14 @@ export interface Geometry {
   readonly refcountBits: number;
 }
 
+export function l2EntryBytesOf(extendedL2: boolean): number {
+  return extendedL2 ? 16 : 8;
+}
+
 export function geometryOf(header: Header): Geometry {
   const { version, sizeBytes, clusterBits, compression, extendedL2, hasDataFile, rawDataFile } = header;
   const clusterBytes = 2 ** clusterBits;
-  const l2EntryBytes = extendedL2 ? 16 : 8;
+  const l2EntryBytes = l2EntryBytesOf(extendedL2);
   const sliceBytes = Math.min(SLICE_BYTES_MAX, clusterBytes);
   const unitsPerCluster = extendedL2 ? UNITS_EXTENDED : 1;
   const l2Entries = clusterBytes / l2EntryBytes;

@@ -31,6 +31,12 @@ export const V2_REFCOUNT_ORDER = 4;
 export const V2_REFCOUNT_BITS = 2 ** V2_REFCOUNT_ORDER;
 const ENTRY_BYTES = 8;
 export const SECTOR_BYTES = 512;
+
+/** A disk's size; it has no parts of a sector. */
+export function inWholeSectors(sizeBytes: number): number {
+  return Math.ceil(sizeBytes / SECTOR_BYTES) * SECTOR_BYTES;
+}
+
 export const COMPRESSIONS = ['zlib', 'zstd'] as const;
 const ENCRYPTIONS = ['none', 'AES', 'LUKS'];
 
@@ -220,7 +226,7 @@ class HeaderParser {
   /** In whole sectors, as a raw image's. */
   #size(value: bigint): number {
     this.#check(value <= BigInt(Number.MAX_SAFE_INTEGER - SECTOR_BYTES), `its disk has ${value} bytes`);
-    return Math.ceil(Number(value) / SECTOR_BYTES) * SECTOR_BYTES;
+    return inWholeSectors(Number(value));
   }
 
   #check(isFine: boolean, whatIsWrong: string): void {

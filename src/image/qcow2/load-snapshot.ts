@@ -1,7 +1,7 @@
 import { ImageError } from '../errors.js';
 import type { OpenFile } from '../open-file.js';
-import type { Header } from './header.js';
-import { L1_BYTES_MAX, SECTOR_BYTES } from './header.js';
+import { geometryOf } from './geometry.js';
+import { type Header, inWholeSectors, L1_BYTES_MAX, SECTOR_BYTES } from './header.js';
 import { printable } from './header-extensions.js';
 import { type Snapshot, snapshotsOf } from './snapshots.js';
 
@@ -23,18 +23,16 @@ export function headerOfSnapshot(path: string, file: OpenFile, header: Header, c
   const { snapshots } = snapshotsOf(path, file, header);
   const snapshot = chosen(snapshots, choice);
   if (snapshot === undefined) throw new ImageError('missing', absence(path, snapshots, choice));
-  const clusterBytes = 2 ** header.clusterBits;
+  const { clusterBytes, l2Entries } = geometryOf(header);
   const { l1OffsetBytes, l1Entries, diskBytes } = snapshot;
   const isPlace =
     l1OffsetBytes <= BigInt(Number.MAX_SAFE_INTEGER - L1_BYTES_MAX) && Number(l1OffsetBytes) % clusterBytes === 0;
   if (!isPlace || l1Entries * L1_ENTRY_BYTES > L1_BYTES_MAX) throw damaged(path, snapshot);
-  const l2Entries = clusterBytes / (header.extendedL2 ? 16 : 8);
   const reachedBytes = l1Entries * l2Entries * clusterBytes;
   const wishedBytes = diskBytes ?? BigInt(Math.min(header.sizeBytes, reachedBytes));
   if (wishedBytes > BigInt(Math.min(reachedBytes, Number.MAX_SAFE_INTEGER - SECTOR_BYTES)))
     throw damaged(path, snapshot);
-  const sizeBytes = Math.ceil(Number(wishedBytes) / SECTOR_BYTES) * SECTOR_BYTES;
-  return { ...header, l1OffsetBytes: Number(l1OffsetBytes), l1Entries, sizeBytes };
+  return { ...header, l1OffsetBytes: Number(l1OffsetBytes), l1Entries, sizeBytes: inWholeSectors(Number(wishedBytes)) };
 }
 
 /** An id is looked for first: a snapshot may have another's for its name. */

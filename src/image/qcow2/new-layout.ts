@@ -1,10 +1,10 @@
 import { ImageError } from '../errors.js';
 import type { ImageFormat } from '../image-format.js';
 import type { Qcow2Preallocation } from '../preallocations.js';
+import { l2EntryBytesOf } from './geometry.js';
 import { type Compression, L1_BYTES_MAX, REFCOUNT_TABLE_BYTES_MAX } from './header.js';
 
 const ENTRY_BYTES = 8;
-const EXTENDED_ENTRY_BYTES = 16;
 
 /** What a new qcow2 image is to be. Its clusters and refcounts have sizes that the format knows. */
 export interface NewQcow2 {
@@ -50,7 +50,7 @@ export interface Layout {
 export function layoutOf(path: string, form: NewQcow2, sizeBytes: number): Layout {
   const { clusterBytes, refcountBits, extendedL2, dataFile } = form;
   const guestClusters = Math.ceil(sizeBytes / clusterBytes);
-  const l2Entries = clusterBytes / (extendedL2 ? EXTENDED_ENTRY_BYTES : ENTRY_BYTES);
+  const l2Entries = clusterBytes / l2EntryBytesOf(extendedL2);
   const l1Entries = Math.max(1, Math.ceil(guestClusters / l2Entries));
   if (l1Entries * ENTRY_BYTES > L1_BYTES_MAX) throw tooLarge(path, sizeBytes, clusterBytes);
   const l1Clusters = Math.ceil((l1Entries * ENTRY_BYTES) / clusterBytes);
