@@ -8,6 +8,7 @@ import { type OpenOptions, openAsFormat } from './open-image.js';
 import { openRaw } from './open-raw.js';
 import { mayBeProtocol, partPath } from './part-path.js';
 import { describeQcow2, type Qcow2Description } from './qcow2/describe-qcow2.js';
+import { SeenFiles } from './seen-files.js';
 
 /** How an image is looked at. */
 export type LookOptions = Pick<OpenOptions, 'format' | 'forceShare'>;
@@ -46,12 +47,8 @@ export function describeImage(path: string, options: LookOptions): ImageDescript
 
 /** The same of an image and of all that is behind it, none of which may come twice. @throws ImageError */
 export function describeChain(path: string, options: LookOptions): readonly ImageDescription[] {
-  const seen = new Set<string>();
-  const look = (file: OpenFile) => {
-    const { dev, ino } = file.stat;
-    if (seen.has(`${dev}:${ino}`)) throw new ImageError('damaged', `${path} is a part of itself`);
-    seen.add(`${dev}:${ino}`);
-  };
+  const seen = new SeenFiles();
+  const look = (file: OpenFile) => seen.remember(path, file);
   const chain = [described(path, options, look)];
   for (let last = chain[0]; last?.backing !== undefined; last = chain.at(-1)) {
     const { name, format } = last.backing;

@@ -11,6 +11,7 @@ import { type PartKind, partPath, printable } from './part-path.js';
 import type { LayerHandle } from './qcow2/handle.js';
 import type { SnapshotChoice } from './qcow2/load-snapshot.js';
 import { openQcow2 } from './qcow2/open-qcow2.js';
+import { SeenFiles } from './seen-files.js';
 
 /** Images behind images: more than anybody keeps. */
 export const DEPTH_MAX = 64;
@@ -30,7 +31,7 @@ export interface ChainOptions {
  */
 export class ImageChain {
   readonly #options: ChainOptions;
-  readonly #seen = new Set<string>();
+  readonly #seen = new SeenFiles();
   #depth = 0;
 
   constructor(options: ChainOptions) {
@@ -53,7 +54,7 @@ export class ImageChain {
     snapshot?: SnapshotChoice,
   ): OpenedLayer<LayerHandle> {
     const { direct } = this.#options;
-    this.#remember(path, file);
+    this.#seen.remember(path, file);
     if (format === 'raw') {
       if (snapshot === undefined) return openRaw(path, file, { readOnly, direct });
       throw new ImageError('unsupported', `${path} is a raw image, and only a qcow2 image has snapshots in it`);
@@ -99,7 +100,7 @@ export class ImageChain {
       this.refuseOwnDevice(path);
       const file = openLocked(path, readOnly, () => this.#plan(layerLockPlan(readOnly)));
       try {
-        this.#remember(path, file);
+        this.#seen.remember(path, file);
         return file;
       } catch (error) {
         closeSync(file.fd);
@@ -110,12 +111,6 @@ export class ImageChain {
 
   #plan(plan: LockPlan): LockPlan {
     return this.#options.forceShare ? { uses: plan.uses, unshared: [] } : plan;
-  }
-
-  #remember(path: string, { stat }: OpenFile): void {
-    const identity = stat.isBlockDevice() ? `device ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
-    if (this.#seen.has(identity)) throw new ImageError('damaged', `${path} is a part of itself`);
-    this.#seen.add(identity);
   }
 
   #pathOf(imagePath: string, name: string, what: PartKind, told: string[]): string {

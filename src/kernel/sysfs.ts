@@ -110,14 +110,15 @@ export function nbdPresence(root = ''): NbdPresence {
 }
 
 /** @throws KernelError 'no-module', with what to do about it */
-export function requireNbd(root = ''): void {
-  if (!nbdPresence(root).loaded) throw noModule(root);
+export function requireNbd(root = ''): NbdPresence {
+  const presence = nbdPresence(root);
+  if (!presence.loaded) throw noModule(root);
+  return presence;
 }
 
 /** @throws KernelError 'no-module' or 'no-device', with what to do about it */
 export function requireDevice(name: string, root = ''): void {
-  requireNbd(root);
-  const presence = nbdPresence(root);
+  const presence = requireNbd(root);
   if (!existsSync(`${root}/sys/block/${name}`)) throw noDevice(name, presence);
   if (existsSync(`${root}/dev/${name}`)) return;
   const [major, minor] = deviceNumber(name, root)?.split(':') ?? [];
