@@ -8,7 +8,14 @@ import { chosenKernel } from './kernel-bench-kernels.js';
 import { GrowingFile } from './kernel-bench-output.js';
 import { baseFolder, kernelArguments, missing, quote, writeStarters } from './kernel-bench-start.js';
 
-const withoutCoreFile = 'ulimit -c 0; exec "$@"';
+/**
+ * Starts the guest's kernel. Its memory is a file; in huge pages, on a file system that only it sees, what runs in it takes
+ * four fifths of the time (measured). Who may not mount has it in ordinary pages.
+ */
+const starter = `ulimit -c 0
+in_huge_pages='mount -t tmpfs -o huge=always,mode=700 tmpfs "$TMPDIR" && exec "$@"'
+unshare --mount sh -c "$in_huge_pages" sh true 2>/dev/null && exec unshare --mount sh -c "$in_huge_pages" sh "$@"
+exec "$@"`;
 /** Waits on the host for our end, whatever it is, and cleans up if we could not. */
 const guard = 'read -r _; kill -s KILL -- "-$1"; sleep 1; rm -rf "$2"';
 
@@ -107,19 +114,20 @@ export class Guest {
     this.folder = mkdtempSync(join(baseFolder(), 'kernel-bench-'));
     this.#control = join(this.folder, 'control');
     this.workDir = options.workDir ?? join(this.folder, 'work');
-    for (const folder of [this.#control, this.workDir]) mkdirSync(folder, { recursive: true });
+    const memory = join(this.folder, 'memory');
+    for (const folder of [this.#control, this.workDir, memory]) mkdirSync(folder, { recursive: true });
     writeStarters(this.#control, this.workDir, kernel.modules, options.nbd ?? 'max_part=16 nbds_max=8');
     this.#child = spawn(
       'sh',
       [
-        ...['-c', withoutCoreFile, 'sh', kernel.program, ...kernel.parameters],
+        ...['-c', starter, 'sh', kernel.program, ...kernel.parameters],
         ...kernelArguments(this.folder, this.#control, options.memory ?? '2G'),
       ],
       {
         cwd: this.folder,
         // A group of its own: ^C must reach only us, and all of the guest's processes end by one signal.
         detached: true,
-        env: { PATH: '/usr/bin:/bin', TMPDIR: this.folder },
+        env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', TMPDIR: memory },
         stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
       },
     );

@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel } from '../kernel/guest.js';
 import { expectNothingLeft, newImage, tsnbd } from '../kernel/programs.js';
-import { apis, backgroundCalls, calls, expectCleanKills, otherCalls } from './kills.js';
+import { apis, backgroundCalls, calls, expectCleanKills, otherCalls, otherEvery } from './kills.js';
 
 let image = '';
 beforeAll(async () => {
@@ -14,13 +14,13 @@ afterEach(async () => {
 });
 
 describe.each([
-  ['netlink', calls],
-  ['ioctl', otherCalls],
-])('an image’s attach by %s that is killed', (api, kindsOfCalls) => {
+  { api: 'netlink', kindsOfCalls: calls, every: 1 },
+  { api: 'ioctl', kindsOfCalls: otherCalls, every: otherEvery },
+])('an image’s attach by $api that is killed', ({ api, kindsOfCalls, every }) => {
   const attach = (options: string) => `${tsnbd} -v ${options} --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`;
 
   test.each(kindsOfCalls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
-    expectCleanKills(kinds, attach('--nofork')),
+    expectCleanKills(kinds, attach('--nofork'), every),
   );
 
   if (!apis.includes(api)) return;

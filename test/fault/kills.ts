@@ -12,8 +12,9 @@ const OUTSIDE = 'ioctl,connect,socketpair,bind,sendmsg,write-open,rename,unlink'
 const INSIDE = ['mkdir,chmod', 'close', 'fcntl', 'shutdown', 'pthread_create', 'listen,accept4', 'setsockopt', 'fsync'];
 const long = process.env.TSNBD_TEST_LONG === '1';
 export const calls = long ? [OUTSIDE, ...INSIDE] : [OUTSIDE];
-/** Where an attach by the other interface differs. */
+/** Where an attach by the other interface differs, and at every which of them. */
 export const otherCalls = long ? calls : ['ioctl'];
+export const otherEvery = long ? 1 : 3;
 /** The kernel's interfaces, the one that is chosen first; with --long each of them. */
 export const apis = long ? ['netlink', 'ioctl'] : ['netlink'];
 /** For an attach in the background: command and process each count their own calls, so the command dies first. */
@@ -22,11 +23,13 @@ export const backgroundCalls = long ? OUTSIDE.split(',') : ['bind'];
 /** An attach makes more of those than this, or they are not counted. */
 const OUTSIDE_CALLS_MIN = 15;
 
-/** Kills the command at its first, second … such call until it attaches: the device is always free for the next attach. */
-export async function expectCleanKills(kinds: string, command: string): Promise<void> {
-  const lines = (
-    await ok(`${driver} ${KILL_AT_CALL} ${kinds} '${tsnbd} -d nbd0' ${command}`, { limitMs: LIMIT_MS })
-  ).split('\n');
+/**
+ * Kills the command at its first, second … such call (`every` 3: its first, fourth …) until it attaches: the device is always
+ * free for the next attach.
+ */
+export async function expectCleanKills(kinds: string, command: string, every = 1): Promise<void> {
+  const drive = `${driver} ${KILL_AT_CALL} ${kinds} ${every} '${tsnbd} -d nbd0'`;
+  const lines = (await ok(`${drive} ${command}`, { limitMs: LIMIT_MS })).split('\n');
   const outcomes = lines.map((line) => line.split(' ').slice(1).join(' '));
   expect(new Set([...outcomes, 'killed', 'attached']), lines.join('\n')).toEqual(new Set(['killed', 'attached']));
   expect(outcomes.at(-1)).toBe('attached');

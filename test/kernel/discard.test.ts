@@ -3,6 +3,11 @@ import { assertQuietKernel, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbd } from './programs.js';
 import { attached, dropStorage, ext4Folder } from './storage.js';
 
+const MODES: readonly (readonly [string, number])[] = [
+  ['unmap', 12],
+  ...(process.env.TSNBD_TEST_LONG === '1' ? [['ignore', 0] as const] : []),
+];
+
 afterEach(async () => {
   await dropStorage();
   await expectNothingLeft();
@@ -71,10 +76,7 @@ describe('a range of the device', () => {
   });
 });
 
-test.each([
-  ['unmap', 12],
-  ['ignore', 0],
-])(
+test.each(MODES)(
   'fstrim of a mounted ext4 with --discard=%s gives %i MiB back, and files stay as they were',
   async (mode, givenBack) => {
     const dir = await ext4Folder('96M');

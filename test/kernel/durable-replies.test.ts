@@ -42,7 +42,10 @@ async function traced(cache: string): Promise<Durability> {
   return durabilityOf(workers[0] ?? '', cache === 'directsync');
 }
 
-test.each(['writeback', 'none', 'directsync'])(
+/** Past the page cache another way of writing is taken, for the same replies. */
+const MODES = process.env.TSNBD_TEST_LONG === '1' ? ['writeback', 'none', 'directsync'] : ['writeback', 'directsync'];
+
+test.each(MODES)(
   'with --cache=%s a sync or a durable write comes before the reply to each FLUSH and each FUA',
   async (cache) => {
     const { flushes, fuas, writes, early } = await traced(cache);

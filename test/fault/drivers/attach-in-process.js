@@ -1,5 +1,5 @@
 // Runs in the guest: attaches and detaches in one process by the attach room itself, so that a round costs no start of
-// Node. argv: 'rounds' N | 'steps', then the request as JSON. Prints one JSON object.
+// Node. argv: 'rounds' N | 'steps' | 'every-step', then the request as JSON. Prints one JSON object.
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { attachAndHold } from '#tsnbd/attach/hold.js';
@@ -82,9 +82,10 @@ async function main() {
       const end = await attachOnce((step) => {
         if (step === failing) throw new Error(`injected before '${step}'`);
       });
-      failures.push({ failing, end, after: await settled(before), next: await attachOnce() });
+      const after = await settled(before);
+      failures.push({ failing, end, after, ...(mode === 'every-step' && { next: await attachOnce() }) });
     }
-    console.log(JSON.stringify({ untouched, steps, before, failures }));
+    console.log(JSON.stringify({ untouched, steps, before, failures, next: await attachOnce() }));
   }
 }
 

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Runs in the guest: runs an attach command again and again, killed at the first, second … call of some kinds, until it
 # attaches; each run is the next attach after a kill. Prints a line `N OUTCOME` a run.
-# Usage: kill-at-each-call.sh LIBRARY CALLS DETACH COMMAND…  (LIBRARY: kill-at-call.c, which says what CALLS are; DETACH: a
-# command that detaches)
+# Usage: kill-at-each-call.sh LIBRARY CALLS EVERY DETACH COMMAND…  (LIBRARY: kill-at-call.c, which says what CALLS are; EVERY:
+# 3 for the first, fourth … call; DETACH: a command that detaches)
 library=$1
 calls=$2
-detach=$3
-shift 3
+every=$3
+detach=$4
+shift 4
 folder=$(mktemp -d)
 runs_max=1000
 
@@ -51,5 +52,5 @@ while [ "$n" -le "$runs_max" ]; do
   [ -z "$left" ] || outcome="$outcome, left: $left"
   echo "$n $outcome"
   case $outcome in killed) ;; *) break ;; esac
-  n=$((n + 1))
+  n=$((n + every))
 done
