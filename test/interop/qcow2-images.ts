@@ -9,7 +9,7 @@ export interface ImageRecipe {
   make(folder: string): void;
 }
 
-const SIZE = 8 << 20;
+const SIZE = 4 << 20;
 
 function qemuImg(folder: string, ...args: string[]): void {
   execFileSync('qemu-img', args, { cwd: folder, stdio: ['ignore', 'ignore', 'inherit'] });

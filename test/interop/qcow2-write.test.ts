@@ -10,7 +10,7 @@ import { seeded } from '../server/seeded.js';
 import { changeByQemu, IMAGE_RECIPES } from './qcow2-images.js';
 import { run } from './served.js';
 
-const OPERATIONS = 300;
+const OPERATIONS = process.env.TSNBD_TEST_LONG === '1' ? 300 : 150;
 /** Larger disks are changed here and there, and not compared byte by byte with a model. */
 const MODEL_BYTES_MAX = 2 ** 28;
 
