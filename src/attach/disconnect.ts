@@ -12,5 +12,5 @@ export interface DisconnectTask {
  * its own makes it.
  */
 export function disconnectInProcess(task: DisconnectTask, limitMs: number): Promise<void> {
-  return launch(new URL('./disconnect-process.js', import.meta.url), task, () => {}, limitMs);
+  return launch(new URL('./disconnect-process.js', import.meta.url), task, () => {}, { limitMs });
 }

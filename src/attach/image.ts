@@ -73,7 +73,14 @@ function startServing(image: OpenedImage): Serving {
   const [kernelEnd, socketFd] = socketPair();
   const rules = rulesOf(image, { flags: imageFlags(image, true), replyStyle: 'simple', statusContexts: 0 });
   const received = new Uint8Array(0);
-  const connection = startConnection({ socketFd, image: image.handle, rules, contexts: [], received });
+  const connection = startConnection({
+    socketFd,
+    image: image.handle,
+    rules,
+    contexts: [],
+    received,
+    keepsMemory: true,
+  });
   return { kernelEnd, connection };
 }
 

@@ -1,5 +1,4 @@
 import { closeSync } from 'node:fs';
-import { stayInMemory } from '../kernel/memory.js';
 import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
 import { addressInWords } from '../transport/address.js';
 import { connect } from '../transport/connect.js';
@@ -50,12 +49,6 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
     if (device.link === undefined) {
       if (request.persist !== 'no') onEvent({ kind: 'notice', text: goesDown });
       return undefined;
-    }
-    try {
-      stayInMemory();
-    } catch (error) {
-      const why = error instanceof Error ? error.message : error;
-      onEvent({ kind: 'notice', text: `when memory is short this process may not be able to connect again: ${why}` });
     }
     return new Supervisor(device, device.link, connections(request, setup, connection), request, onEvent);
   };

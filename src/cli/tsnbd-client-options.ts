@@ -19,6 +19,7 @@ import {
   timeoutSeconds,
 } from './option-values.js';
 import { type Answer, type Given, type Operands, parse, type Verbosity, verbosityOf } from './parse.js';
+import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
 
 /** What a tsnbd-client command line asks for; nothing has happened yet. */
@@ -109,6 +110,7 @@ const options = {
     help: 'Stay in the foreground until the device is detached.',
   },
   ...kernelApiOption<Mode>(['attach']),
+  swap: { short: 's', ...swapOption<Mode>(['attach']).swap },
   nonetlink: {
     short: 'L',
     modes: ['attach', 'detach'],
@@ -230,6 +232,7 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calle
     kernelApi: kernelApiOf(values),
     blockSizeBytes: values['block-size'],
     requestTimeoutSeconds: values.timeout ?? 0,
+    locksMemory: values.swap ?? false,
     ...persistenceOf(values, calledAs),
   } as const;
   operands.end();

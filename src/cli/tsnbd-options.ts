@@ -6,6 +6,7 @@ import type { OptionTable, Program } from './option-table.js';
 import { description, device, deviceOrAuto, exportName, path } from './option-values.js';
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
 import { type ServeAction, servingOf, servingOptions } from './serving-options.js';
+import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
 import { type CheckAction, parseTsnbdCheck, tsnbdCheckProgram } from './tsnbd-check-options.js';
 import { type CreateAction, parseTsnbdCreate, tsnbdCreateProgram } from './tsnbd-create-options.js';
@@ -78,6 +79,7 @@ const options = {
     help: 'Stay in the foreground until the device is detached.',
   },
   ...kernelApiOption<Mode>(['attach']),
+  ...swapOption<Mode>(['attach']),
   ...imageOptions(WITH_IMAGE),
   ...servingOptions<Mode>(['serve']),
   'export-name': {
@@ -170,7 +172,8 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
       throw new UsageError('option --connect: it has no effect with a socket that was passed (LISTEN_FDS)');
     const choice = { ...values.connect, kernelApi: values['kernel-api'] ?? 'auto' };
     checkChoice(choice);
-    const request = { kind: 'image', imagePath, ...settings, ...choice } as const;
+    const locksMemory = values.swap ?? false;
+    const request = { kind: 'image', imagePath, ...settings, ...choice, locksMemory } as const;
     return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity };
   }
   const name = values['export-name'] ?? DEFAULT_EXPORT;

@@ -28,19 +28,25 @@ export class LaunchedError extends Error {
   }
 }
 
+export interface LaunchOptions {
+  /** A child that is not ready by then is killed: for what can hang in the kernel. */
+  readonly limitMs?: number;
+  /** Of the node that runs it. */
+  readonly nodeOptions?: readonly string[];
+}
+
 /**
  * Starts `entry` as a process of its own session (cwd /, no inherited descriptors), gives it `task`, hands its events to
  * `onEvent`, and returns when it says that it is ready; it then lives on without us. If it fails, or dies, that is thrown.
  * A child whose parent goes away before that undoes itself (ready.ts), so an interrupted command leaves nothing behind.
- * With `limitMs` a child that is not ready by then is killed: for what can hang in the kernel.
  */
 export async function launch(
   entry: URL,
   task: unknown,
   onEvent: (event: unknown) => void,
-  limitMs?: number,
+  { limitMs, nodeOptions = [] }: LaunchOptions = {},
 ): Promise<void> {
-  const child = spawn(process.execPath, [fileURLToPath(entry)], {
+  const child = spawn(process.execPath, [...nodeOptions, fileURLToPath(entry)], {
     cwd: '/',
     detached: true,
     stdio: ['ignore', 'ignore', 'ignore', 'pipe'],

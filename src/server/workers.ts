@@ -19,6 +19,8 @@ export interface ConnectionStart {
   readonly contexts: readonly MetaContext[];
   /** Bytes that came behind the handshake. */
   readonly received: Uint8Array;
+  /** Its buffers stay in memory while it is idle. */
+  readonly keepsMemory?: true;
 }
 
 export type ConnectionEnd =

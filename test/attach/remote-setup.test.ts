@@ -7,6 +7,7 @@ const request = {
   exportName: '',
   device: 'nbd0',
   kernelApi: 'auto',
+  locksMemory: false,
   blockSizeBytes: undefined,
   requestTimeoutSeconds: 0,
   persist: 'where-possible',

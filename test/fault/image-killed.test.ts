@@ -1,6 +1,6 @@
 import { afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel } from '../kernel/guest.js';
-import { expectNothingLeft, newImage, tsnbd } from '../kernel/programs.js';
+import { expectNothingLeft, newImage, servingNode, tsnbd } from '../kernel/programs.js';
 import { apis, backgroundCalls, calls, expectCleanKills, otherCalls } from './kills.js';
 
 let image = '';
@@ -17,15 +17,15 @@ describe.each([
   ['netlink', calls],
   ['ioctl', otherCalls],
 ])('an image’s attach by %s that is killed', (api, kindsOfCalls) => {
-  const attach = (options: string) => `${tsnbd} -v ${options} --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`;
+  const attach = (program: string) => `${program} -v --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`;
 
   test.each(kindsOfCalls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
-    expectCleanKills(kinds, attach('--nofork')),
+    expectCleanKills(kinds, attach(`${servingNode} ${tsnbd} --nofork`)),
   );
 
   if (!apis.includes(api)) return;
   test.each(backgroundCalls)(
     'at the n-th call %s, its command or its process, leaves the device to the next',
-    (kinds) => expectCleanKills(kinds, attach('')),
+    (kinds) => expectCleanKills(kinds, attach(tsnbd)),
   );
 });

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { ok } from '../kernel/guest.js';
-import { ROOT, tsnbd } from '../kernel/programs.js';
+import { AS_IO_FLUSHER, ROOT, tsnbd } from '../kernel/programs.js';
 import { KILL_AT_CALL } from '../kernel/test-programs.js';
 
 const driver = join(ROOT, 'test/fault/drivers/kill-at-each-call.sh');
@@ -25,7 +25,7 @@ const OUTSIDE_CALLS_MIN = 15;
 /** Kills the command at its first, second … such call until it attaches: the device is always free for the next attach. */
 export async function expectCleanKills(kinds: string, command: string): Promise<void> {
   const lines = (
-    await ok(`${driver} ${KILL_AT_CALL} ${kinds} '${tsnbd} -d nbd0' ${command}`, { limitMs: LIMIT_MS })
+    await ok(`${AS_IO_FLUSHER} ${driver} ${KILL_AT_CALL} ${kinds} '${tsnbd} -d nbd0' ${command}`, { limitMs: LIMIT_MS })
   ).split('\n');
   const outcomes = lines.map((line) => line.split(' ').slice(1).join(' '));
   expect(new Set([...outcomes, 'killed', 'attached']), lines.join('\n')).toEqual(new Set(['killed', 'attached']));
