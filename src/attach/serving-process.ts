@@ -1,4 +1,11 @@
-import { becomeIoFlusher, isIoFlusher, keepGivenMemory, lockMemory, stayInMemory } from '../kernel/short-memory.js';
+import {
+  becomeIoFlusher,
+  ceaseToBeIoFlusher,
+  isIoFlusher,
+  keepGivenMemory,
+  lockMemory,
+  stayInMemory,
+} from '../kernel/short-memory.js';
 import type { AttachRequest } from './attach-request.js';
 import { AttachError } from './errors.js';
 
@@ -20,6 +27,11 @@ export function prepareServing(request: AttachRequest): readonly string[] {
     }
   }
   return SERVING_NODE_OPTIONS;
+}
+
+/** To be called when the process is started: the programs that this one starts are no part of a device. */
+export function donePreparing(): void {
+  ceaseToBeIoFlusher();
 }
 
 /** Whether this process was started so. */

@@ -19,6 +19,7 @@ import {
   timeoutSeconds,
 } from './option-values.js';
 import { type Answer, type Given, type Operands, parse, type Verbosity, verbosityOf } from './parse.js';
+import { DEAD_TIMEOUT_SECONDS } from './patience.js';
 import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
 
@@ -38,9 +39,6 @@ export type TsnbdClientAction =
 type Mode = 'attach' | 'detach' | 'check' | 'list';
 const EVERY_MODE: readonly Mode[] = ['attach', 'detach', 'check', 'list'];
 const WITH_SERVER: readonly Mode[] = ['attach', 'list'];
-
-/** How long requests wait for a server that is gone; nbd-client has no limit of its own. */
-const DEAD_TIMEOUT_SECONDS = 300;
 
 /** A section of the manual page. */
 const WHEN_THE_SERVER_GOES_AWAY = [

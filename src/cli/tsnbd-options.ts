@@ -14,6 +14,7 @@ import { type InfoAction, parseTsnbdInfo, tsnbdInfoProgram } from './tsnbd-info-
 import { type ListAction, parseTsnbdList, tsnbdListProgram } from './tsnbd-list-options.js';
 import { type LsAction, parseTsnbdLs, tsnbdLsProgram } from './tsnbd-ls-options.js';
 import { type MapAction, parseTsnbdMap, tsnbdMapProgram } from './tsnbd-map-options.js';
+import { parseTsnbdRun, type RunAction, tsnbdRunProgram } from './tsnbd-run-options.js';
 import { parseTsnbdServe, tsnbdServeProgram } from './tsnbd-serve-options.js';
 import { parseTsnbdStatus, type StatusAction, tsnbdStatusProgram } from './tsnbd-status-options.js';
 
@@ -32,6 +33,7 @@ export type TsnbdAction =
   | InfoAction
   | ListAction
   | MapAction
+  | RunAction
   | LsAction
   | StatusAction
   | Answer;
@@ -46,6 +48,7 @@ const DEFAULT_EXPORT = '';
 /** What `tsnbd WORD …` does. An image that is called like one of them is typed as a path: ./serve */
 const subcommands = {
   serve: { program: tsnbdServeProgram, parse: parseTsnbdServe },
+  run: { program: tsnbdRunProgram, parse: parseTsnbdRun },
   create: { program: tsnbdCreateProgram, parse: parseTsnbdCreate },
   info: { program: tsnbdInfoProgram, parse: parseTsnbdInfo },
   check: { program: tsnbdCheckProgram, parse: parseTsnbdCheck },
@@ -126,7 +129,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   options,
   subcommands,
   longWithOneDash: false,
-  exitStatusNotes: tsnbdCheckProgram.exitStatusNotes,
+  exitStatusNotes: [...tsnbdCheckProgram.exitStatusNotes, ...tsnbdRunProgram.exitStatusNotes],
   files: [
     { path: '/run/tsnbd/nbd0.json', holds: 'Who serves /dev/nbd0, and what.' },
     { path: '/run/tsnbd/nbd0.sock', holds: 'Where the process that serves /dev/nbd0 is asked to detach.' },

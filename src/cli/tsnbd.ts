@@ -50,6 +50,10 @@ async function act(action: TsnbdAction): Promise<number> {
       const { checkAndTell } = await import('./check.js');
       return checkAndTell(PROGRAM, action);
     }
+    case 'run': {
+      const { runAttached } = await import('./run-attached.js');
+      return runAttached(PROGRAM, action);
+    }
     case 'ls': {
       const { showDevices } = await import('./devices.js');
       return showDevices(action);

@@ -33,6 +33,8 @@ export interface LaunchOptions {
   readonly limitMs?: number;
   /** Of the node that runs it. */
   readonly nodeOptions?: readonly string[];
+  /** Once it is aborted the child is asked to end (SIGTERM), ready or not. */
+  readonly stop?: AbortSignal;
 }
 
 /**
@@ -44,7 +46,7 @@ export async function launch(
   entry: URL,
   task: unknown,
   onEvent: (event: unknown) => void,
-  { limitMs, nodeOptions = [] }: LaunchOptions = {},
+  { limitMs, nodeOptions = [], stop }: LaunchOptions = {},
 ): Promise<void> {
   const child = spawn(process.execPath, [...nodeOptions, fileURLToPath(entry)], {
     cwd: '/',
@@ -52,6 +54,8 @@ export async function launch(
     stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
   });
   const channel = child.stdio[CHANNEL_FD] as Duplex;
+  const askToEnd = () => void child.kill('SIGTERM');
+  stop?.addEventListener('abort', askToEnd);
   let timer: NodeJS.Timeout | undefined;
   try {
     await new Promise<void>((resolve, reject) => {
@@ -65,6 +69,7 @@ export async function launch(
     });
   } finally {
     clearTimeout(timer);
+    stop?.removeEventListener('abort', askToEnd);
     channel.destroy();
     child.unref();
   }

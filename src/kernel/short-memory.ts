@@ -34,6 +34,11 @@ export function becomeIoFlusher(): boolean {
   return libc.prctl(PR_SET_IO_FLUSHER, 1) === 0;
 }
 
+/** What this thread starts from now on is none. */
+export function ceaseToBeIoFlusher(): void {
+  libc.prctl(PR_SET_IO_FLUSHER, 0);
+}
+
 export function isIoFlusher(): boolean {
   return libc.prctl(PR_GET_IO_FLUSHER, 0) === 1;
 }
