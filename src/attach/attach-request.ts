@@ -6,6 +6,8 @@ import type { Address } from '../transport/address.js';
 interface ServingChoice {
   /** Swap is to depend on the device: all of its memory is locked. */
   readonly locksMemory: boolean;
+  /** The device is detached when what uses it has let it go, once something does. Only netlink has that. */
+  readonly disconnectOnClose?: true | undefined;
 }
 
 /** A remote export becomes a device: made by cli, carried by attach, used by kernel. */

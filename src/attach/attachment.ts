@@ -1,6 +1,7 @@
 import { type ControlAnswer, openControl } from '../daemon/control.js';
 import { removeRunFiles, writeState } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
+import { newIdentifier } from '../kernel/device-owner.js';
 import { connectDevice, type DeviceChoice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { deviceBackend } from '../kernel/sysfs.js';
@@ -8,6 +9,7 @@ import { within } from '../kernel/within.js';
 import type { AttachContext } from './attach-context.js';
 import type { DeviceRecord } from './devices.js';
 import { AttachError } from './errors.js';
+import { LastUserEnds } from './last-user.js';
 import { clearLeftover } from './leftover.js';
 import type { LinkStatus, Supervisor } from './reconnect.js';
 import { waitUntilUsable } from './usable.js';
@@ -39,6 +41,7 @@ export interface Attachment {
 export interface BringUpOptions {
   readonly serverEnd?: Promise<unknown>;
   readonly supervise?: (device: NbdDevice) => Supervisor | undefined;
+  readonly disconnectOnClose?: true | undefined;
 }
 
 /**
@@ -51,12 +54,12 @@ export async function bringUp(
   setup: DeviceSetup,
   what: Readonly<Record<string, unknown>>,
   { undo, onEvent, stop }: AttachContext,
-  { serverEnd, supervise }: BringUpOptions = {},
+  { serverEnd, supervise, disconnectOnClose }: BringUpOptions = {},
 ): Promise<Attachment> {
   if (choice.device !== undefined) await clearLeftover(choice.device, (text) => onEvent({ kind: 'notice', text }));
   const nbd = await connectDevice(choice, setup, undo);
   const { name: device, kernelApi } = nbd;
-  const about = { ...what, ...recordOf(nbd, setup) };
+  const about = { ...what, ...recordOf(nbd, setup), ...marksOf(choice, setup) };
   const supervisor = supervise?.(nbd);
   const isLeft = setup.unattended && nbd.leave !== undefined;
   const attachment = new DeviceAttachment(nbd, supervisor, serverEnd, isLeft);
@@ -81,6 +84,13 @@ export async function bringUp(
       'watch over the connection',
       () => supervisor.start(),
       () => supervisor.stop(),
+    );
+  }
+  if (disconnectOnClose) {
+    await undo.step(
+      'watch for its first user',
+      () => attachment.endWithLastUser(),
+      (watch) => watch.stop(),
     );
   }
   onEvent({
@@ -111,12 +121,21 @@ function recordOf({ name, kernelApi, link }: NbdDevice, setup: DeviceSetup): Omi
   };
 }
 
+/** What the next needs to know that finds the device without its process (leftover.ts, detach.ts). */
+function marksOf({ identifier, destroyOnDisconnect }: DeviceChoice, { unattended }: DeviceSetup) {
+  return {
+    ...(identifier === undefined ? {} : { owner: newIdentifier(unattended) }),
+    ...(destroyOnDisconnect ? { destroyOnDisconnect } : {}),
+  };
+}
+
 class DeviceAttachment implements Attachment {
   readonly device: string;
   readonly ended: Promise<AttachmentEnd>;
   readonly isLeft: boolean;
   readonly #nbd: NbdDevice;
   readonly #supervisor: Supervisor | undefined;
+  #lastUser: LastUserEnds | undefined;
   #asked = false;
   /** The kernel tells a lost write once; we go on telling it. */
   #lostWrites: string | undefined;
@@ -133,12 +152,18 @@ class DeviceAttachment implements Attachment {
     this.#supervisor = supervisor;
     this.ended = nbd.ended.then(async () => {
       if (serverEnd !== undefined) await within(serverEnd, SERVER_LIMIT_MS);
-      return this.#asked ? 'detached' : 'lost';
+      return this.#asked || this.#lastUser?.isOn ? 'detached' : 'lost';
     });
   }
 
   link(): LinkStatus | undefined {
     return this.#supervisor?.status();
+  }
+
+  endWithLastUser(): LastUserEnds {
+    this.#lastUser = new LastUserEnds(this.#nbd, () => void this.detach(false).catch(() => {}));
+    this.#lastUser.start();
+    return this.#lastUser;
   }
 
   async detach(force: boolean): Promise<void> {

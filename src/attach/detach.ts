@@ -1,5 +1,6 @@
 import { askControl } from '../daemon/control.js';
-import { readState, removeRunFiles } from '../daemon/state-file.js';
+import { readLastState, readState, removeRunFiles } from '../daemon/state-file.js';
+import { dropPartitions } from '../kernel/device-child.js';
 import { requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
@@ -29,6 +30,7 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
       );
     }
   }
+  const isDestroyed = readLastState(device)?.about.destroyOnDisconnect === true;
   if (readState(device) !== undefined) await askOwner(device, force);
   else if (isWithoutProcess(device)) await detachLeftover(device, force, onNotice);
   else if (deviceState(device).pid !== undefined) {
@@ -36,6 +38,8 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
     else await disconnectInProcess({ device, how: 'flush' }, OWNER_LIMIT_MS);
   } else removeRunFiles(device);
   await waitUntilFree(device);
+  if (isDestroyed) await waitFor(`/dev/${device} to be gone`, FREE_LIMIT_MS, () => !deviceState(device).exists);
+  await dropPartitions(device);
   if (isFree(device)) removeRunFiles(device); // of a process that was killed when it had let the device go
 }
 

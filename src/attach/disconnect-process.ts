@@ -11,11 +11,11 @@ const END_LIMIT_MS = 10_000;
 // out of any signal's reach; so it is made here, and the command that launched this process goes on without it.
 async function disconnect(): Promise<void> {
   const channel = openReadyChannel();
-  const { device, how } = (await channel.task) as DisconnectTask;
+  const task = (await channel.task) as DisconnectTask;
   try {
     loadLibc();
-    if (how === 'leftover') await disconnectLeftover(device);
-    else disconnectForeignDevice(device, how === 'cut');
+    if (task.how === 'leftover') await disconnectLeftover(task.device, task.leftover);
+    else disconnectForeignDevice(task.device, task.how === 'cut');
     await channel.ready();
   } catch (error) {
     await channel.failed(error);

@@ -1,11 +1,12 @@
 import { launch } from '../daemon/launch.js';
+import type { Leftover } from '../kernel/nbd-device.js';
 
 /** What disconnect-process.ts is to do. */
-export interface DisconnectTask {
-  readonly device: string;
-  /** 'leftover' leaves a device alone that is none any more; 'flush' writes first what is still to be written, and must. */
-  readonly how: 'leftover' | 'flush' | 'cut';
-}
+export type DisconnectTask =
+  /** It leaves a device alone that is none any more. */
+  | { readonly device: string; readonly how: 'leftover'; readonly leftover: Leftover }
+  /** 'flush' writes first what is still to be written, and must. */
+  | { readonly device: string; readonly how: 'flush' | 'cut' };
 
 /**
  * Disconnects a device whose connections this process does not have: such a disconnect may hang for ever, so a process of

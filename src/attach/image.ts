@@ -60,7 +60,10 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
     readOnly: image.readOnly,
     sizeBytes: image.sizeBytes,
   };
-  return bringUp(request, setup, about, context, { serverEnd: connection.ended });
+  return bringUp(request, setup, about, context, {
+    serverEnd: connection.ended,
+    disconnectOnClose: request.disconnectOnClose,
+  });
 }
 
 /** A worker at one end of a socket pair; the other is for the kernel. */

@@ -52,7 +52,8 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
     }
     return new Supervisor(device, device.link, connections(request, setup, connection), request, onEvent);
   };
-  return bringUp(request, setup, about, context, { supervise });
+  const { disconnectOnClose } = request;
+  return bringUp(request, setup, about, context, { supervise, disconnectOnClose });
 }
 
 function connections(request: RemoteAttachRequest, setup: DeviceSetup, connection: Connection): ConnectionSource {

@@ -51,6 +51,7 @@ export async function runAttached(program: string, { request, command, verbosity
   try {
     await detachDevice(device, false, tellNotice(program));
   } catch (error) {
+    if (request.disconnectOnClose && exitReasonOf(error) === 'busy') return status; // as it was asked for
     tellNotice(program)(error instanceof Error ? error.message : String(error));
     return status === 0 ? exitStatus(exitReasonOf(error), calledAs()) : status;
   }

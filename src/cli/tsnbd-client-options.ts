@@ -4,7 +4,7 @@ import { type Address, DEFAULT_PORT } from '../transport/address.js';
 import { isNbdUri, type NbdTarget } from '../transport/uri.js';
 import { UsageError } from './errors.js';
 import { CHECK_STATUSES } from './exit-status.js';
-import { checkChoice, kernelApiOption } from './kernel-api-option.js';
+import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
 import type { OptionTable, OptionValues, Program } from './option-table.js';
 import {
   blockSizeBytes,
@@ -108,6 +108,7 @@ const options = {
     help: 'Stay in the foreground until the device is detached.',
   },
   ...kernelApiOption<Mode>(['attach']),
+  ...netlinkOptions<Mode>(['attach']),
   swap: { short: 's', ...swapOption<Mode>(['attach']).swap },
   nonetlink: {
     short: 'L',
@@ -232,8 +233,12 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calle
     requestTimeoutSeconds: values.timeout ?? 0,
     locksMemory: values.swap ?? false,
     ...persistenceOf(values, calledAs),
+    ...netlinkChoice(values, kernelApiOf(values)),
   } as const;
   operands.end();
+  if (request.unattended && request.disconnectOnClose) {
+    throw new UsageError('option --disconnect-on-close: with --no-persist nobody is there who does it');
+  }
   checkChoice(request);
   return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity: verbosityOf(values) };
 }

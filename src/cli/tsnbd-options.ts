@@ -1,7 +1,7 @@
 import type { ImageAttachRequest } from '../attach/attach-request.js';
 import { UsageError } from './errors.js';
 import { imageOptions, imageSettingsOf } from './image-options.js';
-import { checkChoice, kernelApiOption } from './kernel-api-option.js';
+import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
 import type { OptionTable, Program } from './option-table.js';
 import { description, device, deviceOrAuto, exportName, path } from './option-values.js';
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
@@ -82,6 +82,7 @@ const options = {
     help: 'Stay in the foreground until the device is detached.',
   },
   ...kernelApiOption<Mode>(['attach']),
+  ...netlinkOptions<Mode>(['attach']),
   ...swapOption<Mode>(['attach']),
   ...imageOptions(WITH_IMAGE),
   ...servingOptions<Mode>(['serve']),
@@ -173,7 +174,8 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
   if (values.connect !== undefined) {
     if (passedSockets > 0)
       throw new UsageError('option --connect: it has no effect with a socket that was passed (LISTEN_FDS)');
-    const choice = { ...values.connect, kernelApi: values['kernel-api'] ?? 'auto' };
+    const kernelApi = values['kernel-api'] ?? 'auto';
+    const choice = { ...values.connect, kernelApi, ...netlinkChoice(values, kernelApi) };
     checkChoice(choice);
     const locksMemory = values.swap ?? false;
     const request = { kind: 'image', imagePath, ...settings, ...choice, locksMemory } as const;

@@ -2,7 +2,7 @@ import type { AttachRequest } from '../attach/attach-request.js';
 import { isNbdUri } from '../transport/uri.js';
 import { UsageError } from './errors.js';
 import { imageOptions, imageSettingsOf } from './image-options.js';
-import { checkChoice, kernelApiOption } from './kernel-api-option.js';
+import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
 import type { OptionTable, OptionValues, Program } from './option-table.js';
 import { deviceOrAuto, nbdUri, path } from './option-values.js';
 import { type Answer, type Given, type Operands, parse, type Verbosity, verbosityOf } from './parse.js';
@@ -29,6 +29,7 @@ const options = {
     help: 'Attach as the block device DEV; auto, the default, has the kernel choose one.',
   },
   ...kernelApiOption(MODES),
+  ...netlinkOptions(MODES),
   ...imageOptions(MODES),
   ...tellingOptions(MODES, MODES),
 } satisfies OptionTable<Mode>;
@@ -63,7 +64,8 @@ export function parseTsnbdRun(argv: readonly string[]): RunAction | Answer {
   const end = argv.includes('--') ? argv.indexOf('--') : argv.length;
   const command = argv.slice(end + 1);
   return parse(tsnbdRunProgram, argv.slice(0, end), ({ values, operands }: Given<Mode, typeof options>) => {
-    const choice = { device: undefined, ...values.connect, kernelApi: values['kernel-api'] ?? 'auto' };
+    const kernelApi = values['kernel-api'] ?? 'auto';
+    const choice = { device: undefined, ...values.connect, kernelApi, ...netlinkChoice(values, kernelApi) };
     const request: AttachRequest = { ...sourceOf(values, operands), ...choice, locksMemory: false };
     operands.end();
     checkChoice(choice);

@@ -63,6 +63,10 @@ test.each([
   ['-c nbd3 disk.raw -- ls', run({ device: 'nbd3' })],
   ['--connect=/dev/nbd3 --kernel-api=ioctl disk.raw -- ls', run({ device: 'nbd3', kernelApi: 'ioctl' })],
   ['-v disk.raw -- ls', run({}, ['ls'], true)],
+  ['-i disk1 disk.raw -- ls', run({ identifier: 'disk1' })],
+  ['--identifier=a:b disk.raw -- ls', run({ identifier: 'a:b' })],
+  ['--destroy-on-disconnect disk.raw -- ls', run({ destroyOnDisconnect: true })],
+  ['--disconnect-on-close disk.raw -- ls', run({ disconnectOnClose: true })],
   ['--verbose disk.raw -- ls', run({}, ['ls'], true)],
   ['nbd://host/disk -- ls', remote],
   ['--debug nbd://host/disk -- ls', { ...remote, verbosity: { verbose: true, debug: true } }],
@@ -76,6 +80,12 @@ test.each([
   ['disk.raw ls', "running a command: 'ls' is one operand too many"],
   ['-- ls', 'running a command: IMAGE is missing'],
   ['-f raw nbd://host/disk -- ls', 'option --format: it is for images, not for a URI'],
+  ['--kernel-api=ioctl -c nbd0 -i a disk.raw -- ls', 'option --identifier: it has no effect by ioctl'],
+  [
+    '-i tsnbd:1 disk.raw -- ls',
+    "option --identifier: 'tsnbd:1' is not an identifier (printable ASCII, no blanks around it, and not a mark of tsnbd)",
+  ],
+  [`-i ${'x'.repeat(256)} disk.raw -- ls`, 'option --identifier: the identifier has 256 bytes, 255 are allowed'],
   [
     '--kernel-api=ioctl disk.raw -- ls',
     'DEV: with ioctl the kernel does not choose a device; name one instead of auto',
