@@ -7,6 +7,7 @@ import { deviceUsers } from '../kernel/proc.js';
 import { deviceBackend } from '../kernel/sysfs.js';
 import { within } from '../kernel/within.js';
 import type { AttachContext } from './attach-context.js';
+import { refuseClaimed } from './claim.js';
 import type { DeviceRecord } from './devices.js';
 import { AttachError } from './errors.js';
 import { LastUserEnds } from './last-user.js';
@@ -42,6 +43,8 @@ export interface BringUpOptions {
   readonly serverEnd?: Promise<unknown>;
   readonly supervise?: (device: NbdDevice) => Supervisor | undefined;
   readonly disconnectOnClose?: true | undefined;
+  /** How many writes a server of ours has failed; absent: nobody counts. */
+  readonly writeErrors?: () => number;
 }
 
 /**
@@ -54,7 +57,7 @@ export async function bringUp(
   setup: DeviceSetup,
   what: Readonly<Record<string, unknown>>,
   { undo, onEvent, stop }: AttachContext,
-  { serverEnd, supervise, disconnectOnClose }: BringUpOptions = {},
+  { serverEnd, supervise, disconnectOnClose, writeErrors }: BringUpOptions = {},
 ): Promise<Attachment> {
   if (choice.device !== undefined) await clearLeftover(choice.device, (text) => onEvent({ kind: 'notice', text }));
   const nbd = await connectDevice(choice, setup, undo);
@@ -67,7 +70,7 @@ export async function bringUp(
   if (!isLeft) {
     await undo.step(
       'open the control socket',
-      () => openControl(device, (question) => answerControl(attachment, about, question)),
+      () => openControl(device, (question) => answerControl(attachment, about, writeErrors, question)),
       (control) => control.close(),
     );
   }
@@ -170,6 +173,7 @@ class DeviceAttachment implements Attachment {
     if (!force) {
       this.#refuseIfUsed();
       this.#refuseWithoutConnection();
+      await refuseClaimed(this.device);
     }
     if (this.#isConnected()) await this.#flush(force);
     if (!force) this.#refuseIfUsed(); // a flush takes its time
@@ -217,15 +221,23 @@ class DeviceAttachment implements Attachment {
 async function answerControl(
   attachment: Attachment,
   about: Readonly<Record<string, unknown>>,
+  writeErrors: (() => number) | undefined,
   question: unknown,
 ): Promise<ControlAnswer> {
   const { command, force } = (question ?? {}) as { command?: unknown; force?: unknown };
   if (command === 'status')
-    return { ok: true, device: attachment.device, pid: process.pid, about, link: attachment.link() };
+    return {
+      ok: true,
+      device: attachment.device,
+      pid: process.pid,
+      about,
+      link: attachment.link(),
+      writeErrors: writeErrors?.(),
+    };
   if (command !== 'detach') return { ok: false, code: 'refused', message: `no such command: ${String(command)}` };
   try {
     await attachment.detach(force === true);
-    return { ok: true };
+    return { ok: true, writeErrors: writeErrors?.() };
   } catch (error) {
     const { code, message } = error as AttachError;
     return { ok: false, code, message };

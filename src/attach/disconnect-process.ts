@@ -1,5 +1,6 @@
 import { endWithin } from '../daemon/exit.js';
 import { openReadyChannel } from '../daemon/ready.js';
+import { claimDevice } from '../kernel/ioctl-device.js';
 import { loadLibc } from '../kernel/libc.js';
 import { disconnectForeignDevice, disconnectLeftover } from '../kernel/nbd-device.js';
 import type { DisconnectTask } from './disconnect.js';
@@ -15,6 +16,7 @@ async function disconnect(): Promise<void> {
   try {
     loadLibc();
     if (task.how === 'leftover') await disconnectLeftover(task.device, task.leftover);
+    else if (task.how === 'claim') claimDevice(task.device);
     else disconnectForeignDevice(task.device, task.how === 'cut');
     await channel.ready();
   } catch (error) {

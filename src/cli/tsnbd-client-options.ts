@@ -2,6 +2,7 @@ import type { RemoteAttachRequest } from '../attach/attach-request.js';
 import type { KernelApi } from '../kernel/nbd-device.js';
 import { type Address, DEFAULT_PORT } from '../transport/address.js';
 import { isNbdUri, type NbdTarget } from '../transport/uri.js';
+import { type DetachAction, detachAction, detachOptions } from './detach-options.js';
 import { UsageError } from './errors.js';
 import { CHECK_STATUSES } from './exit-status.js';
 import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
@@ -31,7 +32,7 @@ export type TsnbdClientAction =
       readonly foreground: boolean;
       readonly verbosity: Verbosity;
     }
-  | { readonly kind: 'detach'; readonly device: string; readonly force: boolean }
+  | DetachAction
   | { readonly kind: 'check'; readonly device: string }
   | { readonly kind: 'list'; readonly address: Address }
   | Answer;
@@ -122,10 +123,7 @@ const options = {
     modes: ['detach'],
     help: 'Detach DEV: refused while a file system, swap or another device uses it, done when the kernel says that it is free.',
   },
-  force: {
-    modes: ['detach'],
-    help: 'Detach even a device that is in use; what was not written yet is lost.',
-  },
+  ...detachOptions<Mode>(['detach']),
   check: {
     short: 'c',
     value: '<DEV>',
@@ -148,7 +146,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
     'HOST [PORT] DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
     '-u PATH DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
     'URI DEV [-b BYTES] [-t SECONDS] [-n]',
-    '-d DEV [--force]',
+    '-d DEV [--release | --force]',
     '-c DEV',
     '-l HOST [PORT]',
     '-l -u PATH',
@@ -201,7 +199,7 @@ export function parseTsnbdClient(argv: readonly string[], calledAs = 'tsnbd-clie
 function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calledAs: string): TsnbdClientAction {
   if (values.disconnect !== undefined) {
     operands.end();
-    return { kind: 'detach', device: values.disconnect, force: values.force ?? false };
+    return detachAction(values.disconnect, values);
   }
   if (values.check !== undefined) {
     operands.end();

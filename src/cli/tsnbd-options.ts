@@ -1,4 +1,5 @@
 import type { ImageAttachRequest } from '../attach/attach-request.js';
+import { type DetachAction, detachAction, detachOptions } from './detach-options.js';
 import { UsageError } from './errors.js';
 import { imageOptions, imageSettingsOf } from './image-options.js';
 import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
@@ -26,7 +27,7 @@ export type TsnbdAction =
       readonly foreground: boolean;
       readonly verbosity: Verbosity;
     }
-  | { readonly kind: 'detach'; readonly device: string; readonly force: boolean }
+  | DetachAction
   | ServeAction
   | CreateAction
   | CheckAction
@@ -73,10 +74,7 @@ const options = {
     modes: ['detach'],
     help: 'Detach DEV: refused while a file system, swap or another device uses it, done when the kernel says that it is free.',
   },
-  force: {
-    modes: ['detach'],
-    help: 'Detach even a device that is in use; what was not written yet is lost.',
-  },
+  ...detachOptions<Mode>(['detach']),
   nofork: {
     modes: ['attach'],
     help: 'Stay in the foreground until the device is detached.',
@@ -108,7 +106,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   summary: 'attach disk images as network block devices, and serve them',
   synopsis: [
     '-c DEV [-f FORMAT] [-r] [--nofork] IMAGE',
-    '-d DEV [--force]',
+    '-d DEV [--release | --force]',
     '[-b ADDR] [-p PORT] [-f FORMAT] [-r] [-e NUM] [-t] IMAGE',
     '-k PATH [-f FORMAT] [-r] [-e NUM] [-t] IMAGE',
   ],
@@ -165,7 +163,7 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
     const given = values.disconnect === true ? undefined : values.disconnect;
     const dev = given ?? operands.read('DEV', device);
     operands.end();
-    return { kind: 'detach', device: dev, force: values.force ?? false };
+    return detachAction(dev, values);
   }
   const verbosity = verbosityOf(values);
   const imagePath = operands.read('IMAGE', path);

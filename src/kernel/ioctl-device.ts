@@ -138,6 +138,15 @@ export function openDevice(name: string): number {
   }
 }
 
+/** Opens a device for a moment as one that it alone is to have. @throws KernelError 'busy' where somebody else has it so */
+export function claimDevice(name: string): void {
+  try {
+    closeSync(openSync(`/dev/${name}`, constants.O_RDONLY | constants.O_EXCL | constants.O_NONBLOCK));
+  } catch (cause) {
+    throw openError(name, cause);
+  }
+}
+
 /**
  * Ends what was set up on a device, up or not: its sockets are shut down, what waits fails. Without the second call the
  * partitions of the last use stay in /dev until somebody opens the device (seen); it is refused while one is in use.

@@ -47,8 +47,8 @@ export interface Connection {
   /** One field: not 0 once the connection is to end. The main thread writes it, the loop looks once a batch. */
   readonly stop: Int32Array;
   readonly busyness: Busyness;
-  /** See whenIdle. */
-  readonly keepsMemory?: true;
+  readonly keepsMemory?: true; // see whenIdle
+  readonly writeErrors: Int32Array; // see Replies
 }
 
 /** How the loop ended, as plain data that crosses threads. */
@@ -87,15 +87,15 @@ class RequestLoop {
   /** What is received from now on is answered with ESHUTDOWN. */
   #draining = false;
 
-  constructor({ socketFd, image, rules, contexts, received, stop, busyness, keepsMemory }: Connection) {
+  constructor({ socketFd, image, rules, contexts, received, stop, busyness, ...more }: Connection) {
     invariant(received.length <= INPUT_BYTES, 'what came with the handshake fits into the input buffer');
     const { replyStyle } = rules;
     this.#image = image;
     this.#rules = rules;
     this.#stop = stop;
     this.#input = new RequestInput(replyStyle, received);
-    this.#replies = new Replies(socketFd, replyStyle);
-    this.#socket = new PacedSocket(socketFd, busyness, whenIdle(keepsMemory, this.#input, this.#replies, image));
+    this.#replies = new Replies(socketFd, replyStyle, more.writeErrors);
+    this.#socket = new PacedSocket(socketFd, busyness, whenIdle(more.keepsMemory, this.#input, this.#replies, image));
     this.#reads = new Reads(socketFd, image, this.#replies, replyStyle);
     this.#cold = new ColdReads(image, rules, this.#input, this.#reads);
     this.#status = new StatusReplies(image, this.#replies, contexts);

@@ -137,13 +137,14 @@ describe('tsnbd-client attaches an export', () => {
 });
 
 describe('tsnbd-client detaches, checks and lists', () => {
-  const detach = (force: boolean) => ({ kind: 'detach', device: 'nbd0', force });
+  const detach = (force: boolean, release = false) => ({ kind: 'detach', device: 'nbd0', force, release });
   const check = { kind: 'check', device: 'nbd0' };
   const list = (address: object) => ({ kind: 'list', address });
 
   test.each([
     ['-d /dev/nbd0', detach(false)],
     ['-d nbd0', detach(false)],
+    ['-d nbd0 -release', detach(false, true)],
     ['-L -d /dev/nbd0', detach(false)],
     ['-disconnect /dev/nbd0', detach(false)],
     ['--disconnect=/dev/nbd0', detach(false)],
@@ -243,6 +244,7 @@ describe('tsnbd-client refuses, and says why', () => {
       '127.0.0.1 nbd0 --no-persist --disconnect-on-close',
       'option --disconnect-on-close: with --no-persist nobody is there who does it',
     ],
+    ['-d nbd0 -release -force', 'options --force and --release: only one of them at a time'],
     ['-L 127.0.0.1 nbd0 -i a', 'option --identifier: it has no effect by ioctl'],
     ['127.0.0.1 nbd0 -T 5 --no-persist', 'option --dead-timeout: it has no effect without --persist'],
     ['127.0.0.1 nbd0 -retry-limit 5 -L', 'option --retry-limit: it has no effect by ioctl'],

@@ -85,11 +85,12 @@ describe('tsnbd attaches an image', () => {
 });
 
 describe('tsnbd detaches a device', () => {
-  const detach = (rest: object = {}) => ({ kind: 'detach', device: 'nbd0', force: false, ...rest });
+  const detach = (rest: object = {}) => ({ kind: 'detach', device: 'nbd0', force: false, release: false, ...rest });
 
   test.each([
     ['-d /dev/nbd0', detach()],
     ['-d nbd0', detach()],
+    ['-d nbd0 --release', detach({ release: true })],
     ['-d/dev/nbd0', detach()],
     ['--disconnect /dev/nbd0', detach()],
     ['--disconnect=/dev/nbd0', detach()],
