@@ -13,6 +13,7 @@ import { AttachError } from './errors.js';
 import { LastUserEnds } from './last-user.js';
 import { clearLeftover } from './leftover.js';
 import type { LinkStatus, Supervisor } from './reconnect.js';
+import { type NewSize, type Resizing, resize } from './resize.js';
 import { waitUntilUsable } from './usable.js';
 import { describeUsers } from './users.js';
 
@@ -45,6 +46,8 @@ export interface BringUpOptions {
   readonly disconnectOnClose?: true | undefined;
   /** How many writes a server of ours has failed; absent: nobody counts. */
   readonly writeErrors?: () => number;
+  /** Absent: it keeps its size. */
+  readonly resizing?: Resizing;
 }
 
 /**
@@ -57,7 +60,7 @@ export async function bringUp(
   setup: DeviceSetup,
   what: Readonly<Record<string, unknown>>,
   { undo, onEvent, stop }: AttachContext,
-  { serverEnd, supervise, disconnectOnClose, writeErrors }: BringUpOptions = {},
+  { serverEnd, supervise, disconnectOnClose, writeErrors, resizing }: BringUpOptions = {},
 ): Promise<Attachment> {
   if (choice.device !== undefined) await clearLeftover(choice.device, (text) => onEvent({ kind: 'notice', text }));
   const nbd = await connectDevice(choice, setup, undo);
@@ -66,11 +69,18 @@ export async function bringUp(
   const supervisor = supervise?.(nbd);
   const isLeft = setup.unattended && nbd.leave !== undefined;
   const attachment = new DeviceAttachment(nbd, supervisor, serverEnd, isLeft);
+  const resizeIt = async (wanted: NewSize) => {
+    if (resizing === undefined) throw keepsSize(device);
+    attachment.refuseWithoutConnection();
+    const sizeBytes = await resize(nbd, setup.blockSizeBytes, wanted, resizing);
+    writeState(device, { ...about, sizeBytes });
+    return sizeBytes;
+  };
   // From here on the device is ours alone, so what a dead process left under its name is replaced.
   if (!isLeft) {
     await undo.step(
       'open the control socket',
-      () => openControl(device, (question) => answerControl(attachment, about, writeErrors, question)),
+      () => openControl(device, (question) => answerControl(attachment, { about, writeErrors, resizeIt }, question)),
       (control) => control.close(),
     );
   }
@@ -172,7 +182,7 @@ class DeviceAttachment implements Attachment {
   async detach(force: boolean): Promise<void> {
     if (!force) {
       this.#refuseIfUsed();
-      this.#refuseWithoutConnection();
+      this.refuseWithoutConnection();
       await refuseClaimed(this.device);
     }
     if (this.#isConnected()) await this.#flush(force);
@@ -191,7 +201,7 @@ class DeviceAttachment implements Attachment {
   }
 
   /** A flush would wait for the server, and what is not written yet may still be when it is back. */
-  #refuseWithoutConnection(): void {
+  refuseWithoutConnection(): void {
     if (this.#isConnected()) return;
     throw new AttachError(
       'no-connection',
@@ -218,13 +228,18 @@ class DeviceAttachment implements Attachment {
   }
 }
 
+interface ControlContext {
+  readonly writeErrors: BringUpOptions['writeErrors'] | undefined;
+  readonly about: Readonly<Record<string, unknown>>;
+  readonly resizeIt: (wanted: NewSize) => Promise<number>;
+}
+
 async function answerControl(
   attachment: Attachment,
-  about: Readonly<Record<string, unknown>>,
-  writeErrors: (() => number) | undefined,
+  { about, writeErrors, resizeIt }: ControlContext,
   question: unknown,
 ): Promise<ControlAnswer> {
-  const { command, force } = (question ?? {}) as { command?: unknown; force?: unknown };
+  const { command, force, sizeBytes } = (question ?? {}) as Readonly<Record<string, unknown>>;
   if (command === 'status')
     return {
       ok: true,
@@ -234,8 +249,14 @@ async function answerControl(
       link: attachment.link(),
       writeErrors: writeErrors?.(),
     };
-  if (command !== 'detach') return { ok: false, code: 'refused', message: `no such command: ${String(command)}` };
+  if (command !== 'detach' && command !== 'resize') {
+    return { ok: false, code: 'refused', message: `no such command: ${String(command)}` };
+  }
   try {
+    if (command === 'resize') {
+      const wanted = Number.isSafeInteger(sizeBytes) ? Number(sizeBytes) : undefined;
+      return { ok: true, sizeBytes: await resizeIt({ sizeBytes: wanted, force: force === true }) };
+    }
     await attachment.detach(force === true);
     return { ok: true, writeErrors: writeErrors?.() };
   } catch (error) {
@@ -255,4 +276,11 @@ function aborted(stop: AbortSignal): Promise<never> {
 async function lostMeanwhile(attachment: Attachment): Promise<never> {
   await attachment.ended;
   throw new AttachError('lost', 'the connection was lost before the device was usable');
+}
+
+function keepsSize(device: string): AttachError {
+  return new AttachError(
+    'refused',
+    `/dev/${device} is an image, which keeps its size while it is attached: detach it first`,
+  );
 }

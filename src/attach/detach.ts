@@ -6,7 +6,7 @@ import { deviceUsers } from '../kernel/proc.js';
 import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
 import { refuseClaimed } from './claim.js';
 import { disconnectInProcess } from './disconnect.js';
-import { AttachError } from './errors.js';
+import { AttachError, isAttachErrorCode } from './errors.js';
 import { detachLeftover, isWithoutProcess } from './leftover.js';
 import { describeUsers } from './users.js';
 
@@ -67,8 +67,4 @@ async function askOwner(device: string, force: boolean, onNotice: (text: string)
   }
   if (answer.ok) return;
   throw new AttachError(isAttachErrorCode(answer.code) ? answer.code : 'system', String(answer.message));
-}
-
-function isAttachErrorCode(code: unknown): code is 'busy' | 'lost' | 'no-connection' | 'time-limit' {
-  return code === 'busy' || code === 'lost' || code === 'no-connection' || code === 'time-limit';
 }

@@ -36,8 +36,9 @@ export async function attachAndHold(request: AttachRequest, options: HoldOptions
   });
   try {
     loadLibc();
-    endureShortMemory(request, (text) => onEvent({ kind: 'notice', text }));
+    const danger = endureShortMemory(request);
     const attachment = await attach(request, { undo, onEvent, stop });
+    if (danger !== undefined) onEvent({ kind: 'notice', text: danger });
     await options.onAttached?.(attachment);
     if (attachment.isLeft) {
       undo.keep();

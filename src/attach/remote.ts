@@ -9,7 +9,7 @@ import type { RemoteAttachRequest } from './attach-request.js';
 import { type Attachment, bringUp } from './attachment.js';
 import { CONNECT_LIMIT_MS } from './connect-limit.js';
 import { AttachError } from './errors.js';
-import { isAnswering, negotiate } from './query.js';
+import { describeExport, isAnswering, negotiate } from './query.js';
 import { type ConnectionSource, Supervisor } from './reconnect.js';
 import { chooseRemoteSetup, requireUnchanged } from './remote-setup.js';
 
@@ -43,6 +43,8 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
   const deadTimeoutSeconds = request.persist === 'no' ? undefined : request.deadTimeoutSeconds;
   const { unattended } = request;
   const setup = { ...chosen.setup, sockets: [connection.socketFd], deadTimeoutSeconds, unattended };
+  /** Its size changes with the device's. */
+  const known = { ...setup };
   const about = { kind: 'remote', address, exportName, sizeBytes: setup.sizeBytes };
   const supervise = (device: NbdDevice) => {
     if (device.link === undefined && request.persist === 'required') throw needsNetlink();
@@ -50,10 +52,20 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
       if (request.persist !== 'no') onEvent({ kind: 'notice', text: goesDown });
       return undefined;
     }
-    return new Supervisor(device, device.link, connections(request, setup, connection), request, onEvent);
+    return new Supervisor(device, device.link, connections(request, known, connection), request, onEvent);
   };
   const { disconnectOnClose } = request;
-  return bringUp(request, setup, about, context, { supervise, disconnectOnClose });
+  const resizing = {
+    availableBytes: async () => {
+      const { info } = await describeExport({ address, exportName });
+      requireUnchanged({ ...known, sizeBytes: 0 }, chooseRemoteSetup(request, info).setup);
+      return info.sizeBytes;
+    },
+    resized: (sizeBytes: number) => {
+      known.sizeBytes = sizeBytes;
+    },
+  };
+  return bringUp(request, setup, about, context, { supervise, disconnectOnClose, resizing });
 }
 
 function connections(request: RemoteAttachRequest, setup: DeviceSetup, connection: Connection): ConnectionSource {

@@ -40,26 +40,28 @@ export function isPreparedToServe(request: AttachRequest): boolean {
 }
 
 /**
- * To be called in that process before it attaches: it stays alive and in memory while others do not.
+ * To be called in that process before it attaches: it stays alive and in memory while others do not. Answers what the user
+ * should know where the system does not allow that.
  *
  * @throws AttachError 'refused' when it cannot lock its memory, and is to
  */
-export function endureShortMemory(request: AttachRequest, onNotice: (text: string) => void): void {
-  if (leavesNobody(request)) return;
+export function endureShortMemory(request: AttachRequest): string | undefined {
+  if (leavesNobody(request)) return undefined;
   try {
     if (!isIoFlusher()) throw new Error('it may not set PR_SET_IO_FLUSHER');
     stayInMemory();
   } catch (error) {
     if (request.locksMemory) throw cannotLock(error);
     const why = error instanceof Error ? error.message : error;
-    onNotice(`when memory is short the process behind the device may hang or be killed: ${why}`);
+    return `when memory is short the process behind the device may hang or be killed: ${why}`;
   }
-  if (!request.locksMemory) return;
+  if (!request.locksMemory) return undefined;
   try {
     lockMemory();
   } catch (error) {
     throw cannotLock(error);
   }
+  return undefined;
 }
 
 function leavesNobody(request: AttachRequest): boolean {

@@ -15,6 +15,7 @@ import { type InfoAction, parseTsnbdInfo, tsnbdInfoProgram } from './tsnbd-info-
 import { type ListAction, parseTsnbdList, tsnbdListProgram } from './tsnbd-list-options.js';
 import { type LsAction, parseTsnbdLs, tsnbdLsProgram } from './tsnbd-ls-options.js';
 import { type MapAction, parseTsnbdMap, tsnbdMapProgram } from './tsnbd-map-options.js';
+import { parseTsnbdResize, type ResizeAction, tsnbdResizeProgram } from './tsnbd-resize-options.js';
 import { parseTsnbdRun, type RunAction, tsnbdRunProgram } from './tsnbd-run-options.js';
 import { parseTsnbdServe, tsnbdServeProgram } from './tsnbd-serve-options.js';
 import { parseTsnbdStatus, type StatusAction, tsnbdStatusProgram } from './tsnbd-status-options.js';
@@ -35,6 +36,7 @@ export type TsnbdAction =
   | ListAction
   | MapAction
   | RunAction
+  | ResizeAction
   | LsAction
   | StatusAction
   | Answer;
@@ -57,6 +59,7 @@ const subcommands = {
   list: { program: tsnbdListProgram, parse: parseTsnbdList },
   ls: { program: tsnbdLsProgram, parse: parseTsnbdLs },
   status: { program: tsnbdStatusProgram, parse: parseTsnbdStatus },
+  resize: { program: tsnbdResizeProgram, parse: parseTsnbdResize },
 } as const;
 
 const options = {

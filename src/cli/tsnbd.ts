@@ -62,6 +62,10 @@ async function act(action: TsnbdAction): Promise<number> {
       const { showDevice } = await import('./devices.js');
       return showDevice(action);
     }
+    case 'resize': {
+      const { resizeAndTell } = await import('./devices.js');
+      return resizeAndTell(action);
+    }
     case 'create': {
       const { createImage } = await import('./create.js');
       return createImage(PROGRAM, action);

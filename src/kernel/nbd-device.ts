@@ -65,6 +65,11 @@ export interface NbdDevice {
   disconnect(): void;
   /** Shuts its connections down: what waits for the server fails, and no thread of the kernel stays in it. */
   cut(): void;
+  /**
+   * Gives it another size, a multiple of its block size. Requests that wait for a server can hold that up: only while it
+   * answers. @throws KernelError 'system' or 'time-limit'
+   */
+  resize(sizeBytes: number): Promise<void>;
   /** From now on the kernel disconnects it when its last opener closes it. Absent by ioctl. */
   disconnectOnClose?(): Promise<void>;
   /** Leaves it to the kernel: this process has no part in it any more, and may end. Absent where it has to stay. */

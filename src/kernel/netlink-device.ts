@@ -10,7 +10,7 @@ import { NBD_CFLAG_DISCONNECT_ON_CLOSE } from './netlink-abi.js';
 import { describeReply } from './netlink-socket.js';
 import { sendAgainSoon } from './resend.js';
 import { hasRoom, isHungUp } from './socket-calls.js';
-import { deviceBackend } from './sysfs.js';
+import { deviceBackend, deviceState, waitFor } from './sysfs.js';
 import { within } from './within.js';
 
 /** How long it takes at most to see that every connection is gone. */
@@ -83,6 +83,16 @@ export class NetlinkDevice implements NbdDevice {
   async disconnectOnClose(): Promise<void> {
     this.#clientFlags |= NBD_CFLAG_DISCONNECT_ON_CLOSE;
     await this.#reconfigure({ clientFlags: this.#clientFlags });
+  }
+
+  async resize(sizeBytes: number): Promise<void> {
+    const { blockSizeBytes } = this.#setup;
+    if (!(await this.#reconfigure({ sizeBytes, blockSizeBytes }))) throw goneError(this.name);
+    await waitFor(
+      `/dev/${this.name} to have its new size`,
+      endLimitMs,
+      () => deviceState(this.name).sizeBytes === sizeBytes,
+    );
   }
 
   leave(): void {
@@ -200,4 +210,8 @@ export class NetlinkDevice implements NbdDevice {
       return true; // it is looked at again
     }
   }
+}
+
+function goneError(name: string): KernelError {
+  return new KernelError('system', `/dev/${name} is not ours any more`);
 }
