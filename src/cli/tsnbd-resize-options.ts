@@ -34,7 +34,7 @@ export const tsnbdResizeProgram: Program<Mode, typeof options> = {
   longWithOneDash: false,
   exitStatusNotes: [],
   files: [],
-  examples: [{ does: 'Use what was added to an export', command: 'tsnbd resize /dev/nbd0 && resize2fs /dev/nbd0' }],
+  examples: [{ does: 'Use what was added to an export', command: 'tsnbd resize /dev/nbd0' }],
   seeAlso: [],
 };
 

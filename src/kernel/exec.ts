@@ -1,13 +1,15 @@
 import { expect } from './errors.js';
 import { libc } from './libc.js';
+import { F_SETFD } from './libc-abi.js';
 
 /**
  * Makes this process another program with another command line, threads and all: execve(2). It returns only by throwing.
- * Fds that are closed on exec, as Node opens them, are gone.
+ * Of its fds, all of which Node has closed on exec, it keeps the standard three.
  *
  * @throws KernelError 'system'
  */
 export function becomeProgram(program: string, words: readonly string[]): never {
+  for (const fd of [0, 1, 2]) libc.fcntl(fd, F_SETFD, 0); // one that is not there needs nothing
   const environment = Object.entries(process.env).map(([name, value]) => `${name}=${value}`);
   expect(`start ${program}`, libc.execve(cText(program), cTexts([program, ...words]), cTexts(environment)));
   throw new Error('execve(2) returned');

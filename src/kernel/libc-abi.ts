@@ -2,6 +2,7 @@
 // by test/kernel-host/abi.test.ts, by its name: a number is a macro, an object named STRUCT_X is struct x.
 
 // <fcntl.h>
+export const F_SETFD = 2;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
 export const F_OFD_GETLK = 36;

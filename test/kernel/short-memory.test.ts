@@ -10,10 +10,10 @@ import { tsnbd } from './programs.js';
 
 const long = process.env.TSNBD_TEST_LONG === '1';
 const MEMORY = long ? '512M' : '256M';
-const WRITTEN_MIB = long ? 4096 : 192;
+const WRITTEN_MIB = long ? 4096 : 96;
 /** What a program wants to have in memory, beside the rest. */
-const EATEN_MIB = long ? 700 : 260;
-const PIECE_MIB = 32;
+const EATEN_MIB = long ? 600 : 220;
+const PIECE_MIB = long ? 32 : 16;
 
 /** Loaded before the server: it collects garbage all the time, in the thread that serves too, between two requests. */
 const COLLECTS_GARBAGE = `
@@ -24,7 +24,7 @@ const COLLECTS_GARBAGE = `
   let reads = 0;
   fs.readSync = (...args) => {
     reads += 1;
-    if (reads % 64 === 0) collect();
+    if (reads % 256 === 0) collect();
     return readSync(...args);
   };
   require('node:module').syncBuiltinESMExports();
@@ -39,6 +39,7 @@ const EATER = `perl -e 'my @all;
       for (my $at = $byte % 4096; $at < 1048576; $at += 4096) { substr($all[$n], $at, 1) = "y" }
     }
     open(my $said, ">", "eaten") unless $byte;
+    select(undef, undef, undef, 0.5);
   }'`;
 
 async function ok(guest: Guest, command: string, limitMs = 60_000): Promise<string> {
@@ -88,10 +89,10 @@ test(`${WRITTEN_MIB} MiB written to a mounted image, and swap on another, with $
     const pieces = WRITTEN_MIB / PIECE_MIB;
     await ok(guest, `for n in $(seq ${pieces}); do cp piece /tmp/mnt/$n || exit 1; done; sync /tmp/mnt`, 2_400_000);
     expect(Number(await ok(guest, "awk '/nbd1/ { print $4 }' /proc/swaps"))).toBeGreaterThan(10_000);
-    await ok(guest, 'umount /tmp/mnt && mount /dev/nbd0 /tmp/mnt');
-    await ok(guest, `for n in $(seq ${pieces}); do cmp piece /tmp/mnt/$n || exit 1; done`, 2_400_000);
     await ok(guest, 'pkill -KILL perl');
     expect((await eater).status).toBe(137);
+    await ok(guest, 'umount /tmp/mnt && mount /dev/nbd0 /tmp/mnt');
+    await ok(guest, `for n in $(seq ${pieces}); do cmp piece /tmp/mnt/$n || exit 1; done`, 2_400_000);
 
     await ok(guest, 'umount /tmp/mnt && swapoff /dev/nbd1', 300_000);
     for (const device of ['nbd0', 'nbd1']) {
