@@ -2,8 +2,16 @@ import type { OpenOptions } from '../image/open-image.js';
 import type { DeviceChoice } from '../kernel/nbd-device.js';
 import type { Address } from '../transport/address.js';
 
+/** How the process behind a device is to be. */
+interface ServingChoice {
+  /** Swap is to depend on the device: all of its memory is locked. */
+  readonly locksMemory: boolean;
+  /** The device is detached when what uses it has let it go, once something does. Only netlink has that. */
+  readonly disconnectOnClose?: true | undefined;
+}
+
 /** A remote export becomes a device: made by cli, carried by attach, used by kernel. */
-export interface RemoteAttachRequest extends DeviceChoice {
+export interface RemoteAttachRequest extends DeviceChoice, ServingChoice {
   readonly kind: 'remote';
   readonly address: Address;
   /** '' is the server's default export. */
@@ -35,7 +43,7 @@ export interface ImageSettings {
 }
 
 /** An image becomes a device, served by a process of our own over a socketpair. */
-export interface ImageAttachRequest extends ImageSettings, DeviceChoice {
+export interface ImageAttachRequest extends ImageSettings, DeviceChoice, ServingChoice {
   readonly kind: 'image';
   /** Absolute. */
   readonly imagePath: string;

@@ -1,15 +1,19 @@
 import { type ControlAnswer, openControl } from '../daemon/control.js';
 import { removeRunFiles, writeState } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
+import { newIdentifier } from '../kernel/device-owner.js';
 import { connectDevice, type DeviceChoice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { deviceBackend } from '../kernel/sysfs.js';
 import { within } from '../kernel/within.js';
 import type { AttachContext } from './attach-context.js';
+import { refuseClaimed } from './claim.js';
 import type { DeviceRecord } from './devices.js';
 import { AttachError } from './errors.js';
+import { LastUserEnds } from './last-user.js';
 import { clearLeftover } from './leftover.js';
 import type { LinkStatus, Supervisor } from './reconnect.js';
+import { type NewSize, type Resizing, resize } from './resize.js';
 import { waitUntilUsable } from './usable.js';
 import { describeUsers } from './users.js';
 
@@ -39,6 +43,11 @@ export interface Attachment {
 export interface BringUpOptions {
   readonly serverEnd?: Promise<unknown>;
   readonly supervise?: (device: NbdDevice) => Supervisor | undefined;
+  readonly disconnectOnClose?: true | undefined;
+  /** How many writes a server of ours has failed; absent: nobody counts. */
+  readonly writeErrors?: () => number;
+  /** Absent: it keeps its size. */
+  readonly resizing?: Resizing;
 }
 
 /**
@@ -51,20 +60,27 @@ export async function bringUp(
   setup: DeviceSetup,
   what: Readonly<Record<string, unknown>>,
   { undo, onEvent, stop }: AttachContext,
-  { serverEnd, supervise }: BringUpOptions = {},
+  { serverEnd, supervise, disconnectOnClose, writeErrors, resizing }: BringUpOptions = {},
 ): Promise<Attachment> {
   if (choice.device !== undefined) await clearLeftover(choice.device, (text) => onEvent({ kind: 'notice', text }));
   const nbd = await connectDevice(choice, setup, undo);
   const { name: device, kernelApi } = nbd;
-  const about = { ...what, ...recordOf(nbd, setup) };
+  const about = { ...what, ...recordOf(nbd, setup), ...marksOf(choice, setup) };
   const supervisor = supervise?.(nbd);
   const isLeft = setup.unattended && nbd.leave !== undefined;
   const attachment = new DeviceAttachment(nbd, supervisor, serverEnd, isLeft);
+  const resizeIt = async (wanted: NewSize) => {
+    if (resizing === undefined) throw keepsSize(device);
+    attachment.refuseWithoutConnection();
+    const sizeBytes = await resize(nbd, setup.blockSizeBytes, wanted, resizing);
+    writeState(device, { ...about, sizeBytes });
+    return sizeBytes;
+  };
   // From here on the device is ours alone, so what a dead process left under its name is replaced.
   if (!isLeft) {
     await undo.step(
       'open the control socket',
-      () => openControl(device, (question) => answerControl(attachment, about, question)),
+      () => openControl(device, (question) => answerControl(attachment, { about, writeErrors, resizeIt }, question)),
       (control) => control.close(),
     );
   }
@@ -81,6 +97,13 @@ export async function bringUp(
       'watch over the connection',
       () => supervisor.start(),
       () => supervisor.stop(),
+    );
+  }
+  if (disconnectOnClose) {
+    await undo.step(
+      'watch for its first user',
+      () => attachment.endWithLastUser(),
+      (watch) => watch.stop(),
     );
   }
   onEvent({
@@ -111,12 +134,21 @@ function recordOf({ name, kernelApi, link }: NbdDevice, setup: DeviceSetup): Omi
   };
 }
 
+/** What the next needs to know that finds the device without its process (leftover.ts, detach.ts). */
+function marksOf({ identifier, destroyOnDisconnect }: DeviceChoice, { unattended }: DeviceSetup) {
+  return {
+    ...(identifier === undefined ? {} : { owner: newIdentifier(unattended) }),
+    ...(destroyOnDisconnect ? { destroyOnDisconnect } : {}),
+  };
+}
+
 class DeviceAttachment implements Attachment {
   readonly device: string;
   readonly ended: Promise<AttachmentEnd>;
   readonly isLeft: boolean;
   readonly #nbd: NbdDevice;
   readonly #supervisor: Supervisor | undefined;
+  #lastUser: LastUserEnds | undefined;
   #asked = false;
   /** The kernel tells a lost write once; we go on telling it. */
   #lostWrites: string | undefined;
@@ -133,7 +165,7 @@ class DeviceAttachment implements Attachment {
     this.#supervisor = supervisor;
     this.ended = nbd.ended.then(async () => {
       if (serverEnd !== undefined) await within(serverEnd, SERVER_LIMIT_MS);
-      return this.#asked ? 'detached' : 'lost';
+      return this.#asked || this.#lastUser?.isOn ? 'detached' : 'lost';
     });
   }
 
@@ -141,10 +173,17 @@ class DeviceAttachment implements Attachment {
     return this.#supervisor?.status();
   }
 
+  endWithLastUser(): LastUserEnds {
+    this.#lastUser = new LastUserEnds(this.#nbd, () => void this.detach(false).catch(() => {}));
+    this.#lastUser.start();
+    return this.#lastUser;
+  }
+
   async detach(force: boolean): Promise<void> {
     if (!force) {
       this.#refuseIfUsed();
-      this.#refuseWithoutConnection();
+      this.refuseWithoutConnection();
+      await refuseClaimed(this.device);
     }
     if (this.#isConnected()) await this.#flush(force);
     if (!force) this.#refuseIfUsed(); // a flush takes its time
@@ -162,7 +201,7 @@ class DeviceAttachment implements Attachment {
   }
 
   /** A flush would wait for the server, and what is not written yet may still be when it is back. */
-  #refuseWithoutConnection(): void {
+  refuseWithoutConnection(): void {
     if (this.#isConnected()) return;
     throw new AttachError(
       'no-connection',
@@ -189,18 +228,37 @@ class DeviceAttachment implements Attachment {
   }
 }
 
+interface ControlContext {
+  readonly writeErrors: BringUpOptions['writeErrors'] | undefined;
+  readonly about: Readonly<Record<string, unknown>>;
+  readonly resizeIt: (wanted: NewSize) => Promise<number>;
+}
+
 async function answerControl(
   attachment: Attachment,
-  about: Readonly<Record<string, unknown>>,
+  { about, writeErrors, resizeIt }: ControlContext,
   question: unknown,
 ): Promise<ControlAnswer> {
-  const { command, force } = (question ?? {}) as { command?: unknown; force?: unknown };
+  const { command, force, sizeBytes } = (question ?? {}) as Readonly<Record<string, unknown>>;
   if (command === 'status')
-    return { ok: true, device: attachment.device, pid: process.pid, about, link: attachment.link() };
-  if (command !== 'detach') return { ok: false, code: 'refused', message: `no such command: ${String(command)}` };
+    return {
+      ok: true,
+      device: attachment.device,
+      pid: process.pid,
+      about,
+      link: attachment.link(),
+      writeErrors: writeErrors?.(),
+    };
+  if (command !== 'detach' && command !== 'resize') {
+    return { ok: false, code: 'refused', message: `no such command: ${String(command)}` };
+  }
   try {
+    if (command === 'resize') {
+      const wanted = Number.isSafeInteger(sizeBytes) ? Number(sizeBytes) : undefined;
+      return { ok: true, sizeBytes: await resizeIt({ sizeBytes: wanted, force: force === true }) };
+    }
     await attachment.detach(force === true);
-    return { ok: true };
+    return { ok: true, writeErrors: writeErrors?.() };
   } catch (error) {
     const { code, message } = error as AttachError;
     return { ok: false, code, message };
@@ -218,4 +276,11 @@ function aborted(stop: AbortSignal): Promise<never> {
 async function lostMeanwhile(attachment: Attachment): Promise<never> {
   await attachment.ended;
   throw new AttachError('lost', 'the connection was lost before the device was usable');
+}
+
+function keepsSize(device: string): AttachError {
+  return new AttachError(
+    'refused',
+    `/dev/${device} is an image, which keeps its size while it is attached: detach it first`,
+  );
 }

@@ -1,10 +1,12 @@
 import { askControl } from '../daemon/control.js';
-import { readState, removeRunFiles } from '../daemon/state-file.js';
+import { readLastState, readState, removeRunFiles } from '../daemon/state-file.js';
+import { dropPartitions } from '../kernel/device-child.js';
 import { requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
+import { refuseClaimed } from './claim.js';
 import { disconnectInProcess } from './disconnect.js';
-import { AttachError } from './errors.js';
+import { AttachError, isAttachErrorCode } from './errors.js';
 import { detachLeftover, isWithoutProcess } from './leftover.js';
 import { describeUsers } from './users.js';
 
@@ -28,14 +30,18 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
         `/dev/${device} is in use: ${describeUsers(users)} (--force detaches it all the same)`,
       );
     }
+    if (readState(device) === undefined && !isFree(device)) await refuseClaimed(device);
   }
-  if (readState(device) !== undefined) await askOwner(device, force);
+  const isDestroyed = readLastState(device)?.about.destroyOnDisconnect === true;
+  if (readState(device) !== undefined) await askOwner(device, force, onNotice);
   else if (isWithoutProcess(device)) await detachLeftover(device, force, onNotice);
   else if (deviceState(device).pid !== undefined) {
     if (force) await disconnectInProcess({ device, how: 'cut' }, FREE_LIMIT_MS);
     else await disconnectInProcess({ device, how: 'flush' }, OWNER_LIMIT_MS);
   } else removeRunFiles(device);
   await waitUntilFree(device);
+  if (isDestroyed) await waitFor(`/dev/${device} to be gone`, FREE_LIMIT_MS, () => !deviceState(device).exists);
+  await dropPartitions(device);
   if (isFree(device)) removeRunFiles(device); // of a process that was killed when it had let the device go
 }
 
@@ -53,12 +59,12 @@ function isFree(device: string): boolean {
   return pid === undefined && sizeBytes === 0 && readState(device) === undefined;
 }
 
-async function askOwner(device: string, force: boolean): Promise<void> {
+async function askOwner(device: string, force: boolean, onNotice: (text: string) => void): Promise<void> {
   const answer = await askControl(device, { command: 'detach', force }, OWNER_LIMIT_MS);
+  const { writeErrors } = answer;
+  if (typeof writeErrors === 'number' && writeErrors > 0) {
+    onNotice(`${writeErrors} writes to /dev/${device} failed while it was attached`);
+  }
   if (answer.ok) return;
   throw new AttachError(isAttachErrorCode(answer.code) ? answer.code : 'system', String(answer.message));
-}
-
-function isAttachErrorCode(code: unknown): code is 'busy' | 'lost' | 'no-connection' | 'time-limit' {
-  return code === 'busy' || code === 'lost' || code === 'no-connection' || code === 'time-limit';
 }

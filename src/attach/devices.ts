@@ -48,6 +48,8 @@ export interface AttachedDevice {
   readonly mounts: readonly string[];
   readonly record: DeviceRecord | undefined;
   readonly link: LinkStatus | undefined;
+  /** Writes that failed since it was attached, as our server counted them; absent: nobody counts. */
+  readonly writeErrors: number | undefined;
   readonly counts: ReturnType<typeof requestCounts>;
 }
 
@@ -83,6 +85,7 @@ async function lookAt(device: string): Promise<AttachedDevice> {
     mounts: deviceUsers(device).flatMap((user) => (user.kind === 'mount' ? [user.mountPoint] : [])),
     record,
     link,
+    writeErrors: answer?.writeErrors as number | undefined,
     counts: requestCounts(device),
   };
 }

@@ -1,5 +1,6 @@
 import { endWithin } from '../daemon/exit.js';
 import { openReadyChannel } from '../daemon/ready.js';
+import { claimDevice } from '../kernel/ioctl-device.js';
 import { loadLibc } from '../kernel/libc.js';
 import { disconnectForeignDevice, disconnectLeftover } from '../kernel/nbd-device.js';
 import type { DisconnectTask } from './disconnect.js';
@@ -11,11 +12,12 @@ const END_LIMIT_MS = 10_000;
 // out of any signal's reach; so it is made here, and the command that launched this process goes on without it.
 async function disconnect(): Promise<void> {
   const channel = openReadyChannel();
-  const { device, how } = (await channel.task) as DisconnectTask;
+  const task = (await channel.task) as DisconnectTask;
   try {
     loadLibc();
-    if (how === 'leftover') await disconnectLeftover(device);
-    else disconnectForeignDevice(device, how === 'cut');
+    if (task.how === 'leftover') await disconnectLeftover(task.device, task.leftover);
+    else if (task.how === 'claim') claimDevice(task.device);
+    else disconnectForeignDevice(task.device, task.how === 'cut');
     await channel.ready();
   } catch (error) {
     await channel.failed(error);

@@ -1,5 +1,11 @@
 /** How an attach or a detach fails for reasons of its own; other rooms' errors pass through it unchanged. */
-export type AttachErrorCode = 'busy' | 'refused' | 'lost' | 'no-connection' | 'time-limit' | 'interrupted' | 'system';
+const CODES = ['busy', 'refused', 'lost', 'no-connection', 'time-limit', 'interrupted', 'system'] as const;
+export type AttachErrorCode = (typeof CODES)[number];
+
+/** Whether a code that another process told is one of these. */
+export function isAttachErrorCode(code: unknown): code is AttachErrorCode {
+  return (CODES as readonly unknown[]).includes(code);
+}
 
 export class AttachError extends Error {
   override readonly name = 'AttachError';

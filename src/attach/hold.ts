@@ -8,6 +8,7 @@ import type { Attachment, AttachmentEnd } from './attachment.js';
 import { AttachError } from './errors.js';
 import { attachImage } from './image.js';
 import { attachRemote } from './remote.js';
+import { endureShortMemory } from './serving-process.js';
 
 /** How often a process that was asked to stop looks whether its device is still used. */
 const IN_USE_POLL_MS = 500;
@@ -35,7 +36,9 @@ export async function attachAndHold(request: AttachRequest, options: HoldOptions
   });
   try {
     loadLibc();
+    const danger = endureShortMemory(request);
     const attachment = await attach(request, { undo, onEvent, stop });
+    if (danger !== undefined) onEvent({ kind: 'notice', text: danger });
     await options.onAttached?.(attachment);
     if (attachment.isLeft) {
       undo.keep();

@@ -60,7 +60,11 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
     readOnly: image.readOnly,
     sizeBytes: image.sizeBytes,
   };
-  return bringUp(request, setup, about, context, { serverEnd: connection.ended });
+  return bringUp(request, setup, about, context, {
+    serverEnd: connection.ended,
+    disconnectOnClose: request.disconnectOnClose,
+    writeErrors: connection.writeErrors,
+  });
 }
 
 /** A worker at one end of a socket pair; the other is for the kernel. */
@@ -73,7 +77,14 @@ function startServing(image: OpenedImage): Serving {
   const [kernelEnd, socketFd] = socketPair();
   const rules = rulesOf(image, { flags: imageFlags(image, true), replyStyle: 'simple', statusContexts: 0 });
   const received = new Uint8Array(0);
-  const connection = startConnection({ socketFd, image: image.handle, rules, contexts: [], received });
+  const connection = startConnection({
+    socketFd,
+    image: image.handle,
+    rules,
+    contexts: [],
+    received,
+    keepsMemory: true,
+  });
   return { kernelEnd, connection };
 }
 

@@ -1,8 +1,8 @@
 import { statSync } from 'node:fs';
-import { removeRunFiles } from '../daemon/state-file.js';
+import { readLastState, removeRunFiles } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
 import { isOfDeadProcess, isUnattended } from '../kernel/device-owner.js';
-import { requireRoot } from '../kernel/nbd-device.js';
+import { type Leftover, requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers, type FileUser, processesWithFileOpen } from '../kernel/proc.js';
 import { deviceBackend, deviceState, waitFor } from '../kernel/sysfs.js';
 import { disconnectInProcess } from './disconnect.js';
@@ -16,14 +16,25 @@ const FREE_LIMIT_MS = 10_000;
 
 type OnNotice = (text: string) => void;
 
+/**
+ * Whose a device is. The identifier that a user chose says nothing of that, so the state file has our mark beside it, and is
+ * believed while the device carries the identifier that it tells.
+ */
+function leftoverOf(device: string): Leftover {
+  const backend = deviceBackend(device);
+  const about = readLastState(device)?.about;
+  const isTold = about !== undefined && backend !== undefined && about.backend === backend;
+  return { backend, owner: isTold && typeof about.owner === 'string' ? about.owner : backend };
+}
+
 /** A device that a process of ours connected by netlink, and left in the kernel when it was killed. */
 function isLeftover(device: string): boolean {
-  return isOfDeadProcess(deviceBackend(device));
+  return isOfDeadProcess(leftoverOf(device).owner);
 }
 
 /** Whether no process answers for a device that a process of ours connected: it was killed, or not to stay. */
 export function isWithoutProcess(device: string): boolean {
-  return isLeftover(device) || isUnattended(deviceBackend(device));
+  return isLeftover(device) || isUnattended(leftoverOf(device).owner);
 }
 
 /**
@@ -61,8 +72,9 @@ export async function detachLeftover(device: string, force: boolean, onNotice: O
       onNotice(lost);
     }
   }
+  const leftover = leftoverOf(device);
   removeRunFiles(device); // the dead process's: nobody else writes files for a device that carries its mark
-  await disconnectInProcess({ device, how: 'leftover' }, DISCONNECT_LIMIT_MS);
+  await disconnectInProcess({ device, how: 'leftover', leftover }, DISCONNECT_LIMIT_MS);
 }
 
 /** The programs that have the device or a partition of it open. */

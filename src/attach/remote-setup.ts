@@ -79,14 +79,14 @@ export function chooseRemoteSetup(request: RemoteAttachRequest, found: ExportInf
 
 /**
  * The device keeps its size and its flags, so another connection must be to an export that has the same: what was written
- * to one disk must not go on on another.
+ * to one disk must not go on on another. One that has grown keeps what it had.
  *
  * @throws AttachError 'refused'
  */
 export function requireUnchanged(device: RemoteSetup['setup'], found: RemoteSetup['setup']): void {
   const changed = (what: string) =>
     new AttachError('refused', `the export has changed, so it is not attached: ${what}`);
-  if (found.sizeBytes !== device.sizeBytes) {
+  if (found.sizeBytes < device.sizeBytes) {
     throw changed(`it has ${found.sizeBytes} bytes, the device ${device.sizeBytes}`);
   }
   const flags = (of: RemoteSetup['setup']) => of.flags & FLAGS_OF_THE_KERNEL;

@@ -1,5 +1,4 @@
 import { closeSync } from 'node:fs';
-import { stayInMemory } from '../kernel/memory.js';
 import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
 import { addressInWords } from '../transport/address.js';
 import { connect } from '../transport/connect.js';
@@ -10,7 +9,7 @@ import type { RemoteAttachRequest } from './attach-request.js';
 import { type Attachment, bringUp } from './attachment.js';
 import { CONNECT_LIMIT_MS } from './connect-limit.js';
 import { AttachError } from './errors.js';
-import { isAnswering, negotiate } from './query.js';
+import { describeExport, isAnswering, negotiate } from './query.js';
 import { type ConnectionSource, Supervisor } from './reconnect.js';
 import { chooseRemoteSetup, requireUnchanged } from './remote-setup.js';
 
@@ -44,6 +43,8 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
   const deadTimeoutSeconds = request.persist === 'no' ? undefined : request.deadTimeoutSeconds;
   const { unattended } = request;
   const setup = { ...chosen.setup, sockets: [connection.socketFd], deadTimeoutSeconds, unattended };
+  /** Its size changes with the device's. */
+  const known = { ...setup };
   const about = { kind: 'remote', address, exportName, sizeBytes: setup.sizeBytes };
   const supervise = (device: NbdDevice) => {
     if (device.link === undefined && request.persist === 'required') throw needsNetlink();
@@ -51,15 +52,20 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
       if (request.persist !== 'no') onEvent({ kind: 'notice', text: goesDown });
       return undefined;
     }
-    try {
-      stayInMemory();
-    } catch (error) {
-      const why = error instanceof Error ? error.message : error;
-      onEvent({ kind: 'notice', text: `when memory is short this process may not be able to connect again: ${why}` });
-    }
-    return new Supervisor(device, device.link, connections(request, setup, connection), request, onEvent);
+    return new Supervisor(device, device.link, connections(request, known, connection), request, onEvent);
   };
-  return bringUp(request, setup, about, context, { supervise });
+  const { disconnectOnClose } = request;
+  const resizing = {
+    availableBytes: async () => {
+      const { info } = await describeExport({ address, exportName });
+      requireUnchanged({ ...known, sizeBytes: 0 }, chooseRemoteSetup(request, info).setup);
+      return info.sizeBytes;
+    },
+    resized: (sizeBytes: number) => {
+      known.sizeBytes = sizeBytes;
+    },
+  };
+  return bringUp(request, setup, about, context, { supervise, disconnectOnClose, resizing });
 }
 
 function connections(request: RemoteAttachRequest, setup: DeviceSetup, connection: Connection): ConnectionSource {

@@ -62,7 +62,9 @@ export function devicesAsJson(devices: readonly AttachedDevice[]): string {
 export function deviceAsText(device: AttachedDevice): string {
   const facts = { ...factsOf(device), ...detailsOf(device) };
   return Object.entries(facts)
-    .map(([key, fact]) => `${key}: ${factInWords(fact)}\n`)
+    .map(
+      ([key, fact]) => `${key}: ${key === 'writeErrors' && fact === null ? 'nobody counts them' : factInWords(fact)}\n`,
+    )
     .join('');
 }
 
@@ -75,7 +77,7 @@ function factsOf(device: AttachedDevice): Readonly<Record<string, Fact>> {
 }
 
 /** Limits in seconds; null is none, 0 is no time at all but for requests, which then may take any. */
-function detailsOf({ record, link, counts }: AttachedDevice): Readonly<Record<string, Fact>> {
+function detailsOf({ record, link, counts, writeErrors }: AttachedDevice): Readonly<Record<string, Fact>> {
   const own = record && {
     blockSizeBytes: record.blockSizeBytes,
     flags: flagNames(record.flags),
@@ -90,6 +92,7 @@ function detailsOf({ record, link, counts }: AttachedDevice): Readonly<Record<st
     ...(link && { stateSeconds: link.seconds, reconnects: link.reconnects }),
     requestsUnderWay: inFlight,
     requestsDone: completed,
+    writeErrors: writeErrors ?? null,
   };
 }
 

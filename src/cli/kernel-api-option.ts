@@ -1,7 +1,7 @@
-import type { DeviceChoice } from '../kernel/nbd-device.js';
+import type { DeviceChoice, KernelApi } from '../kernel/nbd-device.js';
 import { UsageError } from './errors.js';
-import type { OptionTable } from './option-table.js';
-import { kernelApi } from './option-values.js';
+import type { OptionTable, OptionValues } from './option-table.js';
+import { identifier, kernelApi } from './option-values.js';
 
 /** By which of the kernel's interfaces a device is attached, for every program that attaches. */
 export function kernelApiOption<Mode extends string>(modes: readonly Mode[]) {
@@ -13,6 +13,40 @@ export function kernelApiOption<Mode extends string>(modes: readonly Mode[]) {
       help: 'Have the kernel set the device up by netlink or by ioctl; auto, the default, is netlink where there is one for nbd: in the first network namespace, and on newer kernels in every one.',
     },
   } satisfies OptionTable<Mode>;
+}
+
+/** What only netlink can do with a device, for every program that attaches. */
+export function netlinkOptions<Mode extends string>(modes: readonly Mode[]) {
+  return {
+    identifier: {
+      short: 'i',
+      value: '<ID>',
+      read: identifier,
+      modes,
+      help: 'What the kernel shows as "backend" of the device in /sys, in place of a mark of ours. By netlink only.',
+    },
+    'destroy-on-disconnect': {
+      modes,
+      help: 'Have the kernel take the device away, number and node, when it is detached. By netlink only.',
+    },
+    'disconnect-on-close': {
+      modes,
+      help: 'Detach the device when the last that uses it has closed it, once a file system, swap or another device uses it: umount detaches. By netlink only.',
+    },
+  } satisfies OptionTable<Mode>;
+}
+
+/** What of them was given. */
+export function netlinkChoice(values: OptionValues<ReturnType<typeof netlinkOptions>>, kernelApi: KernelApi) {
+  const longs = ['identifier', 'destroy-on-disconnect', 'disconnect-on-close'] as const;
+  for (const long of longs) {
+    if (kernelApi === 'ioctl' && long in values) throw new UsageError(`option --${long}: it has no effect by ioctl`);
+  }
+  return {
+    identifier: values.identifier,
+    destroyOnDisconnect: values['destroy-on-disconnect'],
+    disconnectOnClose: values['disconnect-on-close'],
+  };
 }
 
 /** Refuses what no kernel can do. */

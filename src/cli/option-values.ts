@@ -3,6 +3,7 @@ import { CACHE_MODES, type CacheMode } from '../image/cache-modes.js';
 import { IMAGE_FORMATS, type ImageFormat } from '../image/image-format.js';
 import type { SnapshotChoice } from '../image/qcow2/load-snapshot.js';
 import { parseDeviceName } from '../kernel/device-name.js';
+import { isMark } from '../kernel/device-owner.js';
 import { KernelError } from '../kernel/errors.js';
 import type { KernelApi } from '../kernel/nbd-device.js';
 import { STRING_BYTES_MAX } from '../protocol/limits.js';
@@ -11,6 +12,8 @@ import { PORT_MAX } from '../transport/address.js';
 import { TransportError } from '../transport/errors.js';
 import { type NbdTarget, parseNbdUri } from '../transport/uri.js';
 import { UsageError } from './errors.js';
+
+const IDENTIFIER_BYTES_MAX = 255;
 
 /** How values of options and operands are read. Each function throws a UsageError that says what is wrong. */
 
@@ -69,6 +72,18 @@ export function deviceOrAuto(text: string): { readonly device: string | undefine
 
 export function kernelApi(text: string): KernelApi {
   return oneOf(text, ['auto', 'ioctl', 'netlink'], "one of the kernel's interfaces");
+}
+
+/** The kernel takes any text; what begins like our own marks could be taken for one, and sysfs shows a line. */
+export function identifier(text: string): string {
+  const bytes = Buffer.byteLength(text);
+  if (bytes > IDENTIFIER_BYTES_MAX) {
+    throw new UsageError(`the identifier has ${bytes} bytes, ${IDENTIFIER_BYTES_MAX} are allowed`);
+  }
+  if (/^[!-~]([ -~]*[!-~])?$/.test(text) && !isMark(text)) return text;
+  throw new UsageError(
+    `'${text}' is not an identifier (printable ASCII, no blanks around it, and not a mark of tsnbd)`,
+  );
 }
 
 export function imageFormat(text: string): ImageFormat {

@@ -2,9 +2,10 @@ import type { RemoteAttachRequest } from '../attach/attach-request.js';
 import type { KernelApi } from '../kernel/nbd-device.js';
 import { type Address, DEFAULT_PORT } from '../transport/address.js';
 import { isNbdUri, type NbdTarget } from '../transport/uri.js';
+import { type DetachAction, detachAction, detachOptions } from './detach-options.js';
 import { UsageError } from './errors.js';
 import { CHECK_STATUSES } from './exit-status.js';
-import { checkChoice, kernelApiOption } from './kernel-api-option.js';
+import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
 import type { OptionTable, OptionValues, Program } from './option-table.js';
 import {
   blockSizeBytes,
@@ -19,6 +20,8 @@ import {
   timeoutSeconds,
 } from './option-values.js';
 import { type Answer, type Given, type Operands, parse, type Verbosity, verbosityOf } from './parse.js';
+import { DEAD_TIMEOUT_SECONDS } from './patience.js';
+import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
 
 /** What a tsnbd-client command line asks for; nothing has happened yet. */
@@ -29,7 +32,7 @@ export type TsnbdClientAction =
       readonly foreground: boolean;
       readonly verbosity: Verbosity;
     }
-  | { readonly kind: 'detach'; readonly device: string; readonly force: boolean }
+  | DetachAction
   | { readonly kind: 'check'; readonly device: string }
   | { readonly kind: 'list'; readonly address: Address }
   | Answer;
@@ -37,9 +40,6 @@ export type TsnbdClientAction =
 type Mode = 'attach' | 'detach' | 'check' | 'list';
 const EVERY_MODE: readonly Mode[] = ['attach', 'detach', 'check', 'list'];
 const WITH_SERVER: readonly Mode[] = ['attach', 'list'];
-
-/** How long requests wait for a server that is gone; nbd-client has no limit of its own. */
-const DEAD_TIMEOUT_SECONDS = 300;
 
 /** A section of the manual page. */
 const WHEN_THE_SERVER_GOES_AWAY = [
@@ -109,6 +109,8 @@ const options = {
     help: 'Stay in the foreground until the device is detached.',
   },
   ...kernelApiOption<Mode>(['attach']),
+  ...netlinkOptions<Mode>(['attach']),
+  swap: { short: 's', ...swapOption<Mode>(['attach']).swap },
   nonetlink: {
     short: 'L',
     modes: ['attach', 'detach'],
@@ -121,10 +123,7 @@ const options = {
     modes: ['detach'],
     help: 'Detach DEV: refused while a file system, swap or another device uses it, done when the kernel says that it is free.',
   },
-  force: {
-    modes: ['detach'],
-    help: 'Detach even a device that is in use; what was not written yet is lost.',
-  },
+  ...detachOptions<Mode>(['detach']),
   check: {
     short: 'c',
     value: '<DEV>',
@@ -147,7 +146,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
     'HOST [PORT] DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
     '-u PATH DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
     'URI DEV [-b BYTES] [-t SECONDS] [-n]',
-    '-d DEV [--force]',
+    '-d DEV [--release | --force]',
     '-c DEV',
     '-l HOST [PORT]',
     '-l -u PATH',
@@ -200,7 +199,7 @@ export function parseTsnbdClient(argv: readonly string[], calledAs = 'tsnbd-clie
 function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calledAs: string): TsnbdClientAction {
   if (values.disconnect !== undefined) {
     operands.end();
-    return { kind: 'detach', device: values.disconnect, force: values.force ?? false };
+    return detachAction(values.disconnect, values);
   }
   if (values.check !== undefined) {
     operands.end();
@@ -230,9 +229,14 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calle
     kernelApi: kernelApiOf(values),
     blockSizeBytes: values['block-size'],
     requestTimeoutSeconds: values.timeout ?? 0,
+    locksMemory: values.swap ?? false,
     ...persistenceOf(values, calledAs),
+    ...netlinkChoice(values, kernelApiOf(values)),
   } as const;
   operands.end();
+  if (request.unattended && request.disconnectOnClose) {
+    throw new UsageError('option --disconnect-on-close: with --no-persist nobody is there who does it');
+  }
   checkChoice(request);
   return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity: verbosityOf(values) };
 }

@@ -2,8 +2,9 @@
 import type { AttachEvent } from '../attach/attach-event.js';
 import { printableText } from '../protocol/text.js';
 import { attach } from './attach.js';
+import { detach } from './detach-options.js';
 import { CHECK_STATUSES, EXIT_STATUSES } from './exit-status.js';
-import { calledAs, run, tellAnswer, tellNotice, tellSteps } from './run.js';
+import { calledAs, run, tellAnswer, tellSteps } from './run.js';
 import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options.js';
 
 const PROGRAM = 'tsnbd-client';
@@ -22,8 +23,7 @@ async function act(action: TsnbdClientAction): Promise<number> {
       });
     }
     case 'detach': {
-      const { detachDevice } = await import('../attach/detach.js');
-      await detachDevice(action.device, action.force, tellNotice(PROGRAM));
+      await detach(PROGRAM, action);
       process.stdout.write('disconnect, sock, done\n');
       return EXIT_STATUSES.done.status;
     }

@@ -1,11 +1,13 @@
 import type { ImageAttachRequest } from '../attach/attach-request.js';
+import { type DetachAction, detachAction, detachOptions } from './detach-options.js';
 import { UsageError } from './errors.js';
 import { imageOptions, imageSettingsOf } from './image-options.js';
-import { checkChoice, kernelApiOption } from './kernel-api-option.js';
+import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
 import type { OptionTable, Program } from './option-table.js';
 import { description, device, deviceOrAuto, exportName, path } from './option-values.js';
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
 import { type ServeAction, servingOf, servingOptions } from './serving-options.js';
+import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
 import { type CheckAction, parseTsnbdCheck, tsnbdCheckProgram } from './tsnbd-check-options.js';
 import { type CreateAction, parseTsnbdCreate, tsnbdCreateProgram } from './tsnbd-create-options.js';
@@ -13,6 +15,8 @@ import { type InfoAction, parseTsnbdInfo, tsnbdInfoProgram } from './tsnbd-info-
 import { type ListAction, parseTsnbdList, tsnbdListProgram } from './tsnbd-list-options.js';
 import { type LsAction, parseTsnbdLs, tsnbdLsProgram } from './tsnbd-ls-options.js';
 import { type MapAction, parseTsnbdMap, tsnbdMapProgram } from './tsnbd-map-options.js';
+import { parseTsnbdResize, type ResizeAction, tsnbdResizeProgram } from './tsnbd-resize-options.js';
+import { parseTsnbdRun, type RunAction, tsnbdRunProgram } from './tsnbd-run-options.js';
 import { parseTsnbdServe, tsnbdServeProgram } from './tsnbd-serve-options.js';
 import { parseTsnbdStatus, type StatusAction, tsnbdStatusProgram } from './tsnbd-status-options.js';
 
@@ -24,13 +28,15 @@ export type TsnbdAction =
       readonly foreground: boolean;
       readonly verbosity: Verbosity;
     }
-  | { readonly kind: 'detach'; readonly device: string; readonly force: boolean }
+  | DetachAction
   | ServeAction
   | CreateAction
   | CheckAction
   | InfoAction
   | ListAction
   | MapAction
+  | RunAction
+  | ResizeAction
   | LsAction
   | StatusAction
   | Answer;
@@ -45,6 +51,7 @@ const DEFAULT_EXPORT = '';
 /** What `tsnbd WORD …` does. An image that is called like one of them is typed as a path: ./serve */
 const subcommands = {
   serve: { program: tsnbdServeProgram, parse: parseTsnbdServe },
+  run: { program: tsnbdRunProgram, parse: parseTsnbdRun },
   create: { program: tsnbdCreateProgram, parse: parseTsnbdCreate },
   info: { program: tsnbdInfoProgram, parse: parseTsnbdInfo },
   check: { program: tsnbdCheckProgram, parse: parseTsnbdCheck },
@@ -52,6 +59,7 @@ const subcommands = {
   list: { program: tsnbdListProgram, parse: parseTsnbdList },
   ls: { program: tsnbdLsProgram, parse: parseTsnbdLs },
   status: { program: tsnbdStatusProgram, parse: parseTsnbdStatus },
+  resize: { program: tsnbdResizeProgram, parse: parseTsnbdResize },
 } as const;
 
 const options = {
@@ -69,15 +77,14 @@ const options = {
     modes: ['detach'],
     help: 'Detach DEV: refused while a file system, swap or another device uses it, done when the kernel says that it is free.',
   },
-  force: {
-    modes: ['detach'],
-    help: 'Detach even a device that is in use; what was not written yet is lost.',
-  },
+  ...detachOptions<Mode>(['detach']),
   nofork: {
     modes: ['attach'],
     help: 'Stay in the foreground until the device is detached.',
   },
   ...kernelApiOption<Mode>(['attach']),
+  ...netlinkOptions<Mode>(['attach']),
+  ...swapOption<Mode>(['attach']),
   ...imageOptions(WITH_IMAGE),
   ...servingOptions<Mode>(['serve']),
   'export-name': {
@@ -102,7 +109,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   summary: 'attach disk images as network block devices, and serve them',
   synopsis: [
     '-c DEV [-f FORMAT] [-r] [--nofork] IMAGE',
-    '-d DEV [--force]',
+    '-d DEV [--release | --force]',
     '[-b ADDR] [-p PORT] [-f FORMAT] [-r] [-e NUM] [-t] IMAGE',
     '-k PATH [-f FORMAT] [-r] [-e NUM] [-t] IMAGE',
   ],
@@ -124,7 +131,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   options,
   subcommands,
   longWithOneDash: false,
-  exitStatusNotes: tsnbdCheckProgram.exitStatusNotes,
+  exitStatusNotes: [...tsnbdCheckProgram.exitStatusNotes, ...tsnbdRunProgram.exitStatusNotes],
   files: [
     { path: '/run/tsnbd/nbd0.json', holds: 'Who serves /dev/nbd0, and what.' },
     { path: '/run/tsnbd/nbd0.sock', holds: 'Where the process that serves /dev/nbd0 is asked to detach.' },
@@ -159,7 +166,7 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
     const given = values.disconnect === true ? undefined : values.disconnect;
     const dev = given ?? operands.read('DEV', device);
     operands.end();
-    return { kind: 'detach', device: dev, force: values.force ?? false };
+    return detachAction(dev, values);
   }
   const verbosity = verbosityOf(values);
   const imagePath = operands.read('IMAGE', path);
@@ -168,9 +175,11 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
   if (values.connect !== undefined) {
     if (passedSockets > 0)
       throw new UsageError('option --connect: it has no effect with a socket that was passed (LISTEN_FDS)');
-    const choice = { ...values.connect, kernelApi: values['kernel-api'] ?? 'auto' };
+    const kernelApi = values['kernel-api'] ?? 'auto';
+    const choice = { ...values.connect, kernelApi, ...netlinkChoice(values, kernelApi) };
     checkChoice(choice);
-    const request = { kind: 'image', imagePath, ...settings, ...choice } as const;
+    const locksMemory = values.swap ?? false;
+    const request = { kind: 'image', imagePath, ...settings, ...choice, locksMemory } as const;
     return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity };
   }
   const name = values['export-name'] ?? DEFAULT_EXPORT;

@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 import { takePassedFds } from '../daemon/listen-fds.js';
 import { attach } from './attach.js';
+import { detach } from './detach-options.js';
 import { EXIT_STATUSES } from './exit-status.js';
-import { run, tellAnswer, tellNotice, tellSteps } from './run.js';
+import { run, tellAnswer, tellSteps } from './run.js';
 import { parseTsnbd, type TsnbdAction } from './tsnbd-options.js';
 
 const PROGRAM = 'tsnbd';
@@ -25,8 +26,7 @@ async function act(action: TsnbdAction): Promise<number> {
       });
     }
     case 'detach': {
-      const { detachDevice } = await import('../attach/detach.js');
-      await detachDevice(action.device, action.force, tellNotice(PROGRAM));
+      await detach(PROGRAM, action);
       process.stdout.write(`/dev/${action.device} disconnected\n`);
       return EXIT_STATUSES.done.status;
     }
@@ -50,6 +50,10 @@ async function act(action: TsnbdAction): Promise<number> {
       const { checkAndTell } = await import('./check.js');
       return checkAndTell(PROGRAM, action);
     }
+    case 'run': {
+      const { runAttached } = await import('./run-attached.js');
+      return runAttached(PROGRAM, action);
+    }
     case 'ls': {
       const { showDevices } = await import('./devices.js');
       return showDevices(action);
@@ -57,6 +61,10 @@ async function act(action: TsnbdAction): Promise<number> {
     case 'status': {
       const { showDevice } = await import('./devices.js');
       return showDevice(action);
+    }
+    case 'resize': {
+      const { resizeAndTell } = await import('./devices.js');
+      return resizeAndTell(action);
     }
     case 'create': {
       const { createImage } = await import('./create.js');

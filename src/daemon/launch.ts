@@ -28,24 +28,34 @@ export class LaunchedError extends Error {
   }
 }
 
+export interface LaunchOptions {
+  /** A child that is not ready by then is killed: for what can hang in the kernel. */
+  readonly limitMs?: number;
+  /** Of the node that runs it. */
+  readonly nodeOptions?: readonly string[];
+  /** Once it is aborted the child is asked to end (SIGTERM), ready or not. */
+  readonly stop?: AbortSignal;
+}
+
 /**
  * Starts `entry` as a process of its own session (cwd /, no inherited descriptors), gives it `task`, hands its events to
  * `onEvent`, and returns when it says that it is ready; it then lives on without us. If it fails, or dies, that is thrown.
  * A child whose parent goes away before that undoes itself (ready.ts), so an interrupted command leaves nothing behind.
- * With `limitMs` a child that is not ready by then is killed: for what can hang in the kernel.
  */
 export async function launch(
   entry: URL,
   task: unknown,
   onEvent: (event: unknown) => void,
-  limitMs?: number,
+  { limitMs, nodeOptions = [], stop }: LaunchOptions = {},
 ): Promise<void> {
-  const child = spawn(process.execPath, [fileURLToPath(entry)], {
+  const child = spawn(process.execPath, [...nodeOptions, fileURLToPath(entry)], {
     cwd: '/',
     detached: true,
     stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
   });
   const channel = child.stdio[CHANNEL_FD] as Duplex;
+  const askToEnd = () => void child.kill('SIGTERM');
+  stop?.addEventListener('abort', askToEnd);
   let timer: NodeJS.Timeout | undefined;
   try {
     await new Promise<void>((resolve, reject) => {
@@ -59,6 +69,7 @@ export async function launch(
     });
   } finally {
     clearTimeout(timer);
+    stop?.removeEventListener('abort', askToEnd);
     channel.destroy();
     child.unref();
   }

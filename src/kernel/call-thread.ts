@@ -2,7 +2,7 @@ import { Worker } from 'node:worker_threads';
 
 /** A call that may sleep in the kernel for as long as it likes, on the fd that it is made with. */
 export type SleepyCall =
-  | { readonly kind: 'ioctl'; readonly request: number }
+  | { readonly kind: 'ioctl'; readonly request: number; readonly value: number }
   /** write(2) of all of `bytes`. */
   | { readonly kind: 'write'; readonly bytes: Uint8Array };
 

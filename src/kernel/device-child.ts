@@ -54,7 +54,7 @@ export async function flushDevice(name: string, limitMs: number): Promise<FlushE
   return end.status > 0 ? { kind: 'lost', why: end.text } : { kind: 'unfinished', why: end.text || 'sync was ended' };
 }
 
-interface ChildEnd {
+export interface ChildEnd {
   /** −1 if it was killed or could not be started. */
   readonly status: number;
   /** The first line of what it said. */
@@ -63,7 +63,8 @@ interface ChildEnd {
 
 const textCharsMax = 500;
 
-function runChild(program: string, words: readonly string[], limitMs: number): Promise<ChildEnd | 'time-limit'> {
+/** Runs a program that may wait for a device; one that is late is left behind. */
+export function runChild(program: string, words: readonly string[], limitMs: number): Promise<ChildEnd | 'time-limit'> {
   // A session of its own: ^C is for the command, and must not end a flush.
   const child = spawn(program, words, { cwd: '/', detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
   let text = '';

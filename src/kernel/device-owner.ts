@@ -22,6 +22,11 @@ export function newIdentifier(unattended: boolean): string {
   return [mark, ...surroundings(), process.pid, startTime, serial, ...(unattended ? [alone] : [])].join(':');
 }
 
+/** Whether a text looks like one of ours. */
+export function isMark(text: string): boolean {
+  return text.split(':')[0] === mark;
+}
+
 /** Whether `backend` is a text of ours for a device that no process answers for. */
 export function isUnattended(backend: string | undefined): boolean {
   const words = (backend ?? '').split(':');

@@ -46,7 +46,7 @@ function callAndClose(): number {
 }
 
 function make(wanted: SleepyCall): number {
-  if (wanted.kind === 'ioctl') return libc.ioctl(fd, wanted.request, 0);
+  if (wanted.kind === 'ioctl') return libc.ioctl(fd, wanted.request, wanted.value);
   try {
     return writeSync(fd, wanted.bytes);
   } catch (error) {

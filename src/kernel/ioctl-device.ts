@@ -5,7 +5,7 @@ import { openError, setupError, startError } from './device-errors.js';
 import { KernelError } from './errors.js';
 import { shutdownFd } from './fd-calls.js';
 import { libc } from './libc.js';
-import { BLKRRPART, NBD_CLEAR_SOCK, NBD_DISCONNECT, NBD_DO_IT, NBD_SET_SOCK } from './nbd-abi.js';
+import { BLKRRPART, NBD_CLEAR_SOCK, NBD_DISCONNECT, NBD_DO_IT, NBD_SET_SIZE, NBD_SET_SOCK } from './nbd-abi.js';
 import type { DeviceEnd, DeviceSetup, NbdDevice } from './nbd-device.js';
 import { deviceState, waitFor } from './sysfs.js';
 import { within } from './within.js';
@@ -94,6 +94,18 @@ export class IoctlDevice implements NbdDevice {
     throw new KernelError('time-limit', `the kernel did not let go of /dev/${this.name} in ${endLimitMs / 1000} s`);
   }
 
+  /** In a thread of its own, like every call that may wait for the server. */
+  async resize(sizeBytes: number): Promise<void> {
+    const { result, cause } = await this.#inThread(NBD_SET_SIZE, sizeBytes);
+    if (cause !== undefined) throw new KernelError('system', 'the thread that resizes failed', { cause });
+    if (result < 0) throw setupError(this.name, NBD_SET_SIZE, sizeBytes, -result);
+    await waitFor(
+      `/dev/${this.name} to have its new size`,
+      endLimitMs,
+      () => deviceState(this.name).sizeBytes === sizeBytes,
+    );
+  }
+
   close(): void {
     const fd = this.#fd;
     if (fd === undefined) return;
@@ -103,9 +115,9 @@ export class IoctlDevice implements NbdDevice {
     closeSync(fd);
   }
 
-  async #inThread(request: number): Promise<ThreadEnd> {
+  async #inThread(request: number, value = 0): Promise<ThreadEnd> {
     this.#threadsOnFd += 1;
-    const end = await callInThread(this.#openFd(), { kind: 'ioctl', request });
+    const end = await callInThread(this.#openFd(), { kind: 'ioctl', request, value });
     this.#threadsOnFd -= 1;
     return end;
   }
@@ -133,6 +145,15 @@ export class IoctlDevice implements NbdDevice {
 export function openDevice(name: string): number {
   try {
     return openSync(`/dev/${name}`, constants.O_RDWR);
+  } catch (cause) {
+    throw openError(name, cause);
+  }
+}
+
+/** Opens a device for a moment as one that it alone is to have. @throws KernelError 'busy' where somebody else has it so */
+export function claimDevice(name: string): void {
+  try {
+    closeSync(openSync(`/dev/${name}`, constants.O_RDONLY | constants.O_EXCL | constants.O_NONBLOCK));
   } catch (cause) {
     throw openError(name, cause);
   }

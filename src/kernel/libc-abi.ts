@@ -2,6 +2,7 @@
 // by test/kernel-host/abi.test.ts, by its name: a number is a macro, an object named STRUCT_X is struct x.
 
 // <fcntl.h>
+export const F_SETFD = 2;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
 export const F_OFD_GETLK = 36;
@@ -67,6 +68,33 @@ export const MAP_ANONYMOUS = 0x20;
 export const MAP_POPULATE = 0x8000;
 export const MADV_DONTNEED = 4;
 export const MLOCK_ONFAULT = 1;
+export const MADV_FREE = 8;
+export const MCL_CURRENT = 1;
+export const MCL_FUTURE = 2;
+export const MCL_ONFAULT = 4;
+
+// <linux/prctl.h>
+export const PR_SET_SECCOMP = 22;
+export const PR_SET_IO_FLUSHER = 57;
+export const PR_GET_IO_FLUSHER = 58;
+
+// <linux/seccomp.h>
+export const SECCOMP_MODE_FILTER = 2;
+export const SECCOMP_RET_ERRNO = 0x00050000;
+export const SECCOMP_RET_ALLOW = 0x7fff0000;
+
+/** `nr` and `arch` are 32 bits, `args` six numbers of 64. */
+export const STRUCT_SECCOMP_DATA = { sizeof: 64, nr: 0, arch: 4, args: 16 } as const;
+
+// <linux/filter.h>, <linux/bpf_common.h>
+export const BPF_LD_W_ABS = 0x20;
+export const BPF_JMP_JEQ_K = 0x15;
+export const BPF_RET_K = 0x06;
+
+/** `code` is 16 bits, `jt` and `jf` 8, `k` 32. */
+export const STRUCT_SOCK_FILTER = { sizeof: 8, code: 0, jt: 2, jf: 3, k: 4 } as const;
+/** `len` is 16 bits, `filter` a pointer. */
+export const STRUCT_SOCK_FPROG = { sizeof: 16, len: 0, filter: 8 } as const;
 
 // <stdio.h>
 export const SEEK_SET = 0;

@@ -79,6 +79,15 @@ export const libc = {
   /** mlock2(2) of a range of addresses. */
   mlock2: (address: number, lengthBytes: number, flags: number): number =>
     call('mlock2', [address, lengthBytes, flags]),
+  /** mlockall(2). */
+  mlockall: (flags: number): number => call('mlockall', [flags]),
+  /** prctl(2) of the calling thread, for options whose arguments are numbers. */
+  prctl: (option: number, value: number): number => call('prctl', [option, value, 0, 0, 0]),
+  /** prctl(2) for options whose second argument is a struct. */
+  prctlStruct: (option: number, value: number, struct: Uint8Array): number =>
+    call('prctlStruct', [option, value, struct, 0, 0]),
+  /** execve(2); `path` ends with a zero, the others are addresses of such texts, of which the last is 0. */
+  execve: (path: Uint8Array, argv: Uint8Array, envp: Uint8Array): number => call('execve', [path, argv, envp]),
   /** unshare(2), for the calling thread. */
   unshare: (flags: number): number => call('unshare', [flags]),
   /** close(2), for fds that Node knows nothing of. */
@@ -127,6 +136,10 @@ const functions = {
   munmap: { symbol: 'munmap', types: [U8Array, U64] },
   madvise: { symbol: 'madvise', types: [U8Array, U64, I32] },
   mlock2: { symbol: 'mlock2', types: [I64, U64, I32] },
+  mlockall: { symbol: 'mlockall', types: [I32] },
+  prctl: { symbol: 'prctl', types: [I32, U64, U64, U64, U64] },
+  prctlStruct: { symbol: 'prctl', types: [I32, U64, U8Array, U64, U64] },
+  execve: { symbol: 'execve', types: [U8Array, U8Array, U8Array] },
   unshare: { symbol: 'unshare', types: [I32] },
   close: { symbol: 'close', types: [I32] },
   exit: { symbol: '_exit', types: [I32] },

@@ -1,8 +1,6 @@
-import { readFileSync, writeFileSync } from 'node:fs';
 import { invariant } from '../base/invariant.js';
-import { expect } from './errors.js';
 import { libc, mapMemory } from './libc.js';
-import { MADV_DONTNEED, MLOCK_ONFAULT } from './libc-abi.js';
+import { MADV_DONTNEED } from './libc-abi.js';
 
 /** What `forget` works in: the largest page size that machines of ours have. */
 export const PAGE_ALIGNMENT_BYTES = 65_536;
@@ -42,30 +40,4 @@ export function keptMemory(lengthBytes: number): Buffer | undefined {
 /** Nobody may hold a view of it that is still used. */
 export function freeMemory(memory: Uint8Array): void {
   libc.munmap(memory);
-}
-
-/** proc(5): never chosen by the OOM killer. */
-const OOM_SCORE_ADJ_MIN = -1000;
-
-/**
- * Keeps this process able to work while memory is short: the OOM killer leaves it alone, and its code, once read, stays in
- * memory. Not its heap: V8 gives pages back by madvise(2), which fails where they are locked, and then ends the process
- * (seen). That can go to swap only.
- *
- * @throws KernelError 'system', or what node:fs throws, where the system does not allow it
- */
-export function stayInMemory(): void {
-  for (const { start, end } of mappedFiles()) {
-    expect('lock memory', libc.mlock2(start, end - start, MLOCK_ONFAULT));
-  }
-  writeFileSync('/proc/self/oom_score_adj', `${OOM_SCORE_ADJ_MIN}\n`);
-}
-
-/** The ranges of addresses of programs and libraries: proc_pid_maps(5). */
-function mappedFiles(): readonly { readonly start: number; readonly end: number }[] {
-  const lines = readFileSync('/proc/self/maps', 'utf8').matchAll(/^([0-9a-f]+)-([0-9a-f]+) .* \/.*$/gm);
-  return [...lines].map(([, start = '', end = '']) => ({
-    start: Number.parseInt(start, 16),
-    end: Number.parseInt(end, 16),
-  }));
 }

@@ -43,6 +43,10 @@ export interface DeviceChoice {
   /** Absent: the kernel chooses a free one, which only netlink can ask for. */
   readonly device: string | undefined;
   readonly kernelApi: KernelApi;
+  /** What sysfs is to show as `backend`; absent: a mark of ours. Only netlink has it. */
+  readonly identifier?: string | undefined;
+  /** The device is to be gone, number and all, when it is disconnected, which only netlink can do. */
+  readonly destroyOnDisconnect?: true | undefined;
 }
 
 /** A device that is up. */
@@ -61,6 +65,13 @@ export interface NbdDevice {
   disconnect(): void;
   /** Shuts its connections down: what waits for the server fails, and no thread of the kernel stays in it. */
   cut(): void;
+  /**
+   * Gives it another size, a multiple of its block size. Requests that wait for a server can hold that up: only while it
+   * answers. @throws KernelError 'system' or 'time-limit'
+   */
+  resize(sizeBytes: number): Promise<void>;
+  /** From now on the kernel disconnects it when its last opener closes it. Absent by ioctl. */
+  disconnectOnClose?(): Promise<void>;
   /** Leaves it to the kernel: this process has no part in it any more, and may end. Absent where it has to stay. */
   leave?(): void;
 }
@@ -100,7 +111,13 @@ export async function connectDevice(choice: DeviceChoice, setup: DeviceSetup, un
   checkSetup(setup);
   const family = await nbdFamily(kernelApi, undo);
   if (device !== undefined && (family === undefined || deviceState(device).exists)) requireDevice(device);
-  if (family !== undefined) return connectByNetlink(device, setup, undo, family);
+  if (family !== undefined) return connectByNetlink(choice, setup, undo, family);
+  for (const [asked, what] of [
+    [choice.identifier !== undefined, 'an identifier'],
+    [choice.destroyOnDisconnect === true, 'to destroy a device'],
+  ] as const) {
+    if (asked) throw new KernelError('refused', `${what} needs netlink: ${noFamily}`);
+  }
   if (device === undefined)
     throw new KernelError('refused', `the kernel chooses a device only by netlink: ${noFamily}`);
   return connectByIoctl(device, setup, undo);
@@ -138,16 +155,21 @@ export function disconnectForeignDevice(name: string, force: boolean): void {
   disconnectByIoctl(name, force);
 }
 
+/** A device of ours without a process: what it carries, and the mark of whose it was (device-owner.ts), mostly the same. */
+export interface Leftover {
+  readonly backend: string | undefined;
+  readonly owner: string | undefined;
+}
+
 /**
- * Disconnects what a process of ours left, dead or gone as it should (device-owner.ts); what carries another mark by now stays. It does not open
- * the device, for an open waits for what is on its way to a server that is gone. It can wait for one that is there, and
+ * Disconnects what a process of ours left, dead or gone as it should; what carries another text by now stays. It does not open the device, for an open waits for what is on its way to a server that is gone. It can wait for one that is there, and
  * does not read, for ever, out of any signal's reach and with the lock of generic netlink: for a process of its own.
  */
-export async function disconnectLeftover(name: string): Promise<void> {
+export async function disconnectLeftover(name: string, { backend, owner }: Leftover): Promise<void> {
   requireRoot(`detach /dev/${name}`);
   const family = await NbdFamily.find();
-  const backend = deviceBackend(name);
-  if (!isOfDeadProcess(backend) && !isUnattended(backend)) return;
+  if (deviceBackend(name) !== backend) return;
+  if (!isOfDeadProcess(owner) && !isUnattended(owner)) return;
   if (family === undefined) return disconnectByIoctl(name, true);
   const reply = await family.disconnect(deviceIndex(name));
   family.close();

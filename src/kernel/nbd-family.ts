@@ -45,12 +45,19 @@ export interface NetlinkDeviceSetup {
   /** How long requests wait for another connection when the last one is lost; 0 is not at all. */
   readonly deadTimeoutSeconds: number;
   readonly sockets: readonly number[];
+  /** NBD_CFLAG_*. */
+  readonly clientFlags: number;
   /** What sysfs shows as `backend`. */
   readonly identifier: string;
 }
 
 /** What RECONFIGURE tells the kernel; what is absent stays. */
-export type DeviceChange = Partial<Pick<NetlinkDeviceSetup, 'requestTimeoutSeconds' | 'deadTimeoutSeconds'>> & {
+export type DeviceChange = Partial<
+  Pick<
+    NetlinkDeviceSetup,
+    'requestTimeoutSeconds' | 'deadTimeoutSeconds' | 'clientFlags' | 'sizeBytes' | 'blockSizeBytes'
+  >
+> & {
   readonly socket?: number;
 };
 
@@ -99,18 +106,22 @@ export class NbdFamily {
         { type: NBD_ATTR_TIMEOUT, value: { u64: setup.requestTimeoutSeconds } },
         { type: NBD_ATTR_DEAD_CONN_TIMEOUT, value: { u64: setup.deadTimeoutSeconds } },
         { type: NBD_ATTR_SERVER_FLAGS, value: { u64: setup.flags } },
-        { type: NBD_ATTR_CLIENT_FLAGS, value: { u64: 0 } },
+        { type: NBD_ATTR_CLIENT_FLAGS, value: { u64: setup.clientFlags } },
         { type: NBD_ATTR_BACKEND_IDENTIFIER, value: { text: setup.identifier } },
         { type: NBD_ATTR_SOCKETS, value: { nested: sockets.map(socketItem) } },
       ]),
       answerLimitMs,
     );
     if (reply.errno !== 0) return reply;
-    // Without memory for its message the kernel connects all the same (nbd_connect_reply): then the mark tells which.
+    // Without memory for its message the kernel connects all the same (nbd_connect_reply): then the mark tells which, unless
+    // the user gave it to two.
+    const [marked, another] = reply.attributes === undefined ? devicesWithBackend(setup.identifier) : [];
     const connected =
-      reply.attributes === undefined
-        ? devicesWithBackend(setup.identifier).map(deviceIndex)[0]
-        : attributeInteger(reply.attributes, NBD_ATTR_INDEX, 4);
+      reply.attributes !== undefined
+        ? attributeInteger(reply.attributes, NBD_ATTR_INDEX, 4)
+        : marked !== undefined && another === undefined
+          ? deviceIndex(marked)
+          : undefined;
     if (connected === undefined) throw new KernelError('system', 'the kernel does not tell which device it connected');
     return { index: connected };
   }
@@ -122,13 +133,16 @@ export class NbdFamily {
    * @throws KernelError 'time-limit' or 'system'
    */
   reconfigure(index: number, identifier: string, change: DeviceChange): Promise<NetlinkReply> {
-    const { requestTimeoutSeconds, deadTimeoutSeconds, socket } = change;
-    const seconds = (type: number, u64: number | undefined) => (u64 === undefined ? [] : [{ type, value: { u64 } }]);
+    const { requestTimeoutSeconds, deadTimeoutSeconds, clientFlags, sizeBytes, blockSizeBytes, socket } = change;
+    const number = (type: number, u64: number | undefined) => (u64 === undefined ? [] : [{ type, value: { u64 } }]);
     const question = this.#question(NBD_CMD_RECONFIGURE, [
       { type: NBD_ATTR_INDEX, value: { u32: index } },
       { type: NBD_ATTR_BACKEND_IDENTIFIER, value: { text: identifier } },
-      ...seconds(NBD_ATTR_TIMEOUT, requestTimeoutSeconds),
-      ...seconds(NBD_ATTR_DEAD_CONN_TIMEOUT, deadTimeoutSeconds),
+      ...number(NBD_ATTR_SIZE_BYTES, sizeBytes),
+      ...number(NBD_ATTR_BLOCK_SIZE_BYTES, blockSizeBytes),
+      ...number(NBD_ATTR_TIMEOUT, requestTimeoutSeconds),
+      ...number(NBD_ATTR_DEAD_CONN_TIMEOUT, deadTimeoutSeconds),
+      ...number(NBD_ATTR_CLIENT_FLAGS, clientFlags),
       ...(socket === undefined ? [] : [{ type: NBD_ATTR_SOCKETS, value: { nested: [socketItem(socket)] } }]),
     ]);
     return this.#socket.ask(question, answerLimitMs);

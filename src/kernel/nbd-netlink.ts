@@ -5,8 +5,9 @@ import { connectError } from './device-errors.js';
 import { deviceIndex, deviceName } from './device-name.js';
 import { newIdentifier } from './device-owner.js';
 import { shutdownFd } from './fd-calls.js';
-import type { DeviceSetup, NbdDevice } from './nbd-device.js';
+import type { DeviceChoice, DeviceSetup, NbdDevice } from './nbd-device.js';
 import type { NbdFamily } from './nbd-family.js';
+import { NBD_CFLAG_DESTROY_ON_DISCONNECT } from './netlink-abi.js';
 import { NetlinkDevice } from './netlink-device.js';
 import { isSentAgain, sendAgainSoon } from './resend.js';
 import { deviceState, setLongestRequest } from './sysfs.js';
@@ -22,16 +23,17 @@ const busyPollMs = 20;
  * longest request is bounded before, where the device is known, for its first reader comes at once.
  */
 export async function connectByNetlink(
-  name: string | undefined,
+  choice: DeviceChoice,
   setup: DeviceSetup,
   undo: UndoStack,
   family: NbdFamily,
 ): Promise<NbdDevice> {
+  const name = choice.device;
   const isThere = name !== undefined && deviceState(name).exists;
   if (isThere) await boundRequests(name, setup, undo);
   const device = await undo.step(
     'connect the device',
-    () => connect(name, setup, family),
+    () => connect(choice, setup, family),
     (connected) => connected.stop(),
   );
   if (!isThere) await boundRequests(device.name, setup, undo);
@@ -43,18 +45,23 @@ function boundRequests(name: string, setup: DeviceSetup, undo: UndoStack): Promi
   return undo.step(
     'set the longest request',
     () => setLongestRequest(name, setup.requestBytesMax),
-    () => setLongestRequest(name, undefined),
+    () => {
+      if (deviceState(name).exists) setLongestRequest(name, undefined);
+    },
   );
 }
 
-async function connect(name: string | undefined, setup: DeviceSetup, family: NbdFamily): Promise<NetlinkDevice> {
-  const identifier = newIdentifier(setup.unattended);
+async function connect(choice: DeviceChoice, setup: DeviceSetup, family: NbdFamily): Promise<NetlinkDevice> {
+  const { device: name, identifier = newIdentifier(setup.unattended) } = choice;
+  const clientFlags = choice.destroyOnDisconnect ? NBD_CFLAG_DESTROY_ON_DISCONNECT : 0;
   const index = name === undefined ? undefined : deviceIndex(name);
   const { deadTimeoutSeconds } = setup;
   try {
     for (const end = performance.now() + busyLimitMs; ; await sleep(busyPollMs)) {
-      const reply = await family.connect({ ...setup, index, identifier, deadTimeoutSeconds: deadTimeoutSeconds ?? 0 });
-      if ('index' in reply) return new NetlinkDevice(deviceName(reply.index), family, setup, identifier);
+      const told = { ...setup, index, identifier, clientFlags, deadTimeoutSeconds: deadTimeoutSeconds ?? 0 };
+      const reply = await family.connect(told);
+      if ('index' in reply)
+        return new NetlinkDevice(deviceName(reply.index), family, setup, { identifier, clientFlags });
       // Without a pid it is not up: somebody has it open for a moment.
       const passes = reply.errno === EBUSY && name !== undefined && deviceState(name).pid === undefined;
       if (!passes || performance.now() > end) throw connectError(name, setup, reply);

@@ -68,5 +68,8 @@ export const NBD_ATTR_SOCKETS = 7;
 /** Seconds. */
 export const NBD_ATTR_DEAD_CONN_TIMEOUT = 8;
 export const NBD_ATTR_BACKEND_IDENTIFIER = 10;
+/** In CLIENT_FLAGS: the device is taken away when it is disconnected; it is disconnected when its last opener closes it. */
+export const NBD_CFLAG_DESTROY_ON_DISCONNECT = 1;
+export const NBD_CFLAG_DISCONNECT_ON_CLOSE = 2;
 export const NBD_SOCK_ITEM = 1;
 export const NBD_SOCK_FD = 1;

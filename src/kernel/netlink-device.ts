@@ -5,11 +5,12 @@ import { deviceIndex } from './device-name.js';
 import { KernelError } from './errors.js';
 import { shutdownFd } from './fd-calls.js';
 import type { DeviceEnd, DeviceLink, DeviceSetup, NbdDevice } from './nbd-device.js';
-import type { DeviceChange, NbdFamily } from './nbd-family.js';
+import type { DeviceChange, NbdFamily, NetlinkDeviceSetup } from './nbd-family.js';
+import { NBD_CFLAG_DISCONNECT_ON_CLOSE } from './netlink-abi.js';
 import { describeReply } from './netlink-socket.js';
 import { sendAgainSoon } from './resend.js';
 import { hasRoom, isHungUp } from './socket-calls.js';
-import { deviceBackend } from './sysfs.js';
+import { deviceBackend, deviceState, waitFor } from './sysfs.js';
 import { within } from './within.js';
 
 /** How long it takes at most to see that every connection is gone. */
@@ -36,6 +37,7 @@ export class NetlinkDevice implements NbdDevice {
   readonly #setup: DeviceSetup;
   #sockets: readonly number[];
   readonly #identifier: string;
+  #clientFlags: number;
   readonly #watch: NodeJS.Timeout;
   readonly #resolveEnded: (end: DeviceEnd) => void;
   #ending: Promise<void> | undefined;
@@ -44,12 +46,18 @@ export class NetlinkDevice implements NbdDevice {
   #failsRequests = false;
   #isTakenOver = false;
 
-  constructor(name: string, family: NbdFamily, setup: DeviceSetup, identifier: string) {
+  constructor(
+    name: string,
+    family: NbdFamily,
+    setup: DeviceSetup,
+    { identifier, clientFlags }: Pick<NetlinkDeviceSetup, 'identifier' | 'clientFlags'>,
+  ) {
     this.name = name;
     this.#family = family;
     this.#setup = setup;
     this.#sockets = setup.sockets;
     this.#identifier = identifier;
+    this.#clientFlags = clientFlags;
     let resolveEnded: (end: DeviceEnd) => void = () => {};
     this.ended = new Promise((resolve) => {
       resolveEnded = resolve;
@@ -69,6 +77,22 @@ export class NetlinkDevice implements NbdDevice {
 
   cut(): void {
     for (const socket of this.#sockets) shutdownFd(socket);
+  }
+
+  /** All flags are told at once: one that is left out is taken back (nbd_genl_reconfigure). */
+  async disconnectOnClose(): Promise<void> {
+    this.#clientFlags |= NBD_CFLAG_DISCONNECT_ON_CLOSE;
+    await this.#reconfigure({ clientFlags: this.#clientFlags });
+  }
+
+  async resize(sizeBytes: number): Promise<void> {
+    const { blockSizeBytes } = this.#setup;
+    if (!(await this.#reconfigure({ sizeBytes, blockSizeBytes }))) throw goneError(this.name);
+    await waitFor(
+      `/dev/${this.name} to have its new size`,
+      endLimitMs,
+      () => deviceState(this.name).sizeBytes === sizeBytes,
+    );
   }
 
   leave(): void {
@@ -186,4 +210,8 @@ export class NetlinkDevice implements NbdDevice {
       return true; // it is looked at again
     }
   }
+}
+
+function goneError(name: string): KernelError {
+  return new KernelError('system', `/dev/${name} is not ours any more`);
 }

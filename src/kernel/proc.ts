@@ -55,6 +55,24 @@ export function deviceUsers(name: string, root = ''): readonly DeviceUser[] {
   return [...mounts, ...members, ...swaps, ...holders, ...loops];
 }
 
+/** A device above another: its name in /sys, what device mapper calls it, and the names of all that it lies on. */
+export interface Holder {
+  readonly name: string;
+  readonly mapperName: string | undefined;
+  readonly lower: readonly string[];
+}
+
+/** The device that a 'holder' of deviceUsers is; absent for a file system of several devices. */
+export function holderDevice({ holder }: { readonly holder: string }, root = ''): Holder | undefined {
+  const [name = ''] = holder.split(' ');
+  if (readText(`${root}/sys/block/${name}/dev`) === undefined) return undefined;
+  return {
+    name,
+    mapperName: readText(`${root}/sys/block/${name}/dm/name`)?.trimEnd(),
+    lower: listFolder(`${root}/sys/block/${name}/slaves`),
+  };
+}
+
 /** When a process started, in clock ticks since boot: with the pid it names one process. Absent if there is none. */
 export function processStartTime(pid: number): number | undefined {
   return parseStartTime(textOf(`/proc/${pid}/stat`));
@@ -100,6 +118,11 @@ function mountUsers(names: ReadonlyMap<string, string>, root: string): readonly 
     if (device !== undefined) users.set(`${device} ${mountPoint}`, { kind: 'mount', device, mountPoint, fileSystem });
   }
   return [...users.values()];
+}
+
+/** Where something is mounted in our own namespace, in the order in which it was. */
+export function mountPoints(root = ''): readonly string[] {
+  return parseMountinfo(textOf(`${root}/proc/self/mountinfo`)).map(({ mountPoint }) => mountPoint);
 }
 
 /** The mounts of our own namespace, then those of every other: a container may have the device mounted too. */

@@ -87,6 +87,17 @@ export function devicesWithBackend(backend: string, root = ''): readonly string[
   );
 }
 
+/**
+ * How often nbd devices are open, all of them together; absent where the driver is built in, and nobody counts. Each that is
+ * configured counts once for that (nbd_alloc_config). Too many rather than too few: what has the driver busy counts too.
+ */
+export function opensOfDevices(root = ''): number | undefined {
+  const references = readNumber(`${root}/sys/module/nbd/refcnt`);
+  if (references === undefined) return undefined;
+  const configured = attachedDevices(root).filter((name) => deviceState(name, root).pid !== undefined);
+  return references - configured.length;
+}
+
 /** The devices that are up, or have a size although they are not, in the order of their numbers. */
 export function attachedDevices(root = ''): readonly string[] {
   return listFolder(`${root}/sys/block`)
@@ -130,7 +141,7 @@ export function requireDevice(name: string, root = ''): void {
 
 /** 'MAJOR:MINOR' of a block device, a partition included. */
 export function deviceNumber(name: string, root = ''): string | undefined {
-  const disk = /^(nbd[0-9]+)p[0-9]+$/.exec(name)?.[1];
+  const disk = /^((?:nbd|loop|md)[0-9]+)p[0-9]+$/.exec(name)?.[1];
   return readText(`${root}/sys/block/${disk === undefined ? name : `${disk}/${name}`}/dev`)?.trim();
 }
 

@@ -2,7 +2,10 @@ import { invariant } from '../base/invariant.js';
 import { alignedMemory, forget, PAGE_ALIGNMENT_BYTES } from '../kernel/memory.js';
 import {
   NBD_CMD_BLOCK_STATUS,
+  NBD_CMD_FLUSH,
   NBD_CMD_READ,
+  NBD_CMD_WRITE,
+  NBD_CMD_WRITE_ZEROES,
   NBD_EXTENDED_REPLY_BYTES,
   NBD_REPLY_FLAG_DONE,
   NBD_REPLY_TYPE_BLOCK_STATUS,
@@ -39,6 +42,7 @@ const STEP_BYTES = 1_048_576;
 const OFFSET_BYTES = 8;
 const ERROR_BYTES = 6;
 const HOLE_BYTES = 12;
+const WRITES = [NBD_CMD_WRITE, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLUSH];
 const NO_MESSAGE = new Uint8Array(0);
 
 /**
@@ -55,11 +59,14 @@ export class Replies {
   #length = 0;
   readonly #socketFd: number;
   readonly #style: ReplyStyle;
+  readonly #writeErrors: Int32Array;
   /** Of the bytes before the data of a READ's reply. */
   readonly #dataHeaderBytes: number;
   readonly #chunkHeaderBytes: number;
 
-  constructor(socketFd: number, style: ReplyStyle) {
+  /** `writeErrors` is one field, written here: how many requests failed by which the client wanted to have something written. */
+  constructor(socketFd: number, style: ReplyStyle, writeErrors: Int32Array) {
+    this.#writeErrors = writeErrors;
     this.#socketFd = socketFd;
     this.#style = style;
     this.#chunkHeaderBytes = style === 'extended' ? NBD_EXTENDED_REPLY_BYTES : NBD_STRUCTURED_REPLY_BYTES;
@@ -109,6 +116,7 @@ export class Replies {
 
   /** The reply to a request that is done, or with an NBD error value is not. */
   reply(request: Readonly<Request>, error: number): void {
+    if (error !== 0 && WRITES.includes(request.type)) Atomics.add(this.#writeErrors, 0, 1);
     if (!this.#makeRoom(this.#chunkHeaderBytes + ERROR_BYTES)) return;
     if (!this.#isChunked(request.type)) {
       this.#length = writeSimpleReply(this.#view, this.#length, error, request.cookieHigh, request.cookieLow);

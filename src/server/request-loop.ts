@@ -27,6 +27,7 @@ import { Reads } from './reads.js';
 import { Replies } from './replies.js';
 import { INPUT_BYTES, RequestInput } from './request-input.js';
 import { StatusReplies } from './status-replies.js';
+import { whenIdle } from './when-idle.js';
 
 /** Nobody writes to it. */
 const clock = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
@@ -46,6 +47,8 @@ export interface Connection {
   /** One field: not 0 once the connection is to end. The main thread writes it, the loop looks once a batch. */
   readonly stop: Int32Array;
   readonly busyness: Busyness;
+  readonly keepsMemory?: true; // see whenIdle
+  readonly writeErrors: Int32Array; // see Replies
 }
 
 /** How the loop ended, as plain data that crosses threads. */
@@ -84,19 +87,15 @@ class RequestLoop {
   /** What is received from now on is answered with ESHUTDOWN. */
   #draining = false;
 
-  constructor({ socketFd, image, rules, contexts, received, stop, busyness }: Connection) {
+  constructor({ socketFd, image, rules, contexts, received, stop, busyness, ...more }: Connection) {
     invariant(received.length <= INPUT_BYTES, 'what came with the handshake fits into the input buffer');
     const { replyStyle } = rules;
     this.#image = image;
     this.#rules = rules;
     this.#stop = stop;
-    this.#socket = new PacedSocket(socketFd, busyness, () => {
-      this.#input.relax();
-      this.#replies.relax();
-      this.#image.relax();
-    });
     this.#input = new RequestInput(replyStyle, received);
-    this.#replies = new Replies(socketFd, replyStyle);
+    this.#replies = new Replies(socketFd, replyStyle, more.writeErrors);
+    this.#socket = new PacedSocket(socketFd, busyness, whenIdle(more.keepsMemory, this.#input, this.#replies, image));
     this.#reads = new Reads(socketFd, image, this.#replies, replyStyle);
     this.#cold = new ColdReads(image, rules, this.#input, this.#reads);
     this.#status = new StatusReplies(image, this.#replies, contexts);

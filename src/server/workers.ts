@@ -19,6 +19,8 @@ export interface ConnectionStart {
   readonly contexts: readonly MetaContext[];
   /** Bytes that came behind the handshake. */
   readonly received: Uint8Array;
+  /** Its buffers stay in memory while it is idle. */
+  readonly keepsMemory?: true;
 }
 
 export type ConnectionEnd =
@@ -30,6 +32,8 @@ export type ConnectionEnd =
 export interface ServedConnection {
   /** Resolves when the worker and the socket are gone; what the client wrote is flushed then. Never rejects. */
   readonly ended: Promise<ConnectionEnd>;
+  /** How many writes and flushes it has answered with an error. */
+  writeErrors(): number;
   /** Lets the worker answer the requests it has, and then end. */
   drain(): void;
   /** Cuts the connection; a worker that waits for its client ends at once, one that waits for a disk after that. */
@@ -40,6 +44,7 @@ export interface ServedConnection {
 export interface WorkerTask extends ConnectionStart {
   /** One field, written here: not 0 once the connection is to end. */
   readonly stop: Int32Array<SharedArrayBuffer>;
+  readonly writeErrors: Int32Array<SharedArrayBuffer>;
   readonly activity: Activity;
   /** Its field in `activity`. */
   readonly worker: number;
@@ -52,10 +57,11 @@ const freeFields = Array.from({ length: CLIENTS_MAX }, (_, field) => CLIENTS_MAX
 /** Has a worker, a new one where none was started before, serve one connection. On the main thread, with libc loaded. */
 export function startConnection(start: ConnectionStart, worker = startWorker()): ServedConnection {
   const stop = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+  const writeErrors = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   // A view is cloned with all of the memory behind it.
   const field = freeFields.pop();
   invariant(field !== undefined, `at most ${CLIENTS_MAX} connections are served`);
-  const task: WorkerTask = { ...start, received: start.received.slice(), stop, activity, worker: field };
+  const task: WorkerTask = { ...start, received: start.received.slice(), stop, writeErrors, activity, worker: field };
   worker.postMessage(task);
   let open = true;
   const unlessClosed = (act: (fd: number) => void) => {
@@ -82,6 +88,7 @@ export function startConnection(start: ConnectionStart, worker = startWorker()):
   });
   return {
     ended,
+    writeErrors: () => Atomics.load(writeErrors, 0),
     drain: () => {
       Atomics.store(stop, 0, 1);
       unlessClosed(shutdownReading);

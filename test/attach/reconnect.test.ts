@@ -51,6 +51,7 @@ function watched(
       end = resolve;
     }),
     disconnect: () => void setTimeout(end, 1_000, { result: 0 }),
+    resize: async () => undefined,
     cut: () => {},
   } as const;
   const source = {

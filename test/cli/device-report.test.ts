@@ -24,6 +24,7 @@ const ours = {
     attachedAtMs: Date.now() - 65_500,
   },
   link: { state: 'dead', seconds: 17, reconnects: 3 },
+  writeErrors: undefined,
   counts,
 } as const;
 const another = {
@@ -39,6 +40,7 @@ const another = {
   mounts: [],
   record: undefined,
   link: undefined,
+  writeErrors: undefined,
   counts,
 } as const;
 
@@ -84,8 +86,12 @@ test('a status has limits, flags, times and counts of a device of ours, and of a
       'reconnects: 3',
       'requestsUnderWay: 2',
       'requestsDone: 70',
+      'writeErrors: nobody counts them',
       '',
     ].join('\n'),
   );
-  expect(deviceAsText(another)).toMatch(/mounts: -\nrequestsUnderWay: 2\nrequestsDone: 70\n$/);
+  expect(deviceAsText(another)).toMatch(
+    /mounts: -\nrequestsUnderWay: 2\nrequestsDone: 70\nwriteErrors: nobody counts them\n$/,
+  );
+  expect(deviceAsText({ ...ours, writeErrors: 3 })).toContain('\nwriteErrors: 3\n');
 });

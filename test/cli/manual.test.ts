@@ -47,7 +47,7 @@ describe.each(programs)('$name', ({ name, parse, program, help, page, sections }
       const value = 'value' in row ? ` ${row.value.slice(1, -1)}` : '';
       const letter = 'short' in row ? `-${row.short}, ` : '';
       expect(help).toContain(`${letter}--${long}${value}`);
-      expect(text).toContain(`\n       ${letter}--${long}${value}\n`);
+      expect(text).toMatch(new RegExp(`\\n {7}${letter}--${long}${value}\\s`));
     }
     for (const { status, meaning } of Object.values(EXIT_STATUSES)) {
       expect(help).toContain(`\n  ${status}   ${meaning}`);

@@ -16,6 +16,7 @@ describe('tsnbd-client attaches an export', () => {
       exportName: '',
       device: 'nbd0',
       kernelApi: 'auto',
+      locksMemory: false,
       blockSizeBytes: undefined,
       requestTimeoutSeconds: 0,
       persist: 'where-possible',
@@ -96,6 +97,12 @@ describe('tsnbd-client attaches an export', () => {
     ['127.0.0.1 nbd0 -nonetlink', byIoctl],
     ['127.0.0.1 nbd0 --nonetlink --kernel-api=ioctl', byIoctl],
     ['-L 127.0.0.1 nbd0', byIoctl],
+    ['127.0.0.1 nbd0 -s', attach({ locksMemory: true })],
+    ['127.0.0.1 nbd0 -i disk1', attach({ identifier: 'disk1' })],
+    ['127.0.0.1 nbd0 --identifier=a:b', attach({ identifier: 'a:b' })],
+    ['127.0.0.1 nbd0 --destroy-on-disconnect', attach({ destroyOnDisconnect: true })],
+    ['127.0.0.1 nbd0 --disconnect-on-close', attach({ disconnectOnClose: true })],
+    ['127.0.0.1 nbd0 -swap', attach({ locksMemory: true })],
     ['127.0.0.1 /dev/nbd0 -n', foreground],
     ['127.0.0.1 /dev/nbd0 -nofork', foreground],
     ['127.0.0.1 /dev/nbd0 --nofork', foreground],
@@ -130,13 +137,14 @@ describe('tsnbd-client attaches an export', () => {
 });
 
 describe('tsnbd-client detaches, checks and lists', () => {
-  const detach = (force: boolean) => ({ kind: 'detach', device: 'nbd0', force });
+  const detach = (force: boolean, release = false) => ({ kind: 'detach', device: 'nbd0', force, release });
   const check = { kind: 'check', device: 'nbd0' };
   const list = (address: object) => ({ kind: 'list', address });
 
   test.each([
     ['-d /dev/nbd0', detach(false)],
     ['-d nbd0', detach(false)],
+    ['-d nbd0 -release', detach(false, true)],
     ['-L -d /dev/nbd0', detach(false)],
     ['-disconnect /dev/nbd0', detach(false)],
     ['--disconnect=/dev/nbd0', detach(false)],
@@ -232,6 +240,12 @@ describe('tsnbd-client refuses, and says why', () => {
     ['127.0.0.1 nbd0 -ver', 'option -ver: could be --verbose or --version'],
     ['127.0.0.1 nbd0 --persist --no-persist', 'options --persist and --no-persist: only one of them at a time'],
     ['127.0.0.1 nbd0 -p -L', /^option --persist: it needs netlink/],
+    [
+      '127.0.0.1 nbd0 --no-persist --disconnect-on-close',
+      'option --disconnect-on-close: with --no-persist nobody is there who does it',
+    ],
+    ['-d nbd0 -release -force', 'options --force and --release: only one of them at a time'],
+    ['-L 127.0.0.1 nbd0 -i a', 'option --identifier: it has no effect by ioctl'],
     ['127.0.0.1 nbd0 -T 5 --no-persist', 'option --dead-timeout: it has no effect without --persist'],
     ['127.0.0.1 nbd0 -retry-limit 5 -L', 'option --retry-limit: it has no effect by ioctl'],
     ['127.0.0.1 nbd0 -T forever', "option --dead-timeout: 'forever' is not a number of seconds (0 to 4000000)"],

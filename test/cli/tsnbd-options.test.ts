@@ -25,6 +25,7 @@ describe('tsnbd attaches an image', () => {
       ...SETTINGS,
       device: 'nbd0',
       kernelApi: 'auto',
+      locksMemory: false,
       ...request,
     },
     foreground: false,
@@ -69,6 +70,11 @@ describe('tsnbd attaches an image', () => {
     ['-c auto disk.raw', attach({ device: undefined })],
     ['-c nbd0 --kernel-api=netlink disk.raw', attach({ kernelApi: 'netlink' })],
     ['--kernel-api ioctl -c nbd0 disk.raw', attach({ kernelApi: 'ioctl' })],
+    ['-c nbd0 --swap disk.raw', attach({ locksMemory: true })],
+    ['-c nbd0 -i disk1 disk.raw', attach({ identifier: 'disk1' })],
+    ['-c nbd0 --identifier=a:b disk.raw', attach({ identifier: 'a:b' })],
+    ['-c nbd0 --destroy-on-disconnect disk.raw', attach({ destroyOnDisconnect: true })],
+    ['-c nbd0 --disconnect-on-close disk.raw', attach({ disconnectOnClose: true })],
     ['-c /dev/nbd0 --nofork disk.raw', attach({}, { foreground: true })],
     ['-c /dev/nbd0 -v disk.raw', attach({}, { verbosity: { verbose: true, debug: false } })],
     ['-c /dev/nbd0 --verbose disk.raw', attach({}, { verbosity: { verbose: true, debug: false } })],
@@ -79,11 +85,12 @@ describe('tsnbd attaches an image', () => {
 });
 
 describe('tsnbd detaches a device', () => {
-  const detach = (rest: object = {}) => ({ kind: 'detach', device: 'nbd0', force: false, ...rest });
+  const detach = (rest: object = {}) => ({ kind: 'detach', device: 'nbd0', force: false, release: false, ...rest });
 
   test.each([
     ['-d /dev/nbd0', detach()],
     ['-d nbd0', detach()],
+    ['-d nbd0 --release', detach({ release: true })],
     ['-d/dev/nbd0', detach()],
     ['--disconnect /dev/nbd0', detach()],
     ['--disconnect=/dev/nbd0', detach()],

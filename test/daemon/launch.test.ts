@@ -51,7 +51,9 @@ test('a process that ends without a word is an error', async () => {
 });
 
 test('a process that does not answer is ended at the time limit', async () => {
-  const error = await launch(entry, { behave: 'wait' }, () => {}, 500).catch((failure: unknown) => failure);
+  const error = await launch(entry, { behave: 'wait' }, () => {}, { limitMs: 500 }).catch(
+    (failure: unknown) => failure,
+  );
   expect(error).toMatchObject({ code: 'time-limit' });
 });
 

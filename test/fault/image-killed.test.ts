@@ -1,6 +1,6 @@
 import { afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel } from '../kernel/guest.js';
-import { expectNothingLeft, newImage, tsnbd } from '../kernel/programs.js';
+import { expectNothingLeft, newImage, servingNode, tsnbd } from '../kernel/programs.js';
 import { apis, backgroundCalls, calls, expectCleanKills, otherCalls, otherEvery } from './kills.js';
 
 let image = '';
@@ -17,15 +17,15 @@ describe.each([
   { api: 'netlink', kindsOfCalls: calls, every: 1 },
   { api: 'ioctl', kindsOfCalls: otherCalls, every: otherEvery },
 ])('an image’s attach by $api that is killed', ({ api, kindsOfCalls, every }) => {
-  const attach = (options: string) => `${tsnbd} -v ${options} --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`;
+  const attach = (program: string) => `${program} -v --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`;
 
   test.each(kindsOfCalls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
-    expectCleanKills(kinds, attach('--nofork'), every),
+    expectCleanKills(kinds, attach(`${servingNode} ${tsnbd} --nofork`), every),
   );
 
   if (!apis.includes(api)) return;
   test.each(backgroundCalls)(
     'at the n-th call %s, its command or its process, leaves the device to the next',
-    (kinds) => expectCleanKills(kinds, attach('')),
+    (kinds) => expectCleanKills(kinds, attach(tsnbd)),
   );
 });

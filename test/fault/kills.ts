@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { ok } from '../kernel/guest.js';
-import { ROOT, tsnbd } from '../kernel/programs.js';
+import { AS_IO_FLUSHER, ROOT, tsnbd } from '../kernel/programs.js';
 import { KILL_AT_CALL } from '../kernel/test-programs.js';
 
 const driver = join(ROOT, 'test/fault/drivers/kill-at-each-call.sh');
@@ -28,8 +28,9 @@ const OUTSIDE_CALLS_MIN = 15;
  * free for the next attach.
  */
 export async function expectCleanKills(kinds: string, command: string, every = 1): Promise<void> {
-  const drive = `${driver} ${KILL_AT_CALL} ${kinds} ${every} '${tsnbd} -d nbd0'`;
-  const lines = (await ok(`${drive} ${command}`, { limitMs: LIMIT_MS })).split('\n');
+  const drive = `${AS_IO_FLUSHER} ${driver} ${KILL_AT_CALL} ${kinds} ${every} '${tsnbd} -d nbd0'`;
+  const lines = (await ok(`${drive} ${command}`, { limitMs: LIMIT_MS })).split('
+');
   const outcomes = lines.map((line) => line.split(' ').slice(1).join(' '));
   expect(new Set([...outcomes, 'killed', 'attached']), lines.join('\n')).toEqual(new Set(['killed', 'attached']));
   expect(outcomes.at(-1)).toBe('attached');

@@ -12,6 +12,9 @@ const expressions: Readonly<Record<string, string>> = {
   SECTOR_BYTES: '512', // <linux/blk_types.h> has SECTOR_SIZE, for the kernel alone
   NR_IO_URING_SETUP: '__NR_io_uring_setup',
   NR_IO_URING_ENTER: '__NR_io_uring_enter',
+  BPF_LD_W_ABS: 'BPF_LD | BPF_W | BPF_ABS',
+  BPF_JMP_JEQ_K: 'BPF_JMP | BPF_JEQ | BPF_K',
+  BPF_RET_K: 'BPF_RET | BPF_K',
   NLA_TYPE_MASK: '(unsigned short)NLA_TYPE_MASK', // without the two flags above it
   PAGE_BYTES: '4096', // the smallest page size of Linux; this machine's may be larger
 };
@@ -50,12 +53,15 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <fcntl.h>
       #include <linux/capability.h>
       #include <linux/falloc.h>
+      #include <linux/filter.h>
       #include <linux/fs.h>
       #include <linux/genetlink.h>
       #include <linux/io_uring.h>
       #include <linux/nbd-netlink.h>
       #include <linux/nbd.h>
       #include <linux/netlink.h>
+      #include <linux/prctl.h>
+      #include <linux/seccomp.h>
       #include <linux/sock_diag.h>
       #include <poll.h>
       #include <sched.h>

@@ -11,6 +11,7 @@ import {
   testProgram,
   tsnbd,
   tsnbdClient,
+  tsnbdClientHere,
 } from './programs.js';
 
 const servers: Background[] = [];
@@ -74,7 +75,7 @@ async function expectAttached(operands: string): Promise<void> {
 
 /** In the foreground, until SIGTERM: starting Node is what takes the time in the guest. */
 async function expectServed(operands: string): Promise<void> {
-  const client = await background(`exec ${tsnbdClient} -nofork ${operands}`);
+  const client = await background(`exec ${tsnbdClientHere} ${operands}`);
   await vi.waitFor(() => expect(client.output()).toEqual(said(operands)), 60_000);
   await expectOurDisk();
   expect(await client.stop()).toEqual({ status: 0, ...said(operands) });
@@ -203,7 +204,7 @@ describe('a server', () => {
     await until('test -e /run/tsnbd/nbd0.json');
     expect((await client.stop('KILL')).status).toBe(137);
     await expectNothingLeft();
-    const foreground = await background(`exec ${tsnbdClient} -unix ${socket} /dev/nbd0 -nofork`);
+    const foreground = await background(`exec ${tsnbdClientHere} -unix ${socket} /dev/nbd0`);
     await until('test -e /run/tsnbd/nbd0.json');
     const { status, stderr } = await foreground.stop('INT');
     expect(stderr).toMatch(/tsnbd-client: interrupted; nothing stays attached\n$/);
@@ -214,7 +215,7 @@ describe('a server', () => {
     const refused = await run(`${tsnbdClient} 127.0.0.1 4999 /dev/nbd0`);
     expect(refused).toMatchObject({ status: 6, stdout: '' });
     expect(refused.stderr).toMatch(/^tsnbd-client: cannot connect to 127.0.0.1 port 4999: connection refused.*\n$/);
-    const absent = await run(`${tsnbdClient} -nofork -unix ${folder}/nowhere /dev/nbd0`);
+    const absent = await run(`${tsnbdClientHere} -unix ${folder}/nowhere /dev/nbd0`);
     expect(absent).toMatchObject({ status: 1, stdout: '' });
   });
 });

@@ -9,7 +9,7 @@ import { exitNow, socketPair } from '#tsnbd/kernel/fd-calls.js';
 import { loadLibc } from '#tsnbd/kernel/libc.js';
 import { connectDevice, disconnectForeignDevice, disconnectLeftover } from '#tsnbd/kernel/nbd-device.js';
 import { deviceUsers } from '#tsnbd/kernel/proc.js';
-import { deviceState } from '#tsnbd/kernel/sysfs.js';
+import { deviceBackend, deviceState } from '#tsnbd/kernel/sysfs.js';
 
 const usual = {
   device: 'nbd0',
@@ -58,7 +58,10 @@ async function runAll() {
 async function run() {
   if (task.users !== undefined) return say({ users: deviceUsers(task.device, task.users) });
   if (task.foreign !== undefined) return attempt(() => disconnectForeignDevice(task.device, task.foreign));
-  if (task.leftover) return attempt(() => disconnectLeftover(task.device));
+  if (task.leftover) {
+    const backend = deviceBackend(task.device);
+    return attempt(() => disconnectLeftover(task.device, { backend, owner: backend }));
+  }
   for (let round = 0; round < task.rounds; round += 1) {
     const before = openFds();
     await attempt(oneRound);

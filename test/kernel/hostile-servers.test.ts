@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { assertQuietKernel, type Background, memoryDir, ok, run } from './guest.js';
-import { expectNothingLeft, isSocket, startServer, testProgram, tsnbdClient } from './programs.js';
+import { expectNothingLeft, isSocket, startServer, testProgram, tsnbdClientHere } from './programs.js';
 
 const CASES: readonly [behaviour: string, status: number, message: RegExp][] = [
   ['closes early', 6, /closed/],
@@ -36,7 +36,7 @@ beforeAll(async () => {
   folder = await memoryDir('hostile');
   const last = socketOf(CASES.at(-1)?.[0] ?? '');
   server = await startServer(`node ${testProgram('hostile-server')} ${folder}`, isSocket(`${folder}/${last}`));
-  const attempt = `attempt() { ${tsnbdClient} -nofork -unix $1 /dev/$2 >$1.stdout 2>$1.stderr; echo $? >$1.status; }`;
+  const attempt = `attempt() { ${tsnbdClientHere} -unix $1 /dev/$2 >$1.stdout 2>$1.stderr; echo $? >$1.status; }`;
   const slow = Object.entries(SLOW).map(([behaviour, device]) => `attempt ${socketOf(behaviour)} ${device} &`);
   const quick = CASES.filter(([behaviour]) => !(behaviour in SLOW)).map(([each]) => `attempt '${socketOf(each)}' nbd0`);
   await ok([attempt, ...slow, ...quick, 'wait'].join('\n'), { cwd: folder, limitMs: 600_000 });

@@ -1,6 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
-import { expectNothingLeft, isSocket, listensOn, startServer, tsnbd, tsnbdClient } from './programs.js';
+import {
+  expectNothingLeft,
+  isSocket,
+  listensOn,
+  startServer,
+  tsnbd,
+  tsnbdClient,
+  tsnbdClientHere,
+} from './programs.js';
 
 // What becomes of devices whose server goes away. All of them wait at the same time: each has a server's outage of its own
 // or shares one, and what is seen meanwhile is looked at in the end.
@@ -21,7 +29,7 @@ const serve = (image: string, port = PORT) =>
 
 /** Attaches in the foreground: what the supervisor has to tell comes on stderr. */
 async function attachHere(operands: string): Promise<Background> {
-  const client = await background(`exec ${tsnbdClient} -nofork ${operands}`);
+  const client = await background(`exec ${tsnbdClientHere} ${operands}`);
   clients.push(client);
   await hears(client, /sz=/);
   return client;

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Background, background, memoryDir, ok, run } from './guest.js';
-import { tsnbd } from './programs.js';
+import { tsnbdHere } from './programs.js';
 
 /** A loop device on a new file in the guest's memory, or on one that is there. */
 export async function loopDevice(size: string, file?: string): Promise<string> {
@@ -54,7 +54,7 @@ const STEPS =
  * the end is what it would have said without -v.
  */
 export async function attached(options: string, device = 'nbd0'): Promise<Background> {
-  const command = await background(`exec ${tsnbd} --nofork -v -f raw -c /dev/${device} ${options}`);
+  const command = await background(`exec ${tsnbdHere} -v -f raw -c /dev/${device} ${options}`);
   let ended = false;
   const result = command.result.then((end) => {
     ended = true;

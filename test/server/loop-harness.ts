@@ -30,6 +30,7 @@ export interface LoopThreadData {
   readonly slowZero: boolean;
   readonly received: Uint8Array;
   readonly stop: Int32Array;
+  readonly writeErrors: Int32Array;
   readonly faults: Int32Array;
   readonly counts: Int32Array;
 }
@@ -48,7 +49,7 @@ export interface Loop {
 export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
   const [clientFd, socketFd] = socketPair();
   const shared = (length: number) => new Int32Array(new SharedArrayBuffer(4 * length));
-  const [stop, faults, counts] = [shared(1), shared(8), shared(8)];
+  const [stop, faults, counts, writeErrors] = [shared(1), shared(8), shared(8), shared(1)];
   const sizeBytes = options.sizeBytes ?? 1_048_576;
   const memory = new Uint8Array(new SharedArrayBuffer(Math.min(sizeBytes, MEMORY_BYTES_MAX)));
   const workerData: LoopThreadData = {
@@ -64,6 +65,7 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
     slowZero: false,
     received: new Uint8Array(0),
     stop,
+    writeErrors,
     faults,
     counts,
     ...options,

@@ -6,7 +6,8 @@ import { Busyness, newActivity } from '#tsnbd/server/activity.js';
 import { serveRequests } from '#tsnbd/server/request-loop.js';
 
 /** @type {import('./loop-harness.js').LoopThreadData} */
-const { socketFd, sizeBytes, memory, readOnly, minimumBlockBytes, received, stop, faults, counts } = workerData;
+const { socketFd, sizeBytes, memory, readOnly, minimumBlockBytes, received, stop, faults, counts, writeErrors } =
+  workerData;
 /** @type {import('./loop-harness.js').LoopThreadData} */
 const { replyStyle, contexts, sparse, badBlockBytes, slowZero } = workerData;
 
@@ -86,4 +87,4 @@ const flags = announcedFlags(
 );
 /** @type {import('#tsnbd/protocol/request-rules.js').ExportRules} */
 const rules = { sizeBytes, readOnly, minimumBlockBytes, replyStyle, statusContexts: contexts.length, flags };
-parentPort?.postMessage(serveRequests({ socketFd, image, rules, contexts, received, stop, busyness }));
+parentPort?.postMessage(serveRequests({ socketFd, image, rules, contexts, received, stop, busyness, writeErrors }));

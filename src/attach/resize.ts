@@ -1,0 +1,64 @@
+import { askControl } from '../daemon/control.js';
+import { readState } from '../daemon/state-file.js';
+import { type NbdDevice, requireRoot } from '../kernel/nbd-device.js';
+import { deviceState, requireDevice } from '../kernel/sysfs.js';
+import { AttachError, isAttachErrorCode } from './errors.js';
+
+/** To ask the server, and the kernel. */
+const OWNER_LIMIT_MS = 60_000;
+
+/** What is behind a device that can get another size. */
+export interface Resizing {
+  /** How much its server has now. */
+  availableBytes(): Promise<number>;
+  /** The device has this size from now on. */
+  resized(sizeBytes: number): void;
+}
+
+export interface NewSize {
+  /** Absent: all that the server has. */
+  readonly sizeBytes: number | undefined;
+  /** The device may become smaller. */
+  readonly force: boolean;
+}
+
+/** Has the process behind a device give it another size; answers that. */
+export async function resizeDevice(device: string, wanted: NewSize): Promise<number> {
+  requireDevice(device);
+  requireRoot(`resize /dev/${device}`);
+  if (readState(device) === undefined) {
+    throw new AttachError('refused', `/dev/${device} has no process of ours behind it, which could resize it`);
+  }
+  const answer = await askControl(device, { command: 'resize', ...wanted }, OWNER_LIMIT_MS);
+  if (answer.ok) return Number(answer.sizeBytes);
+  throw new AttachError(isAttachErrorCode(answer.code) ? answer.code : 'system', String(answer.message));
+}
+
+/**
+ * Gives a device that is up, and whose server answers, another size: whole blocks, and no more than there is.
+ *
+ * @throws AttachError 'refused'
+ */
+export async function resize(
+  nbd: NbdDevice,
+  blockSizeBytes: number,
+  wanted: NewSize,
+  behind: Resizing,
+): Promise<number> {
+  const available = await behind.availableBytes();
+  const asked = wanted.sizeBytes ?? available;
+  const sizeBytes = asked - (asked % blockSizeBytes);
+  const device = `/dev/${nbd.name}`;
+  if (asked > available) {
+    throw new AttachError('refused', `${device} cannot have ${asked} bytes: its server has ${available}`);
+  }
+  if (sizeBytes === 0) throw new AttachError('refused', `${asked} bytes are less than one block of ${blockSizeBytes}`);
+  const now = deviceState(nbd.name).sizeBytes;
+  if (sizeBytes < now && !wanted.force) {
+    const shrinks = `${device} would shrink from ${now} to ${sizeBytes} bytes`;
+    throw new AttachError('refused', `${shrinks}; --force does it, and what lies behind cannot be reached any more`);
+  }
+  if (sizeBytes !== now) await nbd.resize(sizeBytes);
+  behind.resized(sizeBytes);
+  return sizeBytes;
+}

@@ -1,0 +1,74 @@
+import {
+  becomeIoFlusher,
+  ceaseToBeIoFlusher,
+  isIoFlusher,
+  keepGivenMemory,
+  lockMemory,
+  stayInMemory,
+} from '../kernel/short-memory.js';
+import type { AttachRequest } from './attach-request.js';
+import { AttachError } from './errors.js';
+
+/** What the heap of each thread may grow to, in MiB: far above what is needed; image tables and buffers are no part of it. */
+export const SERVING_NODE_OPTIONS = ['--max-old-space-size=256', '--max-semi-space-size=4'];
+
+/**
+ * To be called on the thread that starts the process behind a device, just before: it inherits what keeps it able to work
+ * while memory is short. Answers the options of Node that it is to be started with.
+ */
+export function prepareServing(request: AttachRequest): readonly string[] {
+  if (leavesNobody(request)) return [];
+  becomeIoFlusher(); // where that fails the process tells it
+  if (request.locksMemory) {
+    try {
+      keepGivenMemory();
+    } catch (error) {
+      throw cannotLock(error);
+    }
+  }
+  return SERVING_NODE_OPTIONS;
+}
+
+/** To be called when the process is started: the programs that this one starts are no part of a device. */
+export function donePreparing(): void {
+  ceaseToBeIoFlusher();
+}
+
+/** Whether this process was started so. */
+export function isPreparedToServe(request: AttachRequest): boolean {
+  return leavesNobody(request) || SERVING_NODE_OPTIONS.every((option) => process.execArgv.includes(option));
+}
+
+/**
+ * To be called in that process before it attaches: it stays alive and in memory while others do not. Answers what the user
+ * should know where the system does not allow that.
+ *
+ * @throws AttachError 'refused' when it cannot lock its memory, and is to
+ */
+export function endureShortMemory(request: AttachRequest): string | undefined {
+  if (leavesNobody(request)) return undefined;
+  try {
+    if (!isIoFlusher()) throw new Error('it may not set PR_SET_IO_FLUSHER');
+    stayInMemory();
+  } catch (error) {
+    if (request.locksMemory) throw cannotLock(error);
+    const why = error instanceof Error ? error.message : error;
+    return `when memory is short the process behind the device may hang or be killed: ${why}`;
+  }
+  if (!request.locksMemory) return undefined;
+  try {
+    lockMemory();
+  } catch (error) {
+    throw cannotLock(error);
+  }
+  return undefined;
+}
+
+function leavesNobody(request: AttachRequest): boolean {
+  return request.kind === 'remote' && request.unattended;
+}
+
+function cannotLock(error: unknown): AttachError {
+  const why = error instanceof Error ? error.message : error;
+  return new AttachError('refused', `a device for swap needs a process that stays in memory: ${why}`, error);
+}

@@ -1,0 +1,82 @@
+import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
+import { detachDevice } from '../attach/detach.js';
+import { AttachError } from '../attach/errors.js';
+import { launchAttach } from '../attach/launch-attach.js';
+import { exitReasonOf, exitStatus } from './exit-status.js';
+import { calledAs, tellNotice, tellSteps } from './run.js';
+import type { RunAction } from './tsnbd-run-options.js';
+
+/** As env(1) and shells have it. */
+const CANNOT_BE_RUN = 126;
+const NOT_FOUND = 127;
+const SIGNALLED = 128;
+
+/** Passed on to the command; the terminal sends the others to it too. */
+const PASSED_ON = ['SIGTERM', 'SIGHUP'] as const;
+const ALL_HEARD = [...PASSED_ON, 'SIGINT', 'SIGQUIT'] as const;
+
+/** Attaches, runs a command, detaches. Answers the command's status, or that of a detach that failed behind a success. */
+export async function runAttached(program: string, { request, command, verbosity }: RunAction): Promise<number> {
+  const asked = new AbortController();
+  let onSignal = (signal: NodeJS.Signals) => asked.abort(signal);
+  for (const signal of ALL_HEARD) process.on(signal, (name) => onSignal(name));
+
+  const tell = tellSteps(program, verbosity);
+  let device: string | undefined;
+  const attaching = launchAttach(
+    request,
+    (event) => {
+      tell(event);
+      if (event.kind === 'attached') device = event.device;
+    },
+    asked.signal,
+  );
+  try {
+    await attaching;
+  } catch (error) {
+    if (asked.signal.aborted) return signalled(asked.signal.reason);
+    throw error;
+  }
+  if (device === undefined) throw new AttachError('system', 'the device was attached without a word about its name');
+
+  const status = asked.signal.aborted
+    ? signalled(asked.signal.reason)
+    : await runCommand(program, command, `/dev/${device}`, (passOn) => {
+        onSignal = (signal) => {
+          if ((PASSED_ON as readonly string[]).includes(signal)) passOn(signal);
+        };
+      });
+  onSignal = () => {};
+  try {
+    await detachDevice(device, false, tellNotice(program));
+  } catch (error) {
+    if (request.disconnectOnClose && exitReasonOf(error) === 'busy') return status; // as it was asked for
+    tellNotice(program)(error instanceof Error ? error.message : String(error));
+    return status === 0 ? exitStatus(exitReasonOf(error), calledAs()) : status;
+  }
+  return status;
+}
+
+/** Answers its exit status in the words of a shell. `onStart` gets what sends it a signal. */
+function runCommand(
+  program: string,
+  [name = '', ...words]: readonly string[],
+  device: string,
+  onStart: (passOn: (signal: NodeJS.Signals) => void) => void,
+): Promise<number> {
+  const child = spawn(name, words, { stdio: 'inherit', env: { ...process.env, TSNBD_DEVICE: device } });
+  onStart((signal) => void child.kill(signal));
+  return new Promise((resolve) => {
+    child.on('error', (error: NodeJS.ErrnoException) => {
+      const missing = error.code === 'ENOENT';
+      tellNotice(program)(`cannot run ${name}: ${missing ? 'there is no such command' : error.message}`);
+      resolve(missing ? NOT_FOUND : CANNOT_BE_RUN);
+    });
+    child.on('exit', (status, signal) => resolve(signal === null ? (status ?? 1) : signalled(signal)));
+  });
+}
+
+function signalled(signal: NodeJS.Signals): number {
+  return SIGNALLED + constants.signals[signal];
+}

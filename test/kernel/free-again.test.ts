@@ -1,0 +1,80 @@
+import { afterAll, afterEach, expect, test } from 'vitest';
+import { assertQuietKernel, background, memoryDir, ok, run } from './guest.js';
+import { expectNothingLeft, newImage, tsnbd } from './programs.js';
+import { dropStorage, loopDevice, mappedDevice } from './storage.js';
+
+afterEach(async () => {
+  await expectNothingLeft();
+  await assertQuietKernel();
+});
+afterAll(dropStorage);
+
+const THREE_PARTITIONS = "printf 'label: gpt\\nsize=20M\\nsize=20M\\nsize=20M\\n'";
+const inUse = (how: string) => ({
+  status: 5,
+  stdout: '',
+  stderr: `tsnbd: /dev/nbd0 is in use${how} (--force detaches it all the same)\n`,
+});
+
+test('--release takes down what uses a device, leaves first; what is not its own stays', async () => {
+  const dir = await memoryDir('mount');
+  const image = await newImage('100M');
+  await ok(`${THREE_PARTITIONS} | sfdisk -q ${image} && ${tsnbd} -c nbd0 -f raw ${image}`);
+  const mapped = await mappedDevice('top', '/dev/nbd0p1', 'linear /dev/nbd0p1 0');
+  await ok(`mkfs.ext4 -q ${mapped} && mount ${mapped} ${dir} && mkdir ${dir}/inner`);
+  await ok(`mkfs.ext4 -q /dev/nbd0p2 && mount /dev/nbd0p2 ${dir}/inner`);
+  await ok('modprobe loop && losetup /dev/loop6 /dev/nbd0p3 && mkswap /dev/loop6 >/dev/null && swapon /dev/loop6');
+  const busy = await background(`cd ${dir}/inner && exec sleep 100`);
+  const refused = await run(`${tsnbd} -d --release nbd0`);
+  expect(refused).toMatchObject({ status: 5, stdout: '' });
+  expect(refused.stderr).toContain(`tsnbd: /dev/nbd0p2 is in use, and umount ${dir}/inner failed: `);
+  await busy.stop();
+
+  expect(await run(`${tsnbd} -d --release nbd0`)).toEqual({
+    status: 0,
+    stdout: '/dev/nbd0 disconnected\n',
+    stderr: [
+      `tsnbd: /dev/nbd0p2: umount ${dir}/inner`,
+      `tsnbd: /dev/dm-0: umount ${dir}`,
+      'tsnbd: /dev/loop6: swapoff /dev/loop6',
+      'tsnbd: /dev/nbd0p1: dmsetup remove top',
+      'tsnbd: /dev/nbd0p3: losetup --detach /dev/loop6',
+      '',
+    ].join('\n'),
+  });
+  await expectNothingLeft();
+
+  const other = await loopDevice('4M');
+  await ok(`${tsnbd} -c nbd0 -f raw ${image}`);
+  await ok(`printf '0 1024 linear /dev/nbd0p1 0\\n1024 1024 linear ${other} 0\\n' | dmsetup create both`);
+  const stays = await run(`${tsnbd} -d --release nbd0`);
+  expect(stays).toMatchObject({ status: 5, stdout: '' });
+  expect(stays.stderr).toBe(`tsnbd: dm-0 (both) holds /dev/nbd0p1, and ${other} too: it stays\n`);
+  await ok(`dmsetup remove both && ${tsnbd} -d nbd0`);
+});
+
+test('a file system that was unmounted lazily shows nowhere, and keeps the device', async () => {
+  const image = await newImage('64M');
+  const dir = await memoryDir('mount');
+  await ok(`mkfs.ext4 -q ${image} && ${tsnbd} -c nbd0 -f raw ${image} && mount /dev/nbd0 ${dir}`);
+  const user = await background(`cd ${dir} && exec sleep 100`);
+  await ok(`umount -l ${dir}`);
+  const hidden =
+    ' by what shows nowhere: a program, or a file system that was unmounted lazily or is mounted in another namespace';
+  expect(await run(`${tsnbd} -d nbd0`)).toEqual(inUse(hidden));
+  await user.stop();
+  expect(await run(`${tsnbd} -d nbd0`)).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: '' });
+});
+
+test('writes that failed are told when the device is detached, and before', async () => {
+  const dir = await memoryDir('full');
+  await ok(`mount -t tmpfs -o size=2m tmpfs ${dir} && truncate -s 16M ${dir}/disk.raw`);
+  await ok(`${tsnbd} -c nbd0 -f raw ${dir}/disk.raw`);
+  expect((await run('dd if=/dev/urandom of=/dev/nbd0 bs=1M count=8 oflag=direct')).status).toBe(1);
+  const { writeErrors } = JSON.parse(await ok(`${tsnbd} status --json nbd0`)) as { writeErrors: number };
+  expect(writeErrors).toBeGreaterThan(0);
+  const { status, stderr } = await run(`${tsnbd} -d nbd0`);
+  expect(stderr).toBe(`tsnbd: ${writeErrors} writes to /dev/nbd0 failed while it was attached\n`);
+  expect(status).toBe(0);
+  await ok(`umount ${dir}`);
+});
