@@ -29,8 +29,7 @@ const OUTSIDE_CALLS_MIN = 15;
  */
 export async function expectCleanKills(kinds: string, command: string, every = 1): Promise<void> {
   const drive = `${AS_IO_FLUSHER} ${driver} ${KILL_AT_CALL} ${kinds} ${every} '${tsnbd} -d nbd0'`;
-  const lines = (await ok(`${drive} ${command}`, { limitMs: LIMIT_MS })).split('
-');
+  const lines = (await ok(`${drive} ${command}`, { limitMs: LIMIT_MS })).split('\n');
   const outcomes = lines.map((line) => line.split(' ').slice(1).join(' '));
   expect(new Set([...outcomes, 'killed', 'attached']), lines.join('\n')).toEqual(new Set(['killed', 'attached']));
   expect(outcomes.at(-1)).toBe('attached');
