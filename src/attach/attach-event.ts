@@ -17,6 +17,8 @@ export type AttachEvent =
       readonly blockSizeBytes: number;
       readonly requestTimeoutSeconds: number;
       readonly partitions: readonly string[];
+      /** The node of the partition that was waited for. */
+      readonly awaited?: string;
     };
 
 export type OnAttachEvent = (event: AttachEvent) => void;

@@ -3,12 +3,21 @@ import type { DeviceChoice } from '../kernel/nbd-device.js';
 import type { Address } from '../transport/address.js';
 
 /** How the process behind a device is to be. */
-interface ServingChoice {
+export interface ServingChoice {
   /** Swap is to depend on the device: all of its memory is locked. */
   readonly locksMemory: boolean;
   /** The device is detached when what uses it has let it go, once something does. Only netlink has that. */
   readonly disconnectOnClose?: true | undefined;
+  /** LVM and md may take what they find on the device for theirs. */
+  readonly allowVolumes?: true | undefined;
+  /** The attach is done when this partition is there. */
+  readonly waitPartition?: PartitionChoice | undefined;
 }
+
+/** A partition by its number, or by the label or UUID of the file system in it. */
+export type PartitionChoice =
+  | { readonly kind: 'number'; readonly number: number }
+  | { readonly kind: 'label' | 'uuid'; readonly text: string };
 
 /** A remote export becomes a device: made by cli, carried by attach, used by kernel. */
 export interface RemoteAttachRequest extends DeviceChoice, ServingChoice {

@@ -1,4 +1,4 @@
-import { type ControlAnswer, openControl } from '../daemon/control.js';
+import { openControl } from '../daemon/control.js';
 import { removeRunFiles, writeState } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
 import { newIdentifier } from '../kernel/device-owner.js';
@@ -7,11 +7,15 @@ import { deviceUsers } from '../kernel/proc.js';
 import { deviceBackend } from '../kernel/sysfs.js';
 import { within } from '../kernel/within.js';
 import type { AttachContext } from './attach-context.js';
+import type { ServingChoice } from './attach-request.js';
 import { refuseClaimed } from './claim.js';
+import { answerControl } from './control-answers.js';
 import type { DeviceRecord } from './devices.js';
 import { AttachError } from './errors.js';
 import { LastUserEnds } from './last-user.js';
 import { clearLeftover } from './leftover.js';
+import { prepareNodes } from './nodes.js';
+import { waitForPartition } from './partition.js';
 import type { LinkStatus, Supervisor } from './reconnect.js';
 import { type NewSize, type Resizing, resize } from './resize.js';
 import { waitUntilUsable } from './usable.js';
@@ -43,7 +47,6 @@ export interface Attachment {
 export interface BringUpOptions {
   readonly serverEnd?: Promise<unknown>;
   readonly supervise?: (device: NbdDevice) => Supervisor | undefined;
-  readonly disconnectOnClose?: true | undefined;
   /** How many writes a server of ours has failed; absent: nobody counts. */
   readonly writeErrors?: () => number;
   /** Absent: it keeps its size. */
@@ -56,13 +59,14 @@ export interface BringUpOptions {
  * who watches over the connection of a device that can be given another.
  */
 export async function bringUp(
-  choice: DeviceChoice,
+  choice: DeviceChoice & ServingChoice,
   setup: DeviceSetup,
   what: Readonly<Record<string, unknown>>,
   { undo, onEvent, stop }: AttachContext,
-  { serverEnd, supervise, disconnectOnClose, writeErrors, resizing }: BringUpOptions = {},
+  { serverEnd, supervise, writeErrors, resizing }: BringUpOptions = {},
 ): Promise<Attachment> {
   if (choice.device !== undefined) await clearLeftover(choice.device, (text) => onEvent({ kind: 'notice', text }));
+  const nodes = await prepareNodes(choice, undo);
   const nbd = await connectDevice(choice, setup, undo);
   const { name: device, kernelApi } = nbd;
   const about = { ...what, ...recordOf(nbd, setup), ...marksOf(choice, setup) };
@@ -70,7 +74,6 @@ export async function bringUp(
   const isLeft = setup.unattended && nbd.leave !== undefined;
   const attachment = new DeviceAttachment(nbd, supervisor, serverEnd, isLeft);
   const resizeIt = async (wanted: NewSize) => {
-    if (resizing === undefined) throw keepsSize(device);
     attachment.refuseWithoutConnection();
     const sizeBytes = await resize(nbd, setup.blockSizeBytes, wanted, resizing);
     writeState(device, { ...about, sizeBytes });
@@ -90,7 +93,11 @@ export async function bringUp(
     () => removeRunFiles(device),
   );
   const partitions = await undo.step('wait until the device is usable', () =>
-    Promise.race([waitUntilUsable(device, setup.sizeBytes), lostMeanwhile(attachment), aborted(stop)]),
+    Promise.race([
+      waitUntilUsable(device, setup.sizeBytes, (name) => nodes.push(name)),
+      lostMeanwhile(attachment),
+      aborted(stop),
+    ]),
   );
   if (supervisor !== undefined) {
     await undo.step(
@@ -99,7 +106,18 @@ export async function bringUp(
       () => supervisor.stop(),
     );
   }
-  if (disconnectOnClose) {
+  const { waitPartition } = choice;
+  const awaited =
+    waitPartition === undefined
+      ? {}
+      : await undo.step('wait for the partition', async () => ({
+          awaited: await Promise.race([
+            waitForPartition(device, waitPartition),
+            lostMeanwhile(attachment),
+            aborted(stop),
+          ]),
+        }));
+  if (choice.disconnectOnClose) {
     await undo.step(
       'watch for its first user',
       () => attachment.endWithLastUser(),
@@ -114,6 +132,7 @@ export async function bringUp(
     blockSizeBytes: setup.blockSizeBytes,
     requestTimeoutSeconds: setup.requestTimeoutSeconds,
     partitions,
+    ...awaited,
   });
   if (isLeft) nbd.leave?.();
   return attachment;
@@ -228,43 +247,6 @@ class DeviceAttachment implements Attachment {
   }
 }
 
-interface ControlContext {
-  readonly writeErrors: BringUpOptions['writeErrors'] | undefined;
-  readonly about: Readonly<Record<string, unknown>>;
-  readonly resizeIt: (wanted: NewSize) => Promise<number>;
-}
-
-async function answerControl(
-  attachment: Attachment,
-  { about, writeErrors, resizeIt }: ControlContext,
-  question: unknown,
-): Promise<ControlAnswer> {
-  const { command, force, sizeBytes } = (question ?? {}) as Readonly<Record<string, unknown>>;
-  if (command === 'status')
-    return {
-      ok: true,
-      device: attachment.device,
-      pid: process.pid,
-      about,
-      link: attachment.link(),
-      writeErrors: writeErrors?.(),
-    };
-  if (command !== 'detach' && command !== 'resize') {
-    return { ok: false, code: 'refused', message: `no such command: ${String(command)}` };
-  }
-  try {
-    if (command === 'resize') {
-      const wanted = Number.isSafeInteger(sizeBytes) ? Number(sizeBytes) : undefined;
-      return { ok: true, sizeBytes: await resizeIt({ sizeBytes: wanted, force: force === true }) };
-    }
-    await attachment.detach(force === true);
-    return { ok: true, writeErrors: writeErrors?.() };
-  } catch (error) {
-    const { code, message } = error as AttachError;
-    return { ok: false, code, message };
-  }
-}
-
 /** Never resolves; rejects when `stop` is aborted. */
 function aborted(stop: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
@@ -276,11 +258,4 @@ function aborted(stop: AbortSignal): Promise<never> {
 async function lostMeanwhile(attachment: Attachment): Promise<never> {
   await attachment.ended;
   throw new AttachError('lost', 'the connection was lost before the device was usable');
-}
-
-function keepsSize(device: string): AttachError {
-  return new AttachError(
-    'refused',
-    `/dev/${device} is an image, which keeps its size while it is attached: detach it first`,
-  );
 }

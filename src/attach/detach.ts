@@ -4,6 +4,7 @@ import { dropPartitions } from '../kernel/device-child.js';
 import { requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
+import { unhideVolumes } from '../kernel/udev.js';
 import { refuseClaimed } from './claim.js';
 import { disconnectInProcess } from './disconnect.js';
 import { AttachError, isAttachErrorCode } from './errors.js';
@@ -42,6 +43,7 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
   await waitUntilFree(device);
   if (isDestroyed) await waitFor(`/dev/${device} to be gone`, FREE_LIMIT_MS, () => !deviceState(device).exists);
   await dropPartitions(device);
+  unhideVolumes({ name: device }); // where no process of ours is left that does
   if (isFree(device)) removeRunFiles(device); // of a process that was killed when it had let the device go
 }
 

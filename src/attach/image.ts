@@ -62,7 +62,6 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
   };
   return bringUp(request, setup, about, context, {
     serverEnd: connection.ended,
-    disconnectOnClose: request.disconnectOnClose,
     writeErrors: connection.writeErrors,
   });
 }

@@ -54,7 +54,6 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
     }
     return new Supervisor(device, device.link, connections(request, known, connection), request, onEvent);
   };
-  const { disconnectOnClose } = request;
   const resizing = {
     availableBytes: async () => {
       const { info } = await describeExport({ address, exportName });
@@ -65,7 +64,7 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
       known.sizeBytes = sizeBytes;
     },
   };
-  return bringUp(request, setup, about, context, { supervise, disconnectOnClose, resizing });
+  return bringUp(request, setup, about, context, { supervise, resizing });
 }
 
 function connections(request: RemoteAttachRequest, setup: DeviceSetup, connection: Connection): ConnectionSource {

@@ -43,8 +43,12 @@ export async function resize(
   nbd: NbdDevice,
   blockSizeBytes: number,
   wanted: NewSize,
-  behind: Resizing,
+  behind: Resizing | undefined,
 ): Promise<number> {
+  if (behind === undefined) {
+    const image = `/dev/${nbd.name} is an image, which keeps its size while it is attached`;
+    throw new AttachError('refused', `${image}: detach it first`);
+  }
   const available = await behind.availableBytes();
   const asked = wanted.sizeBytes ?? available;
   const sizeBytes = asked - (asked % blockSizeBytes);

@@ -1,21 +1,36 @@
 import { existsSync } from 'node:fs';
 import { rescanPartitions } from '../kernel/device-child.js';
 import { deviceState, waitFor } from '../kernel/sysfs.js';
+import { makeNode, udevRuns, waitForUdev } from '../kernel/udev.js';
 
 /** Partitions are read from the server: this bounds a server that stalls then, and a udev that does not make the nodes. */
 const SCAN_LIMIT_MS = 10_000;
 const NODES_LIMIT_MS = 5_000;
 
 /**
- * Returns when the device has its size, the kernel has read its partition table, and each partition has its node in
- * /dev; answers the partitions' names. nbd-client and qemu-nbd return earlier, and scripts then loop for nbd0p1.
+ * Returns when the device has its size, the kernel has read its partition table, each partition has its node in /dev, and
+ * udev, where it runs, has looked at all of them; answers the partitions' names. nbd-client and qemu-nbd return earlier, and
+ * scripts then loop for nbd0p1. A node that nobody makes is made, and named to `onMade`.
  */
-export async function waitUntilUsable(device: string, sizeBytes: number): Promise<readonly string[]> {
+export async function waitUntilUsable(
+  device: string,
+  sizeBytes: number,
+  onMade: (name: string) => void,
+): Promise<readonly string[]> {
   await waitFor(`${device} to have its size`, NODES_LIMIT_MS, () => deviceState(device).sizeBytes === sizeBytes);
+  await requireNode(device, onMade);
   await rescanPartitions(device, SCAN_LIMIT_MS);
   const { partitions } = deviceState(device);
-  for (const partition of partitions) {
-    await waitFor(`/dev/${partition}`, NODES_LIMIT_MS, () => existsSync(`/dev/${partition}`));
-  }
+  for (const partition of partitions) await requireNode(partition, onMade);
+  for (const name of [device, ...partitions]) await waitForUdev(name, NODES_LIMIT_MS);
   return partitions;
+}
+
+/** The kernel makes nodes in a devtmpfs at once, and udev moments later; in a container nobody does. */
+async function requireNode(name: string, onMade: (name: string) => void): Promise<void> {
+  const isThere = () => existsSync(`/dev/${name}`);
+  if (udevRuns()) return waitFor(`/dev/${name}`, NODES_LIMIT_MS, isThere);
+  if (isThere()) return;
+  await makeNode(name);
+  onMade(name);
 }

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import type { PartitionChoice } from '../attach/attach-request.js';
 import { CACHE_MODES, type CacheMode } from '../image/cache-modes.js';
 import { IMAGE_FORMATS, type ImageFormat } from '../image/image-format.js';
 import type { SnapshotChoice } from '../image/qcow2/load-snapshot.js';
@@ -14,6 +15,8 @@ import { type NbdTarget, parseNbdUri } from '../transport/uri.js';
 import { UsageError } from './errors.js';
 
 const IDENTIFIER_BYTES_MAX = 255;
+/** The most that the module's max_part can be. */
+const PARTITION_MAX = 255;
 
 /** How values of options and operands are read. Each function throws a UsageError that says what is wrong. */
 
@@ -63,6 +66,14 @@ export function device(text: string): string {
     if (error instanceof KernelError) throw new UsageError(error.message);
     throw error;
   }
+}
+
+/** 'N', 'label=TEXT' or 'uuid=TEXT'. */
+export function partitionChoice(text: string): PartitionChoice {
+  const [, kind, value = ''] = /^(label|uuid)=(.*)$/is.exec(text) ?? [];
+  if (kind === undefined) return { kind: 'number', number: numberIn(text, 1, PARTITION_MAX, 'a partition') };
+  if (value === '') throw new UsageError(`the ${kind} is empty`);
+  return { kind: kind.toLowerCase() as 'label' | 'uuid', text: value };
 }
 
 /** Like `device`; absent for `auto`, where the kernel is to choose. */

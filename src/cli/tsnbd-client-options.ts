@@ -6,6 +6,7 @@ import { type DetachAction, detachAction, detachOptions } from './detach-options
 import { UsageError } from './errors.js';
 import { CHECK_STATUSES } from './exit-status.js';
 import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
+import { nodeChoice, nodeOptions } from './node-options.js';
 import type { OptionTable, OptionValues, Program } from './option-table.js';
 import {
   blockSizeBytes,
@@ -110,6 +111,7 @@ const options = {
   },
   ...kernelApiOption<Mode>(['attach']),
   ...netlinkOptions<Mode>(['attach']),
+  ...nodeOptions<Mode>(['attach']),
   swap: { short: 's', ...swapOption<Mode>(['attach']).swap },
   nonetlink: {
     short: 'L',
@@ -232,6 +234,7 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calle
     locksMemory: values.swap ?? false,
     ...persistenceOf(values, calledAs),
     ...netlinkChoice(values, kernelApiOf(values)),
+    ...nodeChoice(values),
   } as const;
   operands.end();
   if (request.unattended && request.disconnectOnClose) {

@@ -55,6 +55,7 @@ function tellAsNbdClient(event: AttachEvent): void {
   }
   if (event.kind === 'attached') {
     if (event.kernelApi === 'netlink') process.stdout.write(`Connected /dev/${event.device}\n`);
+    if (event.awaited !== undefined) process.stdout.write(`${event.awaited}\n`);
     process.stderr.write(`bs=${event.blockSizeBytes}, sz=${event.sizeBytes} bytes\n`);
     if (event.requestTimeoutSeconds > 0) process.stderr.write(`timeout=${event.requestTimeoutSeconds}\n`);
   }

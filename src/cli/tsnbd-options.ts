@@ -3,6 +3,7 @@ import { type DetachAction, detachAction, detachOptions } from './detach-options
 import { UsageError } from './errors.js';
 import { imageOptions, imageSettingsOf } from './image-options.js';
 import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
+import { nodeChoice, nodeOptions } from './node-options.js';
 import type { OptionTable, Program } from './option-table.js';
 import { description, device, deviceOrAuto, exportName, path } from './option-values.js';
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
@@ -84,6 +85,7 @@ const options = {
   },
   ...kernelApiOption<Mode>(['attach']),
   ...netlinkOptions<Mode>(['attach']),
+  ...nodeOptions<Mode>(['attach']),
   ...swapOption<Mode>(['attach']),
   ...imageOptions(WITH_IMAGE),
   ...servingOptions<Mode>(['serve']),
@@ -176,7 +178,7 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
     if (passedSockets > 0)
       throw new UsageError('option --connect: it has no effect with a socket that was passed (LISTEN_FDS)');
     const kernelApi = values['kernel-api'] ?? 'auto';
-    const choice = { ...values.connect, kernelApi, ...netlinkChoice(values, kernelApi) };
+    const choice = { ...values.connect, kernelApi, ...netlinkChoice(values, kernelApi), ...nodeChoice(values) };
     checkChoice(choice);
     const locksMemory = values.swap ?? false;
     const request = { kind: 'image', imagePath, ...settings, ...choice, locksMemory } as const;

@@ -20,7 +20,8 @@ async function act(action: TsnbdAction): Promise<number> {
       return attach(request, action.foreground, (event) => {
         tell(event);
         if (event.kind !== 'attached') return;
-        if (request.device === undefined) process.stdout.write(`/dev/${event.device}\n`);
+        if (event.awaited !== undefined) process.stdout.write(`${event.awaited}\n`);
+        else if (request.device === undefined) process.stdout.write(`/dev/${event.device}\n`);
         if (verbosity.verbose)
           process.stderr.write(`NBD device /dev/${event.device} is now connected to ${request.imagePath}\n`);
       });

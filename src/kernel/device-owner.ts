@@ -22,6 +22,11 @@ export function newIdentifier(unattended: boolean): string {
   return [mark, ...surroundings(), process.pid, startTime, serial, ...(unattended ? [alone] : [])].join(':');
 }
 
+/** What matches every text that this process gives, as a shell would. */
+export function ownMarks(): string {
+  return [mark, ...surroundings(), process.pid, '*'].join(':');
+}
+
 /** Whether a text looks like one of ours. */
 export function isMark(text: string): boolean {
   return text.split(':')[0] === mark;

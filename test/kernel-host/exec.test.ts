@@ -18,5 +18,5 @@ test('a program that is not there is an error', () => {
     const { becomeProgram } = await import(${JSON.stringify(exec)});
     try { becomeProgram('/nowhere/absent', []); } catch (error) { console.log(error.message); }`;
   const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', code], { encoding: 'utf8' });
-  expect(stdout).toBe('cannot start /nowhere/absent: No such file or directory (ENOENT)\n');
+  expect(stdout).toBe('cannot start /nowhere/absent: no such file or directory (ENOENT)\n');
 });

@@ -1,0 +1,69 @@
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { runChild } from './device-child.js';
+import { KernelError } from './errors.js';
+import { deviceNumber, waitFor } from './sysfs.js';
+
+/** There while udevd runs (systemd's src/udev/udev-ctrl.c). */
+const controlSocket = '/run/udev/control';
+/** What udevd wrote of a device when it was done with it. */
+const database = '/run/udev/data';
+const rulesFolder = '/run/udev/rules.d';
+const reloadLimitMs = 5_000;
+const makeLimitMs = 5_000;
+
+/** Whether somebody makes the nodes of new devices, and looks at what is on them. */
+export function udevRuns(): boolean {
+  return existsSync(controlSocket);
+}
+
+/** Waits until udev has done what it does with a device or partition; where it is late, that is no error. */
+export async function waitForUdev(name: string, limitMs: number): Promise<void> {
+  if (!udevRuns()) return;
+  const entry = `${database}/b${deviceNumber(name)}`;
+  await waitFor(`udev to look at ${name}`, limitMs, () => existsSync(entry)).catch(() => {});
+}
+
+/** Makes the node of a device that the kernel has, as in a container. @throws KernelError 'system' */
+export async function makeNode(name: string): Promise<void> {
+  const [major = '', minor = ''] = deviceNumber(name)?.split(':') ?? [];
+  const path = `/dev/${name}`;
+  const end = await runChild('mknod', ['-m', '660', '--', path, 'b', major, minor], makeLimitMs);
+  if (existsSync(path)) return; // somebody may have been faster
+  throw new KernelError('system', `cannot make ${path}: ${end === 'time-limit' ? 'mknod does not end' : end.text}`);
+}
+
+/** A node that is gone already is no error. */
+export function removeNode(name: string): void {
+  rmSync(`/dev/${name}`, { force: true });
+}
+
+/** What a rule of `hideVolumes` is for: a device by its name, or what a process of ours connects by netlink. */
+export type HiddenDevice = { readonly name: string } | { readonly backend: string };
+
+/**
+ * LVM and md take every volume that they find for their own, and then hold the device; what is in an image is none of this
+ * machine's. The rule stands behind that which looks what is on a device (60) and before theirs (64, 69), and takes the
+ * finding away.
+ */
+export async function hideVolumes(of: HiddenDevice): Promise<void> {
+  const match = 'name' in of ? `KERNEL=="${of.name}|${of.name}p*"` : `ATTRS{backend}=="${glob(of.backend)}"`;
+  const isVolume = 'ENV{ID_FS_TYPE}=="LVM?_member|*_raid_member"';
+  mkdirSync(rulesFolder, { recursive: true });
+  writeFileSync(ruleFile(of), `SUBSYSTEM=="block", ${match}, ${isVolume}, ENV{ID_FS_TYPE}="", ENV{ID_FS_USAGE}=""\n`);
+  // It looks for new rules by itself only every 3 seconds.
+  await runChild('udevadm', ['control', '--reload'], reloadLimitMs);
+}
+
+/** A rule that is gone already is no error. */
+export function unhideVolumes(of: HiddenDevice): void {
+  rmSync(ruleFile(of), { force: true });
+}
+
+function ruleFile(of: HiddenDevice): string {
+  return `${rulesFolder}/62-tsnbd-${'name' in of ? of.name : `auto-${process.pid}`}.rules`;
+}
+
+/** What could mean something in a rule matches any character. */
+function glob(text: string): string {
+  return text.replaceAll(/[^A-Za-z0-9_.:*-]/g, '?');
+}
