@@ -4,7 +4,10 @@ import { expectNothingLeft, isSocket, newImage, startServer, testProgram } from 
 
 const long = process.env.TSNBD_TEST_LONG === '1';
 /** Of each attach. */
-const ROUNDS = long ? 50 : 5;
+const ROUNDS = long ? 1_000 : 5;
+/** Of each of the devices that are attached beside each other. */
+const PARALLEL_ROUNDS = long ? 125 : 1;
+const PARALLEL_DEVICES = ['nbd0', 'nbd1', 'nbd2', 'nbd3', 'nbd4', 'nbd5', 'nbd6', 'nbd7'];
 
 interface Leftovers {
   readonly fds: readonly string[];
@@ -80,4 +83,19 @@ describe.each(long ? [...attaches, ...others] : attaches)('attaching %s by %s', 
     expect(ends).toEqual({ detached: ROUNDS });
     expect(after).toEqual(before);
   });
+});
+
+const parallel = `${PARALLEL_DEVICES.length} devices at a time, ${PARALLEL_ROUNDS} times each, leave nothing behind`;
+test.each(long ? ['netlink', 'ioctl'] : ['netlink'])(`by %s ${parallel}`, async (kernelApi) => {
+  const dir = await memoryDir('parallel');
+  await ok(`cd ${dir} && truncate -s 16M ${PARALLEL_DEVICES.join(' ')}`);
+  // Images and exports in turn.
+  const list = PARALLEL_DEVICES.map((device, index) => {
+    const of =
+      index % 2 === 0 ? { ...requests['an image'], imagePath: `${dir}/${device}` } : requests['a remote export'];
+    return { ...of, device, kernelApi };
+  });
+  const { ends, before, after } = (await drive(`parallel ${PARALLEL_ROUNDS}`, list)) as Record<string, unknown>;
+  expect(ends).toEqual({ detached: PARALLEL_DEVICES.length * PARALLEL_ROUNDS });
+  expect(after).toEqual(before);
 });

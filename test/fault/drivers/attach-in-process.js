@@ -1,18 +1,22 @@
 // Runs in the guest: attaches and detaches in one process by the attach room itself, so that a round costs no start of
-// Node. argv: 'rounds' N | 'steps' | 'every-step', then the request as JSON. Prints one JSON object.
+// Node. argv: 'rounds' N | 'parallel' N | 'steps' | 'every-step', then the request as JSON; 'parallel' takes a list of requests,
+// each of another device, which are attached and detached beside each other, N times each. Prints one JSON object.
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { attachAndHold } from '#tsnbd/attach/hold.js';
 
 const [mode, ...rest] = process.argv.slice(2);
-const request = JSON.parse(rest.at(-1) ?? '');
-const device = request.device;
+const given = JSON.parse(rest.at(-1) ?? '');
+/** @type {any[]} */
+const requests = Array.isArray(given) ? given : [given];
+const [request] = requests;
 
 /** What an attach can leave behind, as the outside sees it. */
 function leftovers() {
+  const devices = requests.map(({ device }) => `/sys/block/${device}`);
   return {
-    pid: existsSync(`/sys/block/${device}/pid`),
-    sectors: Number(readFileSync(`/sys/block/${device}/size`, 'utf8')),
+    pid: devices.some((device) => existsSync(`${device}/pid`)),
+    sectors: devices.reduce((sum, device) => sum + Number(readFileSync(`${device}/size`, 'utf8')), 0),
     runFiles: existsSync('/run/tsnbd') ? readdirSync('/run/tsnbd') : [],
     fds: openFiles(),
     threads: readdirSync('/proc/self/task').length,
@@ -39,9 +43,9 @@ function openFiles() {
  * @param {(step: string) => void} [beforeStep]
  * @returns {Promise<string>} how the attach ended
  */
-async function attachOnce(beforeStep = () => {}) {
+async function attachOnce(beforeStep = () => {}, which = request) {
   try {
-    return await attachAndHold(request, {
+    return await attachAndHold(which, {
       onEvent: () => {},
       stop: new AbortController().signal,
       beforeStep,
@@ -62,15 +66,18 @@ async function settled(expected) {
 }
 
 async function main() {
-  if (mode === 'rounds') {
+  if (mode === 'rounds' || mode === 'parallel') {
     // The first round opens what stays open: the library, thread pools.
     await attachOnce();
     const before = leftovers();
     const ends = new Map();
-    for (let i = 0; i < Number(rest[0]); i += 1) {
-      const end = await attachOnce();
-      ends.set(end, (ends.get(end) ?? 0) + 1);
-    }
+    const attachAgain = async (/** @type {any} */ which) => {
+      for (let i = 0; i < Number(rest[0]); i += 1) {
+        const end = await attachOnce(() => {}, which);
+        ends.set(end, (ends.get(end) ?? 0) + 1);
+      }
+    };
+    await Promise.all(requests.map(attachAgain));
     console.log(JSON.stringify({ ends: Object.fromEntries(ends), before, after: await settled(before) }));
   } else {
     /** @type {string[]} */
