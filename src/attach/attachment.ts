@@ -202,7 +202,7 @@ class DeviceAttachment implements Attachment {
     if (!force) {
       this.#refuseIfUsed();
       this.refuseWithoutConnection();
-      await refuseClaimed(this.device);
+      await refuseClaimed(this.device, this.#nbd.kernelApi === 'ioctl' ? 1 : 0);
     }
     if (this.#isConnected()) await this.#flush(force);
     if (!force) this.#refuseIfUsed(); // a flush takes its time

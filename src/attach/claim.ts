@@ -8,12 +8,12 @@ const CLAIM_LIMIT_MS = 5_000;
 /**
  * Refuses a device that somebody has for himself although nothing tells of it: a file system that was unmounted lazily, or is
  * mounted where no process is seen, or a program. An open with O_EXCL tells, which may hang: a process of its own makes it,
- * unless nobody has any nbd device open.
+ * unless nobody has any nbd device open but this process, `ownOpens` times.
  *
  * @throws AttachError 'busy'
  */
-export async function refuseClaimed(device: string): Promise<void> {
-  if (opensOfDevices() === 0) return;
+export async function refuseClaimed(device: string, ownOpens: number): Promise<void> {
+  if (opensOfDevices() === ownOpens) return;
   try {
     await disconnectInProcess({ device, how: 'claim' }, CLAIM_LIMIT_MS);
   } catch (error) {

@@ -31,7 +31,7 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
         `/dev/${device} is in use: ${describeUsers(users)} (--force detaches it all the same)`,
       );
     }
-    if (readState(device) === undefined && !isFree(device)) await refuseClaimed(device);
+    if (readState(device) === undefined && !isFree(device)) await refuseClaimed(device, 0);
   }
   const isDestroyed = readLastState(device)?.about.destroyOnDisconnect === true;
   if (readState(device) !== undefined) await askOwner(device, force, onNotice);

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { lockByteRead } from '#tsnbd/kernel/fd-calls.js';
-import { deviceUsers, processesWithFileOpen, processStartTime } from '#tsnbd/kernel/proc.js';
+import { deviceUsers, holderDevice, mountPoints, processesWithFileOpen, processStartTime } from '#tsnbd/kernel/proc.js';
 import { makeTree, twoDevices } from './tree.js';
 
 let root = '';
@@ -20,6 +20,27 @@ function users(device: string, files: Readonly<Record<string, string | undefined
 }
 
 const mountOf = (number: string, point: string, rest = 'ext4 whatever') => `9 8 ${number} / ${point} rw - ${rest} rw\n`;
+
+describe('a device above another', () => {
+  it('has its name, what device mapper calls it, and all that it lies on', () => {
+    root = makeTree({
+      'sys/block/dm-0/dev': '253:0\n',
+      'sys/block/dm-0/dm/name': 'vg-a b\n',
+      'sys/block/dm-0/slaves/nbd0p1': undefined,
+      'sys/block/dm-0/slaves/sda3': undefined,
+      'sys/block/loop6/dev': '7:6\n',
+      'proc/self/mountinfo': mountOf('43:0', '/first') + mountOf('43:1', '/second'),
+    });
+    expect(holderDevice({ holder: 'dm-0 (vg-a b)' }, root)).toEqual({
+      name: 'dm-0',
+      mapperName: 'vg-a b',
+      lower: ['nbd0p1', 'sda3'],
+    });
+    expect(holderDevice({ holder: 'loop6' }, root)).toEqual({ name: 'loop6', mapperName: undefined, lower: [] });
+    expect(holderDevice({ holder: 'btrfs 1234' }, root)).toBe(undefined);
+    expect(mountPoints(root)).toEqual(['/first', '/second']);
+  });
+});
 
 describe('users of a device', () => {
   it('are none where nothing uses it', () => {

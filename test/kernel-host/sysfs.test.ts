@@ -9,6 +9,7 @@ import {
   deviceState,
   devicesWithBackend,
   nbdPresence,
+  opensOfDevices,
   queueAttribute,
   requestCounts,
   requireDevice,
@@ -36,6 +37,20 @@ function refusal(act: () => void): Pick<KernelError, 'code' | 'message'> {
   }
   throw new Error('it was not refused');
 }
+
+describe('how often devices are open', () => {
+  it('is what the module counts beyond one for each that is configured', () => {
+    const files = { ...twoDevices, 'sys/module/nbd/refcnt': '1\n' };
+    expect(opensOfDevices(tree(files))).toBe(0);
+    rmSync(root, { recursive: true });
+    expect(opensOfDevices(tree({ ...files, 'sys/module/nbd/refcnt': '3\n' }))).toBe(2);
+    rmSync(root, { recursive: true });
+    // One that is not up counts for nothing.
+    expect(opensOfDevices(tree({ ...files, 'sys/block/nbd1/size': '8\n' }))).toBe(0);
+    rmSync(root, { recursive: true });
+    expect(opensOfDevices(tree(twoDevices))).toBe(undefined);
+  });
+});
 
 describe('the state of a device', () => {
   it('that is up: size in bytes, thread, read-only, partitions in their order', () => {
