@@ -75,7 +75,7 @@ export async function bringUp(
   const attachment = new DeviceAttachment(nbd, supervisor, serverEnd, isLeft);
   const resizeIt = async (wanted: NewSize) => {
     attachment.refuseWithoutConnection();
-    const sizeBytes = await resize(nbd, setup.blockSizeBytes, wanted, resizing);
+    const sizeBytes = await resize(nbd, setup.blockSizeBytes, wanted, resizing, supervisor);
     writeState(device, { ...about, sizeBytes });
     return sizeBytes;
   };

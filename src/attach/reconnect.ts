@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DeviceLink, NbdDevice } from '../kernel/nbd-device.js';
+import { waitFor } from '../kernel/sysfs.js';
 import type { OnAttachEvent } from './attach-event.js';
 import { Standstill } from './standstill.js';
 
@@ -14,6 +15,8 @@ const STABLE_MS = 10_000;
 const SILENT_MS = 5_000;
 /** How long after an answer on it the next is made. */
 const PROBE_PAUSE_MS = 10_000;
+/** How long whoever wants another connection waits for it. */
+const CONNECT_AGAIN_LIMIT_MS = 30_000;
 /** What a server that answers again gets to answer on the connection that it was silent on. */
 const GRACE_MS = 3_000;
 
@@ -100,6 +103,18 @@ export class Supervisor {
   start(): void {
     this.#link.takeOver();
     this.#watching = this.#watch();
+  }
+
+  /**
+   * Gives the connection up, and returns when there is another; the requests that it does not answer any more are sent again.
+   *
+   * @throws KernelError 'time-limit'
+   */
+  async connectAgain(): Promise<void> {
+    const before = this.#reconnects;
+    this.#giveUpConnection('the connection is made again, as it was asked for');
+    const isThere = () => this.#reconnects > before && !this.#link.isLost();
+    await waitFor(`another connection to ${this.#source.server}`, CONNECT_AGAIN_LIMIT_MS, isThere);
   }
 
   /** Afterwards no connection changes hands any more. */

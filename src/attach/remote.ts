@@ -13,9 +13,10 @@ import { describeExport, isAnswering, negotiate } from './query.js';
 import { type ConnectionSource, Supervisor } from './reconnect.js';
 import { chooseRemoteSetup, requireUnchanged } from './remote-setup.js';
 
-/** The fd of the connection that a device has now. */
+/** The connection that a device has now: its fd, and how much the export had when it was negotiated, for servers go by that. */
 interface Connection {
   socketFd: number;
+  exportBytes: number;
 }
 
 /** Attaches a server's export: connect, negotiate, hand the socket to the kernel, wait until the device is usable. */
@@ -37,7 +38,7 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
   for (const text of chosen.notices) onEvent({ kind: 'notice', text });
   const connection: Connection = await undo.step(
     'take the socket from the event loop',
-    async () => ({ socketFd: await detachFd(socket) }),
+    async () => ({ socketFd: await detachFd(socket), exportBytes: found.sizeBytes }),
     ({ socketFd }) => closeSync(socketFd),
   );
   const deadTimeoutSeconds = request.persist === 'no' ? undefined : request.deadTimeoutSeconds;
@@ -60,6 +61,7 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
       requireUnchanged({ ...known, sizeBytes: 0 }, chooseRemoteSetup(request, info).setup);
       return info.sizeBytes;
     },
+    reachableBytes: () => connection.exportBytes,
     resized: (sizeBytes: number) => {
       known.sizeBytes = sizeBytes;
     },
@@ -69,27 +71,33 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
 
 function connections(request: RemoteAttachRequest, setup: DeviceSetup, connection: Connection): ConnectionSource {
   const { address, exportName } = request;
+  let offeredBytes = connection.exportBytes;
   return {
     server: addressInWords(address),
-    renew: (stop) => renew(request, setup, stop),
+    renew: async (stop) => {
+      const { socketFd, exportBytes } = await renew(request, setup, stop);
+      offeredBytes = exportBytes;
+      return socketFd;
+    },
     isAnswering: (stop) => isAnswering({ address, exportName }, deadlineAfter(CONNECT_LIMIT_MS, stop)),
     replaced: (socketFd) => {
       closeSync(connection.socketFd);
       connection.socketFd = socketFd;
+      connection.exportBytes = offeredBytes;
     },
     discard: closeSync,
   };
 }
 
 /** Another connection of the export that a device was set up with. */
-async function renew(request: RemoteAttachRequest, setup: DeviceSetup, stop: AbortSignal): Promise<number> {
+async function renew(request: RemoteAttachRequest, setup: DeviceSetup, stop: AbortSignal): Promise<Connection> {
   const { address, exportName } = request;
   const deadline = deadlineAfter(CONNECT_LIMIT_MS, stop);
   const socket = await connect(address, deadline);
   try {
     const { export: found } = await negotiate(socket, { kind: 'go', exportName }, 'transmission', deadline);
     requireUnchanged(setup, chooseRemoteSetup({ ...request, blockSizeBytes: setup.blockSizeBytes }, found).setup);
-    return await detachFd(socket);
+    return { socketFd: await detachFd(socket), exportBytes: found.sizeBytes };
   } catch (error) {
     socket.destroy();
     throw error;

@@ -1,16 +1,21 @@
 import { askControl } from '../daemon/control.js';
 import { readState } from '../daemon/state-file.js';
+import { flushDevice } from '../kernel/device-child.js';
 import { type NbdDevice, requireRoot } from '../kernel/nbd-device.js';
 import { deviceState, requireDevice } from '../kernel/sysfs.js';
 import { AttachError, isAttachErrorCode } from './errors.js';
+import type { Supervisor } from './reconnect.js';
 
-/** To ask the server, and the kernel. */
-const OWNER_LIMIT_MS = 60_000;
+/** To flush, to connect again, and to ask the kernel. */
+const OWNER_LIMIT_MS = 120_000;
+const FLUSH_LIMIT_MS = 60_000;
 
 /** What is behind a device that can get another size. */
 export interface Resizing {
   /** How much its server has now. */
   availableBytes(): Promise<number>;
+  /** How much of that can be reached by the connection that the device has: what there was when it was made. */
+  reachableBytes(): number;
   /** The device has this size from now on. */
   resized(sizeBytes: number): void;
 }
@@ -44,6 +49,7 @@ export async function resize(
   blockSizeBytes: number,
   wanted: NewSize,
   behind: Resizing | undefined,
+  supervisor: Supervisor | undefined,
 ): Promise<number> {
   if (behind === undefined) {
     const image = `/dev/${nbd.name} is an image, which keeps its size while it is attached`;
@@ -62,7 +68,18 @@ export async function resize(
     const shrinks = `${device} would shrink from ${now} to ${sizeBytes} bytes`;
     throw new AttachError('refused', `${shrinks}; --force does it, and what lies behind cannot be reached any more`);
   }
+  if (sizeBytes > behind.reachableBytes()) await reachMore(nbd.name, behind, supervisor);
   if (sizeBytes !== now) await nbd.resize(sizeBytes);
   behind.resized(sizeBytes);
   return sizeBytes;
+}
+
+/** What was written before is flushed: it need not be sent again. */
+async function reachMore(device: string, behind: Resizing, supervisor: Supervisor | undefined): Promise<void> {
+  if (supervisor === undefined) {
+    const why = `its connection was made when the export had ${behind.reachableBytes()} bytes, and nobody makes another`;
+    throw new AttachError('refused', `/dev/${device} cannot grow beyond that: ${why}; detach it, and attach it again`);
+  }
+  await flushDevice(device, FLUSH_LIMIT_MS);
+  await supervisor.connectAgain();
 }

@@ -10,9 +10,9 @@ import { tsnbd } from './programs.js';
 
 const long = process.env.TSNBD_TEST_LONG === '1';
 const MEMORY = long ? '512M' : '256M';
-const WRITTEN_MIB = long ? 4096 : 96;
+const WRITTEN_MIB = long ? 4096 : 64;
 /** What a program wants to have in memory, beside the rest. */
-const EATEN_MIB = long ? 600 : 220;
+const EATEN_MIB = long ? 600 : 200;
 const PIECE_MIB = long ? 32 : 16;
 
 /** Loaded before the server: it collects garbage all the time, in the thread that serves too, between two requests. */
@@ -31,7 +31,8 @@ const COLLECTS_GARBAGE = `
   setInterval(collect, 200).unref();
 `;
 
-/** Writes to all of its memory again and again; says so after the first time. */
+/** Writes to all of its memory, says so, and, with --long, goes on. */
+const PAUSE_SECONDS = long ? 0.5 : 10_000;
 const EATER = `perl -e 'my @all;
   for (my $byte = 0; ; $byte++) {
     for my $n (1 .. $ARGV[0]) {
@@ -39,7 +40,7 @@ const EATER = `perl -e 'my @all;
       for (my $at = $byte % 4096; $at < 1048576; $at += 4096) { substr($all[$n], $at, 1) = "y" }
     }
     open(my $said, ">", "eaten") unless $byte;
-    select(undef, undef, undef, 0.5);
+    select(undef, undef, undef, ${PAUSE_SECONDS});
   }'`;
 
 async function ok(guest: Guest, command: string, limitMs = 60_000): Promise<string> {
