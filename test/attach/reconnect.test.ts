@@ -52,7 +52,9 @@ function watched(
     }),
     disconnect: () => void setTimeout(end, 1_000, { result: 0 }),
     resize: async () => undefined,
-    cut: () => {},
+    cut: () => {
+      lost = true;
+    },
   } as const;
   const source = {
     server: 'the server',
@@ -131,6 +133,15 @@ test('requests are made to fail again when a connection that ended that did not 
   await vi.waitFor(() => expect(fails).toEqual([99, 96]), 10_000);
   await supervisor.stop();
   expect(told.filter((text) => text.includes('requests fail'))).toHaveLength(1);
+});
+
+test('another connection is made when it is asked for', async () => {
+  const { supervisor, told, sockets } = watched(['not taken', 'taken'], {}, false);
+  await supervisor.connectAgain();
+  expect(supervisor.status()).toMatchObject({ state: 'connected', reconnects: 1 });
+  expect(sockets).toEqual(['1 discarded', '2 replaced']);
+  expect(told[0]).toBe('the connection is made again, as it was asked for');
+  await supervisor.stop();
 });
 
 test('a question that is broken off by the end is no silence of the server', async () => {
