@@ -57,6 +57,14 @@ test('a process that does not answer is ended at the time limit', async () => {
   expect(error).toMatchObject({ code: 'time-limit' });
 });
 
+test('a process is asked to end when its command is', async () => {
+  const stop = new AbortController();
+  const error = await launch(entry, { behave: 'wait' }, () => stop.abort(), { stop: stop.signal }).catch(
+    (failure: unknown) => failure,
+  );
+  expect((error as Error).message).toBe('the background process ended early (SIGTERM)');
+});
+
 test('a process whose command is killed before it is ready hears of it', async () => {
   const note = join(folder, 'note');
   const parent = spawn(

@@ -42,17 +42,16 @@ test('a device is detached by umount, but not by who looks at it before', async 
   const image = await newImage('64M');
   const dir = await memoryDir('mount');
   await ok(`mkfs.ext4 -q ${image} && ${tsnbd} --disconnect-on-close -c nbd0 -f raw ${image}`);
-  await ok('for i in 1 2 3; do : </dev/nbd0; done; sleep 1; test -e /sys/block/nbd0/pid');
+  await ok('for i in 1 2 3; do : </dev/nbd0; done; sleep 0.3; test -e /sys/block/nbd0/pid');
   await ok(
-    `mount /dev/nbd0 ${dir} && head -c 8M /dev/urandom >${dir}/file && sha256sum <${dir}/file >/tmp/sum; sleep 2`,
+    `mount /dev/nbd0 ${dir} && head -c 8M /dev/urandom >${dir}/file && sha256sum <${dir}/file >/tmp/sum; sleep 1`,
   );
   await ok(`umount ${dir}`);
   await expectNothingLeft();
-  // The next has it neither.
+  // The next has it neither; a command may leave it to its mount.
   await ok(`${tsnbd} -c nbd0 -f raw ${image} && mount /dev/nbd0 ${dir} && sha256sum <${dir}/file | cmp - /tmp/sum`);
-  await ok(`sleep 1; umount ${dir}; sleep 1; test -e /sys/block/nbd0/pid && ${tsnbd} -d nbd0`);
-  // A command may leave it to its mount.
+  await ok(`umount ${dir}; sleep 0.5; test -e /sys/block/nbd0/pid && ${tsnbd} -d nbd0`);
   const work = `mount $TSNBD_DEVICE ${dir}`;
-  await ok(`${tsnbd} run --disconnect-on-close -f raw ${image} -- sh -c '${work}' && sleep 1.5 && umount ${dir}`);
+  await ok(`${tsnbd} run --disconnect-on-close -f raw ${image} -- sh -c '${work}' && sleep 1 && umount ${dir}`);
   await until('! test -e /sys/block/nbd0/pid');
 });
