@@ -75,6 +75,17 @@ export interface Image {
   cache(offsetBytes: number, length: number): number;
   /** Answers after every write that was answered before, on any connection, is on stable storage. */
   flush(): number;
+  /**
+   * Begins a flush that goes on beside whatever is asked of the image until `finishFlush`, one at a time. False: it is one
+   * for `flush`, which is to be called then.
+   */
+  beginFlush(): boolean;
+  /** For poll(2), after `beginFlush`: readable once that flush is done. */
+  readonly begunFlushFd: number;
+  /** Whether `finishFlush` would not wait. */
+  readonly isFlushDone: boolean;
+  /** Waits for the flush that was begun, and answers as `flush` does. */
+  finishFlush(): number;
   /** Gives memory back that only calls need: there will be none for a while. */
   relax(): void;
   /** Lets go of what this worker holds of the image; the opener's handle stays. */
