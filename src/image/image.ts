@@ -13,10 +13,12 @@ export interface Extent {
   zero: boolean;
   /** How many images down what they are was written: 1 is this one, 2 its backing file; 0: nowhere. */
   depth: number;
+  /** Where in the file that they were written to they begin, as they are; -1: they lie in none as they are. */
+  hostBytes: number;
 }
 
 export function emptyExtent(): Extent {
-  return { lengthBytes: 0, hole: false, zero: false, depth: 0 };
+  return { lengthBytes: 0, hole: false, zero: false, depth: 0, hostBytes: -1 };
 }
 
 /**
