@@ -32,21 +32,18 @@ export function exportMapAsJson(pieces: readonly MapPiece[]): string {
   );
 }
 
-/**
- * As qemu-img map prints it. A raw image has all its bytes itself, each where the guest has it; where those of others lie
- * in their files is not told.
- */
+/** As qemu-img map prints it. A raw image has all its bytes itself. */
 export function imageMapAsJson({ formatName, pieces }: ImageMap): string {
   const isRaw = formatName === 'raw';
   return rowsAsJson(
-    pieces.map(({ offsetBytes, lengthBytes, zero, depth }) => ({
+    pieces.map(({ offsetBytes, lengthBytes, zero, depth, hostBytes }) => ({
       start: offsetBytes,
       length: lengthBytes,
       depth: Math.max(0, depth - 1),
       present: isRaw || depth > 0,
       zero,
       data: !zero,
-      ...(isRaw ? { offset: offsetBytes } : {}),
+      ...(hostBytes < 0 ? {} : { offset: hostBytes }),
     })),
   );
 }

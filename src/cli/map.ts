@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { mapExport } from '../attach/map-export.js';
 import { ImageError, reasonOf } from '../image/errors.js';
 import { mapImage } from '../image/map-image.js';
@@ -36,10 +36,16 @@ async function mapOf(program: string, source: Source): Promise<DrawableMap> {
   return { name: source.path, sizeBytes: map.sizeBytes, pieces: piecesOf(map), json: () => imageMapAsJson(map) };
 }
 
+/** What lies at `path` stays as it was until the picture is whole; a terminal or a pipe is written to as it is. */
 function writePicture(path: string, picture: string): void {
+  const known = statSync(path, { throwIfNoEntry: false });
+  const isWhole = known !== undefined && !known.isFile();
+  const written = isWhole ? path : `${path}.${process.pid}`;
   try {
-    writeFileSync(path, picture);
+    writeFileSync(written, picture, isWhole ? {} : { flag: 'wx' });
+    if (!isWhole) renameSync(written, path);
   } catch (cause) {
+    if (!isWhole) rmSync(written, { force: true });
     throw new ImageError('system', `cannot write ${path}: ${reasonOf(cause)}`, { cause });
   }
 }

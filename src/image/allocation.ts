@@ -19,12 +19,12 @@ export function allocationStatus(
   extent: Extent,
 ): number {
   const data = calls.seek(fd, offsetBytes, NEXT_DATA);
-  if (data === -ENXIO) return fill(extent, length, !wasCut(calls, fd, fileBytes, offsetBytes));
-  if (data < 0) return isUnknown(-data) ? fill(extent, length, false) : -data;
-  if (data > offsetBytes) return fill(extent, Math.min(data - offsetBytes, length), true);
+  if (data === -ENXIO) return fill(extent, offsetBytes, length, !wasCut(calls, fd, fileBytes, offsetBytes));
+  if (data < 0) return isUnknown(-data) ? fill(extent, offsetBytes, length, false) : -data;
+  if (data > offsetBytes) return fill(extent, offsetBytes, Math.min(data - offsetBytes, length), true);
   const hole = calls.seek(fd, offsetBytes, NEXT_HOLE);
   // Not behind it: somebody punched a hole meanwhile, or it cannot be told. It was data a moment ago.
-  return fill(extent, hole > offsetBytes ? Math.min(hole - offsetBytes, length) : length, false);
+  return fill(extent, offsetBytes, hole > offsetBytes ? Math.min(hole - offsetBytes, length) : length, false);
 }
 
 /** Where data was before somebody cut the file a read answers EIO: nobody is to take that for zeroes and not read it. */
@@ -36,10 +36,11 @@ function isUnknown(errno: number): boolean {
   return errno === EINVAL || errno === EOPNOTSUPP || errno === ENOSYS;
 }
 
-function fill(extent: Extent, lengthBytes: number, empty: boolean): number {
+function fill(extent: Extent, offsetBytes: number, lengthBytes: number, empty: boolean): number {
   extent.lengthBytes = lengthBytes;
   extent.hole = empty;
   extent.zero = empty;
   extent.depth = 1;
+  extent.hostBytes = offsetBytes;
   return 0;
 }

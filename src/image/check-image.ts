@@ -3,6 +3,9 @@ import { type OpenOptions, openAsFormat } from './open-image.js';
 import { type CheckResult, type CheckWatch, checkQcow2, repairQcow2 } from './qcow2/check-qcow2.js';
 import type { Repair } from './qcow2/refcount-compare.js';
 
+/** For who cannot repair an image. */
+const ADVICE = 'without --repair it is only looked at';
+
 export interface CheckOptions extends Pick<OpenOptions, 'format' | 'forceShare'> {
   /** Absent: nothing is changed. */
   readonly repair: Repair | undefined;
@@ -16,7 +19,7 @@ export interface CheckOptions extends Pick<OpenOptions, 'format' | 'forceShare'>
  */
 export function checkImage(path: string, options: CheckOptions, watch: CheckWatch): CheckResult | 'raw' {
   const { repair } = options;
-  const { file, format } = openAsFormat(path, { ...options, readOnly: repair === undefined });
+  const { file, format } = openAsFormat(path, { ...options, readOnly: repair === undefined }, ADVICE);
   try {
     if (format === 'raw') return format;
     if (repair === undefined) return checkQcow2(path, file, watch);

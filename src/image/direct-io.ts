@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import { invariant } from '../base/invariant.js';
 import { alignedMemory, forget, PAGE_ALIGNMENT_BYTES } from '../kernel/memory.js';
+import type { BegunSync } from './begun-sync.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
 import { RangeLock } from './range-lock.js';
 import type { SharedFields } from './shared-layout.js';
@@ -103,6 +104,10 @@ export class DirectCalls implements FileCalls {
 
   sync(fd: number): number {
     return this.#calls.sync(fd);
+  }
+
+  openBegunSync(fds: readonly number[]): BegunSync | undefined {
+    return this.#calls.openBegunSync(fds);
   }
 
   reopen(fd: number, flags: number): number {

@@ -1,6 +1,7 @@
 import { closeSync, fdatasyncSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { adviseWillNeed, fallocate, seek } from '../kernel/fd-calls.js';
 import { fileIntoPipe } from '../kernel/pipe-calls.js';
+import { type BegunSync, RingSync } from './begun-sync.js';
 
 /**
  * The calls on an image's file: each blocks and answers a number ≥ 0 or −errno, and throws nothing. A signal
@@ -23,6 +24,8 @@ export interface FileCalls {
   truncate(fd: number, bytes: number): number;
   /** fdatasync(2). */
   sync(fd: number): number;
+  /** What syncs some files together while its thread goes on; absent where the kernel cannot. */
+  openBegunSync(fds: readonly number[]): BegunSync | undefined;
   /** Answers a second, independent fd of the same file, whatever its name has become; `flags` are those of open(2). */
   reopen(fd: number, flags: number): number;
   close(fd: number): number;
@@ -47,6 +50,7 @@ export const fileCalls: FileCalls = {
       fdatasyncSync(fd);
       return 0;
     }),
+  openBegunSync: (fds) => RingSync.on(fds, fileCalls),
   reopen: (fd, flags) => answer(() => openSync(`/proc/self/fd/${fd}`, flags)),
   close: (fd) =>
     answer(() => {

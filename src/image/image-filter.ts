@@ -81,6 +81,22 @@ export abstract class ImageFilter implements Image {
     return this.lower.flush();
   }
 
+  beginFlush(): boolean {
+    return this.lower.beginFlush();
+  }
+
+  get begunFlushFd(): number {
+    return this.lower.begunFlushFd;
+  }
+
+  get isFlushDone(): boolean {
+    return this.lower.isFlushDone;
+  }
+
+  finishFlush(): number {
+    return this.lower.finishFlush();
+  }
+
   close(): void {
     this.lower.close();
   }

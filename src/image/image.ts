@@ -13,10 +13,12 @@ export interface Extent {
   zero: boolean;
   /** How many images down what they are was written: 1 is this one, 2 its backing file; 0: nowhere. */
   depth: number;
+  /** Where in the file that they were written to they begin, as they are; -1: they lie in none as they are. */
+  hostBytes: number;
 }
 
 export function emptyExtent(): Extent {
-  return { lengthBytes: 0, hole: false, zero: false, depth: 0 };
+  return { lengthBytes: 0, hole: false, zero: false, depth: 0, hostBytes: -1 };
 }
 
 /**
@@ -75,6 +77,17 @@ export interface Image {
   cache(offsetBytes: number, length: number): number;
   /** Answers after every write that was answered before, on any connection, is on stable storage. */
   flush(): number;
+  /**
+   * Begins a flush that goes on beside whatever is asked of the image until `finishFlush`, one at a time. False: it is one
+   * for `flush`, which is to be called then.
+   */
+  beginFlush(): boolean;
+  /** For poll(2), after `beginFlush`: readable once that flush is done. */
+  readonly begunFlushFd: number;
+  /** Whether `finishFlush` would not wait. */
+  readonly isFlushDone: boolean;
+  /** Waits for the flush that was begun, and answers as `flush` does. */
+  finishFlush(): number;
   /** Gives memory back that only calls need: there will be none for a while. */
   relax(): void;
   /** Lets go of what this worker holds of the image; the opener's handle stays. */

@@ -17,6 +17,8 @@ export interface ImagePiece {
   readonly zero: boolean;
   /** How many images down it was written: 1 is this one, 0 nowhere. */
   readonly depth: number;
+  /** Where in its file it begins; -1: in none, or not as it is. */
+  readonly hostBytes: number;
 }
 
 export interface ImageMap {
@@ -50,12 +52,16 @@ function piecesOf(path: string, image: Image): readonly ImagePiece[] {
     const errno = image.status(at, image.sizeBytes - at, extent);
     if (errno !== 0)
       throw new ImageError('system', `cannot tell what lies at byte ${at} of ${path}: ${errnoText(errno)}`);
-    const { lengthBytes, hole, zero, depth } = extent;
+    const { lengthBytes, hole, zero, depth, hostBytes } = extent;
     const last = pieces.at(-1);
-    const joins = last !== undefined && last.hole === hole && last.zero === zero && last.depth === depth;
-    const offsetBytes = joins ? last.offsetBytes : at;
-    if (joins) pieces.pop();
-    pieces.push({ offsetBytes, lengthBytes: at + lengthBytes - offsetBytes, hole, zero, depth });
+    const joins =
+      last !== undefined &&
+      last.hole === hole &&
+      last.zero === zero &&
+      last.depth === depth &&
+      hostBytes === (last.hostBytes < 0 ? -1 : last.hostBytes + last.lengthBytes);
+    if (joins) pieces[pieces.length - 1] = { ...last, lengthBytes: last.lengthBytes + lengthBytes };
+    else pieces.push({ offsetBytes: at, lengthBytes, hole, zero, depth, hostBytes });
     if (pieces.length > piecesMax)
       throw new ImageError('system', `the map of ${path} has more than ${piecesMax} pieces`);
   }

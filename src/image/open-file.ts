@@ -11,19 +11,21 @@ export interface OpenFile {
 }
 
 const sectorBytes = 512;
+/** What to do where an image cannot be opened for writing. */
+const READ_ONLY_ADVICE = '-r opens it for reading only';
 
 /**
  * Opens what is at `path`, if it can be an image; makes nothing, and opens nothing else: to open a pipe or a tape has
- * effects of its own.
+ * effects of its own. `advice` is for who cannot open it for writing.
  *
  * @throws ImageError
  */
-export function openFile(path: string, readOnly: boolean): OpenFile {
+export function openFile(path: string, readOnly: boolean, advice = READ_ONLY_ADVICE): OpenFile {
   const known = lookAt(path);
   if (known.isBlockDevice() && !readOnly && isReadOnlyDevice(known)) {
-    throw new ImageError('read-only', `${path} is a read-only device; -r opens it for reading only`);
+    throw new ImageError('read-only', `${path} is a read-only device; ${advice}`);
   }
-  const fd = open(path, readOnly, known);
+  const fd = open(path, readOnly, known, advice);
   try {
     const stat = fstatSync(fd);
     if (stat.dev !== known.dev || stat.ino !== known.ino) {
@@ -66,28 +68,28 @@ function kindOf(stat: Stats): string {
  * device, and the kernel then lets nobody mount it while we write. O_NONBLOCK: a file that became a pipe since is not
  * waited for; it has no effect on reads and writes of a file.
  */
-function open(path: string, readOnly: boolean, known: Stats): number {
+function open(path: string, readOnly: boolean, known: Stats, advice: string): number {
   const { O_RDONLY, O_RDWR, O_NONBLOCK, O_EXCL } = fsConstants;
   const access = readOnly ? O_RDONLY : O_RDWR;
   const extra = known.isFile() ? O_NONBLOCK : readOnly ? 0 : O_EXCL;
   try {
     return openSync(path, access | extra);
   } catch (cause) {
-    throw openError(path, readOnly, cause);
+    throw openError(path, readOnly, advice, cause);
   }
 }
 
-function openError(path: string, readOnly: boolean, cause: unknown): ImageError {
+function openError(path: string, readOnly: boolean, advice: string, cause: unknown): ImageError {
   const { code } = cause as NodeJS.ErrnoException;
   if (code === 'EBUSY') {
     return new ImageError(
       'in-use',
-      `${path} is in use: mounted, as swap, in another device, or open to one program alone; -r opens it for reading only`,
+      `${path} is in use: mounted, as swap, in another device, or open to one program alone; ${advice}`,
       { cause },
     );
   }
   if (!readOnly && (code === 'EACCES' || code === 'EROFS' || code === 'EPERM' || code === 'ETXTBSY')) {
-    const message = `cannot open ${path} for writing: ${reasonOf(cause)}; -r opens it for reading only`;
+    const message = `cannot open ${path} for writing: ${reasonOf(cause)}; ${advice}`;
     return new ImageError('read-only', message, { cause });
   }
   return new ImageError('system', `cannot open ${path}: ${reasonOf(cause)}`, { cause });

@@ -132,13 +132,14 @@ export function openAsFormat(
     temporary = false,
     forceShare = false,
   }: Pick<OpenOptions, 'format' | 'readOnly' | 'temporary' | 'forceShare'>,
+  advice?: string,
 ): { readonly file: OpenFile; readonly format: ImageFormat } {
   let format: ImageFormat = 'raw';
   const plan = (opened: OpenFile) => {
     format = given ?? guessFormat(path, opened);
     return temporary ? layerLockPlan(true) : lockPlan(format, opened, readOnly, forceShare);
   };
-  return { file: openLocked(path, readOnly || temporary, plan, forceShare && readOnly), format };
+  return { file: openLocked(path, readOnly || temporary, plan, forceShare && readOnly, advice), format };
 }
 
 /** The image in a worker, of the handle that the main thread opened. */

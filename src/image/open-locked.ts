@@ -5,7 +5,7 @@ import { type OpenFile, openFile } from './open-file.js';
 
 /**
  * Opens what is at `path` and takes the locks that `planOf` wants, which may look at the file first and refuse it. With
- * `force`, what another program forbids is passed over.
+ * `force`, what another program forbids is passed over. `advice` as for openFile.
  *
  * @throws ImageError, or KernelError 'system' on a file system without locks
  */
@@ -14,8 +14,9 @@ export function openLocked(
   readOnly: boolean,
   planOf: (file: OpenFile) => LockPlan,
   force = false,
+  advice?: string,
 ): OpenFile {
-  const file = openFile(path, readOnly);
+  const file = openFile(path, readOnly, advice);
   let conflict: LockConflict | undefined;
   try {
     conflict = takeLocks(file.fd, planOf(file));

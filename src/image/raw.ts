@@ -82,7 +82,11 @@ export class RawImage implements Image {
     this.#slowZeroRange = handle.slowZeroRange ?? false;
     this.#shared = handle.shared;
     this.#calls = calls;
-    this.#storage = new StableStorage(handle.shared, () => 0 - calls.sync(fd));
+    this.#storage = new StableStorage(
+      handle.shared,
+      () => 0 - calls.sync(fd),
+      () => calls.openBegunSync([fd]),
+    );
   }
 
   get mayHaveHoles(): boolean {
@@ -186,11 +190,28 @@ export class RawImage implements Image {
     return this.readOnly ? 0 : this.#storage.flush();
   }
 
+  beginFlush(): boolean {
+    return !this.readOnly && this.#storage.begin();
+  }
+
+  get begunFlushFd(): number {
+    return this.#storage.begunFd;
+  }
+
+  get isFlushDone(): boolean {
+    return this.#storage.isBegunDone;
+  }
+
+  finishFlush(): number {
+    return this.#storage.finish();
+  }
+
   /** The handle's fds are the opener's. */
   close(): void {
     if (typeof this.#expected === 'object') this.#expected.close();
     if (typeof this.#begun === 'object') this.#begun.close();
     this.#durable?.close();
+    this.#storage.close();
   }
 
   #forgetExpected(offsetBytes: number, length: number): void {

@@ -7,8 +7,8 @@
  * | --- | --- | --- |
  * | SYNC_FAILED | whoever sees it, once | 1: a sync failed; nothing is acknowledged as written any more |
  * | SYNC_LOCK | whoever takes or leaves the lock | 0 free, 1 taken, 2 taken and others may wait |
- * | SYNCS_STARTED | under SYNC_LOCK | the number of the newest sync; wraps around |
- * | SYNCS_DONE | under SYNC_LOCK | the number of the newest sync that went well; wraps around |
+ * | SYNCS_STARTED | whoever begins a sync | the number of the newest sync; wraps around |
+ * | SYNCS_DONE | whoever saw a sync end | the number of the newest sync that went well; wraps around |
  * | RANGES_LOCK | whoever takes or leaves the lock | as SYNC_LOCK |
  * | RANGES_TURNS | whoever gives a range back | goes up each time; wraps around; this is what is waited for |
  * | RANGES_WAITING | whoever waits for a range alone | how many do |

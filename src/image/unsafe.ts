@@ -17,4 +17,8 @@ export class UnsafeImage extends ImageFilter {
   override flush(): number {
     return 0;
   }
+
+  override beginFlush(): boolean {
+    return false;
+  }
 }

@@ -5,8 +5,10 @@ import { libc, mapShared } from './libc.js';
 import {
   IORING_ENTER_GETEVENTS,
   IORING_FEAT_SINGLE_MMAP,
+  IORING_FSYNC_DATASYNC,
   IORING_OFF_SQ_RING,
   IORING_OFF_SQES,
+  IORING_OP_FSYNC,
   IORING_OP_READ,
   IORING_OP_WRITE,
   STRUCT_IO_URING_CQE,
@@ -21,7 +23,7 @@ const TRIES_MAX = 1_000;
 const FIELD_BYTES = 4;
 
 /**
- * Reads and writes of files that the kernel does at the same time, in whatever order: io_uring(7). One system call hands
+ * Reads, writes and syncs of files that the kernel does at the same time, in whatever order: io_uring(7). One system call hands
  * over many and waits; what is done is seen in shared memory without any. Belongs to one thread.
  */
 export class FileRing {
@@ -73,12 +75,17 @@ export class FileRing {
    * `tag` is told then, an integer of 32 bits. At most `entries` may be on their way.
    */
   read(fileFd: number, offsetBytes: number, length: number, address: number, tag: number): void {
-    this.#add(IORING_OP_READ, fileFd, offsetBytes, length, address, tag);
+    this.#add(IORING_OP_READ, fileFd, offsetBytes, length, address, 0, tag);
   }
 
   /** Adds a write from memory at `address`, which stays as it is until it is done; else as `read`. */
   write(fileFd: number, offsetBytes: number, length: number, address: number, tag: number): void {
-    this.#add(IORING_OP_WRITE, fileFd, offsetBytes, length, address, tag);
+    this.#add(IORING_OP_WRITE, fileFd, offsetBytes, length, address, 0, tag);
+  }
+
+  /** Adds an fdatasync(2) of a file, of what was written before it is handed over; `tag` as in `read`. */
+  sync(fileFd: number, tag: number): void {
+    this.#add(IORING_OP_FSYNC, fileFd, 0, 0, 0, IORING_FSYNC_DATASYNC, tag);
   }
 
   /** Hands over what was added, and waits until `waitFor` calls are done. Answers 0 or −errno. */
@@ -90,6 +97,11 @@ export class FileRing {
       this.#added -= taken;
       if (this.#added === 0 || taken === 0) return 0;
     }
+  }
+
+  /** For poll(2): readable while a call is done that was not taken yet. */
+  get readableFd(): number {
+    return this.#fd;
   }
 
   /** Whether a call is done that was not taken yet. */
@@ -118,8 +130,16 @@ export class FileRing {
     libc.munmap(this.#sqes);
   }
 
-  #add(operation: number, fileFd: number, offsetBytes: number, length: number, address: number, tag: number): void {
-    const { opcode, fd, off, addr, len, user_data, sizeof } = STRUCT_IO_URING_SQE;
+  #add(
+    operation: number,
+    fileFd: number,
+    offsetBytes: number,
+    length: number,
+    address: number,
+    flags: number,
+    tag: number,
+  ): void {
+    const { opcode, fd, off, addr, len, fsync_flags, user_data, sizeof } = STRUCT_IO_URING_SQE;
     const tail = this.#fields[this.#sqTail] ?? 0;
     const at = (tail & (this.entries - 1)) * sizeof;
     const view = this.#sqesView;
@@ -128,6 +148,7 @@ export class FileRing {
     setU64(view, at + off, offsetBytes);
     setU64(view, at + addr, address);
     view.setUint32(at + len, length, true);
+    view.setUint32(at + fsync_flags, flags, true);
     view.setUint32(at + user_data, tag, true);
     Atomics.store(this.#fields, this.#sqTail, tail + 1);
     this.#added += 1;

@@ -25,9 +25,11 @@ export const NR_IO_URING_SETUP = 425;
 export const NR_IO_URING_ENTER = 426;
 
 // <linux/io_uring.h>
+export const IORING_OP_FSYNC = 3;
 export const IORING_OP_READ = 22;
 export const IORING_OP_WRITE = 23;
 export const IORING_ENTER_GETEVENTS = 1;
+export const IORING_FSYNC_DATASYNC = 1;
 export const IORING_FEAT_SINGLE_MMAP = 1;
 export const IORING_OFF_SQ_RING = 0;
 export const IORING_OFF_SQES = 0x10000000;
@@ -53,6 +55,7 @@ export const STRUCT_IO_URING_SQE = {
   off: 8,
   addr: 16,
   len: 24,
+  fsync_flags: 28,
   user_data: 32,
 } as const;
 

@@ -12,6 +12,7 @@ import {
   NR_IO_URING_SETUP,
   PROT_READ,
   PROT_WRITE,
+  STRUCT_POLLFD,
 } from './libc-abi.js';
 
 const library = 'c';
@@ -44,8 +45,9 @@ export const libc = {
     call('setsockopt', [fd, level, option, value, value.length]),
   getsockopt: (fd: number, level: number, option: number, value: Uint8Array, lengthInOut: Uint8Array): number =>
     call('getsockopt', [fd, level, option, value, lengthInOut]),
-  /** poll(2) of one struct pollfd; a limit below 0 is none. */
-  poll: (pollfd: Uint8Array, limitMs: number): number => call('poll', [pollfd, 1, limitMs]),
+  /** poll(2) of as many struct pollfd as there are; a limit below 0 is none. */
+  poll: (pollfds: Uint8Array, limitMs: number): number =>
+    call('poll', [pollfds, pollfds.length / STRUCT_POLLFD.sizeof, limitMs]),
   /** pipe2(2); `fds` gets two ints of 4 bytes. */
   pipe2: (fds: Uint8Array, flags: number): number => call('pipe2', [fds, flags]),
   /** sendfile(2); `offsetInOut` is an off_t of 8 bytes. */

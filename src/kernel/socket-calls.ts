@@ -29,6 +29,20 @@ export function waitReadable(socketFd: number, limitMs: number): number {
   return wait(socketFd, POLLIN, limitMs);
 }
 
+/** Waits until one of two can be read, or is at its end. Answers 1 if the first is, 0 if only the other is, or −errno. */
+export function waitEitherReadable(socketFd: number, otherFd: number): number {
+  for (const [index, fd] of [socketFd, otherFd].entries()) {
+    pollfdsView.setInt32(index * STRUCT_POLLFD.sizeof + STRUCT_POLLFD.fd, fd, true);
+    pollfdsView.setInt16(index * STRUCT_POLLFD.sizeof + STRUCT_POLLFD.events, POLLIN, true);
+  }
+  for (;;) {
+    const result = libc.poll(pollfds, -1);
+    if (result === -EINTR) continue;
+    if (result < 0) return result;
+    return pollfdsView.getInt16(STRUCT_POLLFD.revents, true) === 0 ? 0 : 1;
+  }
+}
+
 /** Waits until something can be written, or an error is to be told. Answers 1 or −errno. */
 export function waitWritable(socketFd: number): number {
   return wait(socketFd, POLLOUT, -1);
@@ -102,6 +116,8 @@ function readOption(socketFd: number, option: number): number {
 
 const pollfd = new Uint8Array(STRUCT_POLLFD.sizeof);
 const pollfdView = new DataView(pollfd.buffer);
+const pollfds = new Uint8Array(2 * STRUCT_POLLFD.sizeof);
+const pollfdsView = new DataView(pollfds.buffer);
 
 function wait(socketFd: number, events: number, limitMs: number): number {
   pollfdView.setInt32(STRUCT_POLLFD.fd, socketFd, true);

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { setBlocking, setNonBlocking } from '../kernel/fd-calls.js';
-import { limitReads, waitReadable } from '../kernel/socket-calls.js';
+import { limitReads, waitEitherReadable, waitReadable } from '../kernel/socket-calls.js';
 import type { Busyness } from './activity.js';
 import { receiveBytes } from './socket-bytes.js';
 
@@ -85,6 +85,16 @@ export class PacedSocket {
     this.#glances += 1;
     this.#block(false);
     return receiveBytes(this.#fd, target, at, length);
+  }
+
+  /** Waits for bytes as `receive` does, but no longer than until `otherFd` can be read: then it answers −EAGAIN. */
+  receiveUnless(otherFd: number, target: Uint8Array, at: number, length: number): number {
+    for (;;) {
+      const received = this.receiveIfThere(target, at, length);
+      if (received !== -EAGAIN) return received;
+      const ready = waitEitherReadable(this.#fd, otherFd);
+      if (ready !== 1) return ready === 0 ? -EAGAIN : ready;
+    }
   }
 
   #receiveOnceReadable(target: Uint8Array, at: number, length: number): number {

@@ -11,6 +11,11 @@ const WORTH_LOOKING_BYTES = 65_536;
 /** A READ in more pieces than that is sent as a whole. */
 const PIECES_MAX = 16;
 
+/** Nobody writes to it. */
+const clock = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+/** Pause between two looks at what a client that has left has read. */
+const LOOK_MS = 5;
+
 /** Answers READs that are in order (request-rules), each in the way that is cheapest for it. */
 export class Reads {
   readonly #image: Image;
@@ -50,8 +55,13 @@ export class Reads {
     this.#piped.takeBack();
   }
 
-  get isLending(): boolean {
-    return this.#piped.isLending;
+  /** A client that says goodbye may not have read its replies, of which some lie in the image. Waits until `stop` is not 0. */
+  untilTakenBack(stop: Int32Array): void {
+    this.#piped.takeBack();
+    while (this.#piped.isLending && Atomics.load(stop, 0) === 0) {
+      Atomics.wait(clock, 0, 0, LOOK_MS);
+      this.#piped.takeBack();
+    }
   }
 
   close(): void {

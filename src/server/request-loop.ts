@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { invariant } from '../base/invariant.js';
 import { type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '../image/image.js';
 import { errnoText } from '../kernel/errno.js';
@@ -21,7 +22,8 @@ import { checkRequest, type ExportRules, endsConnection } from '../protocol/requ
 import type { Busyness } from './activity.js';
 import { BegunWrites } from './begun-writes.js';
 import { ColdReads } from './cold-reads.js';
-import type { ServerErrorCode } from './errors.js';
+import { Flushes } from './flushes.js';
+import { CLOSED, DISCONNECTED, failed, GARBAGE, HALF_A_REQUEST, type LoopEnd, lost, STOPPED } from './loop-end.js';
 import { PacedSocket } from './paced-socket.js';
 import { Reads } from './reads.js';
 import { Replies } from './replies.js';
@@ -29,10 +31,7 @@ import { INPUT_BYTES, RequestInput } from './request-input.js';
 import { StatusReplies } from './status-replies.js';
 import { whenIdle } from './when-idle.js';
 
-/** Nobody writes to it. */
-const clock = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
-/** Pause between two looks at what a client that has left has read. */
-const LOOK_MS = 5;
+const { EAGAIN } = constants.errno;
 
 /** What one connection is made of. */
 export interface Connection {
@@ -50,11 +49,6 @@ export interface Connection {
   readonly keepsMemory?: true; // see whenIdle
   readonly writeErrors: Int32Array; // see Replies
 }
-
-/** How the loop ended, as plain data that crosses threads. */
-export type LoopEnd =
-  | { readonly kind: 'left'; readonly how: 'disconnected' | 'closed' | 'stopped' }
-  | { readonly kind: 'failed'; readonly code: ServerErrorCode; readonly message: string };
 
 /**
  * Serves one connection to its end, on a thread of its own: takes as many requests as the socket holds, answers all of
@@ -80,6 +74,7 @@ class RequestLoop {
   readonly #status: StatusReplies;
   /** Absent where the image does one write at a time. */
   readonly #begun: BegunWrites | undefined;
+  readonly #flushes: Flushes;
   readonly #request = emptyRequest();
   /** Since bytes were received last. */
   #answered = 0;
@@ -100,12 +95,14 @@ class RequestLoop {
     this.#cold = new ColdReads(image, rules, this.#input, this.#reads);
     this.#status = new StatusReplies(image, this.#replies, contexts);
     this.#begun = image.beginsWrites ? new BegunWrites(image, this.#replies) : undefined;
+    this.#flushes = new Flushes(image, this.#replies);
   }
 
   run(): LoopEnd {
     for (;;) {
       const end = this.#answerWhatIsThere();
       this.#begun?.finish();
+      this.#flushes.answerDone();
       this.#replies.send();
       if (end !== undefined) return end;
       if (this.#replies.sendErrno !== 0) return lost(this.#replies.sendErrno);
@@ -118,19 +115,12 @@ class RequestLoop {
 
   /** Answers 0, or why what was written could not be flushed. */
   close(): number {
+    this.#flushes.finish();
+    this.#replies.send();
     const errno = this.#hasWritten ? this.#image.flush() : 0;
-    this.#reads.takeBack();
-    this.#untilTakenBack();
+    this.#reads.untilTakenBack(this.#stop);
     this.#reads.close();
     return errno;
-  }
-
-  /** A client that says goodbye may not have read its replies, of which some lie in the image. */
-  #untilTakenBack(): void {
-    while (this.#reads.isLending && Atomics.load(this.#stop, 0) === 0) {
-      Atomics.wait(clock, 0, 0, LOOK_MS);
-      this.#reads.takeBack();
-    }
   }
 
   /** Answers every request that is there as a whole, and one that never can be. */
@@ -207,6 +197,7 @@ class RequestLoop {
   #other(): void {
     const request = this.#request;
     if (request.type === NBD_CMD_BLOCK_STATUS) this.#status.answer(request);
+    else if (request.type === NBD_CMD_FLUSH) this.#flushes.answer(request);
     else this.#replies.reply(request, replyError(this.#change(), request));
   }
 
@@ -215,8 +206,7 @@ class RequestLoop {
     const { type, flags, offsetBytes, lengthBytes } = this.#request;
     const durable = (flags & NBD_CMD_FLAG_FUA) !== 0;
     // Stable storage takes long: what is answered already need not wait for it.
-    if (durable || type === NBD_CMD_FLUSH) this.#replies.send();
-    if (type === NBD_CMD_FLUSH) return this.#image.flush();
+    if (durable) this.#replies.send();
     if (lengthBytes === 0) return 0;
     if (type === NBD_CMD_CACHE) return this.#image.cache(offsetBytes, lengthBytes);
     this.#hasWritten = true;
@@ -257,11 +247,26 @@ class RequestLoop {
   #receiveMore(): number {
     const input = this.#input;
     input.makeRoom();
-    const received = this.#socket.receive(input.bytes, input.end, INPUT_BYTES - input.end, this.#answered);
-    this.#answered = 0;
+    const received = this.#flushes.isBegun ? this.#receiveBesideFlush() : this.#receive();
     if (received > 0) input.end += received;
     this.#reads.takeBack();
     return received;
+  }
+
+  #receive(): number {
+    const { bytes, end } = this.#input;
+    const received = this.#socket.receive(bytes, end, INPUT_BYTES - end, this.#answered);
+    this.#answered = 0;
+    return received;
+  }
+
+  #receiveBesideFlush(): number {
+    const { bytes, end } = this.#input;
+    const received = this.#socket.receiveUnless(this.#flushes.fd, bytes, end, INPUT_BYTES - end);
+    if (received !== -EAGAIN) return received;
+    this.#flushes.finish();
+    this.#replies.send();
+    return this.#receive();
   }
 
   /** The end of the stream, or an error, is told again by the next read that waits. */
@@ -279,21 +284,7 @@ class RequestLoop {
   }
 }
 
-const DISCONNECTED: LoopEnd = { kind: 'left', how: 'disconnected' };
-const CLOSED: LoopEnd = { kind: 'left', how: 'closed' };
-const STOPPED: LoopEnd = { kind: 'left', how: 'stopped' };
-const GARBAGE = failed('violation', 'the client sent something else where a request should begin');
-const HALF_A_REQUEST = failed('lost', 'the client left in the middle of a request');
-
 function zeroWays(flags: number): number {
   const mayPunch = (flags & NBD_CMD_FLAG_NO_HOLE) === 0 ? ZERO_MAY_PUNCH : 0;
   return mayPunch | ((flags & NBD_CMD_FLAG_FAST_ZERO) !== 0 ? ZERO_FAST : 0);
-}
-
-function lost(errno: number): LoopEnd {
-  return failed('lost', `the connection was lost: ${errnoText(errno)}`);
-}
-
-function failed(code: ServerErrorCode, message: string): LoopEnd {
-  return { kind: 'failed', code, message };
 }

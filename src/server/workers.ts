@@ -6,8 +6,8 @@ import type { MetaContext } from '../protocol/meta-context.js';
 import type { ExportRules } from '../protocol/request-rules.js';
 import { type Activity, newActivity } from './activity.js';
 import { ServerError } from './errors.js';
+import type { LoopEnd } from './loop-end.js';
 import { CLIENTS_MAX } from './places.js';
-import type { LoopEnd } from './request-loop.js';
 import { startWorker } from './spare-workers.js';
 
 export interface ConnectionStart {

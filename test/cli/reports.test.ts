@@ -147,10 +147,10 @@ describe('a map is shown', () => {
     sizeBytes: 12_000_000_000,
     notices: [],
     pieces: [
-      { offsetBytes: 0, lengthBytes: 512, hole: false, zero: false, depth: 1 },
-      { offsetBytes: 512, lengthBytes: 512, hole: true, zero: false, depth: 1 },
-      { offsetBytes: 1024, lengthBytes: 512, hole: false, zero: true, depth: 1 },
-      { offsetBytes: 1536, lengthBytes: 11_999_998_464, hole: true, zero: true, depth: 1 },
+      { offsetBytes: 0, lengthBytes: 512, hole: false, zero: false, depth: 1, hostBytes: 0 },
+      { offsetBytes: 512, lengthBytes: 512, hole: true, zero: false, depth: 1, hostBytes: 512 },
+      { offsetBytes: 1024, lengthBytes: 512, hole: false, zero: true, depth: 1, hostBytes: 1024 },
+      { offsetBytes: 1536, lengthBytes: 11_999_998_464, hole: true, zero: true, depth: 1, hostBytes: 1536 },
     ],
   };
 
@@ -183,10 +183,11 @@ describe('a map is shown', () => {
       hole: false,
       zero: false,
       depth,
+      hostBytes: index === 1 ? 4096 : -1,
     }));
     expect(JSON.parse(imageMapAsJson({ ...map, formatName: 'qcow2', pieces }))).toEqual([
       { start: 0, length: 512, depth: 1, present: true, zero: false, data: true },
-      { start: 512, length: 512, depth: 0, present: true, zero: false, data: true },
+      { start: 512, length: 512, depth: 0, present: true, zero: false, data: true, offset: 4096 },
       { start: 1024, length: 512, depth: 0, present: false, zero: false, data: true },
     ]);
     expect(piecesOf({ ...map, pieces })).toEqual([{ offsetBytes: 0, lengthBytes: 1536, status: 0 }]);

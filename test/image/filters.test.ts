@@ -36,6 +36,10 @@ function recorder(errno = 0) {
     beginWrite: (offset, length, _source, at) => note('beginWrite', offset, length, at) === 0,
     finishWrites: () => void note('finishWrites'),
     flush: () => note('flush'),
+    beginFlush: () => note('beginFlush') === 0,
+    begunFlushFd: 77,
+    isFlushDone: true,
+    finishFlush: () => note('finishFlush'),
     close: () => void note('close'),
   };
   return { image, log };

@@ -2,7 +2,9 @@ import { once } from 'node:events';
 import { constants } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { expect, test } from 'vitest';
+import type { BegunSync } from '#tsnbd/image/begun-sync.js';
 import { newSharedFields } from '#tsnbd/image/shared-layout.js';
+import { StableStorage } from '#tsnbd/image/stable-storage.js';
 
 const module = import.meta.resolve('#tsnbd/image/stable-storage.js');
 const workersCount = 4;
@@ -82,4 +84,50 @@ test('once a sync has failed no connection gets a flush acknowledged, whoever wa
     expect(failed).toBe(true);
     expect(failures).toBeGreaterThan(0);
   }
+});
+
+/** Two workers' views of one image, whose syncs that are begun end with `errnos`, one after the other. */
+function twoWorkers(...errnos: number[]) {
+  const shared = newSharedFields();
+  const log: string[] = [];
+  const open = (name: string): StableStorage => {
+    const begun: BegunSync = {
+      begin: () => log.push(`${name} begins`) > 0,
+      finish: () => errnos.shift() ?? 0,
+      close: () => log.push(`${name} closes`),
+      readableFd: 77,
+      isDone: true,
+    };
+    const sync = () => {
+      log.push(`${name} syncs`);
+      return 0;
+    };
+    return new StableStorage(shared, sync, () => begun);
+  };
+  return { one: open('one'), other: open('other'), log };
+}
+
+test('a flush that is begun is a sync of the worker alone, once it has flushed with the open file of all', () => {
+  const { one, other, log } = twoWorkers();
+  expect(one.begin()).toBe(false);
+  expect(one.flush()).toBe(0);
+  expect(one.begin()).toBe(true);
+  expect(one.begunFd).toBe(77);
+  expect(other.begin()).toBe(false);
+  // It waits for nobody's begun sync, and that one began before: so it makes one of its own.
+  expect(other.flush()).toBe(0);
+  expect(one.finish()).toBe(0);
+  one.close();
+  expect(log).toEqual(['one syncs', 'one begins', 'other syncs', 'one closes']);
+});
+
+test('a begun flush that failed is the end for every connection, and one of which nobody knows is made anew', () => {
+  const { one, other, log } = twoWorkers(-1, constants.errno.ENOSPC);
+  for (const storage of [one, other]) expect([storage.begin(), storage.flush()]).toEqual([false, 0]);
+  expect([one.begin(), one.finish()]).toEqual([true, 0]);
+  expect(log.slice(-2)).toEqual(['one begins', 'one syncs']);
+  expect([one.begin(), other.begin()]).toEqual([true, true]);
+  expect(one.finish()).toBe(constants.errno.ENOSPC);
+  expect(other.finish()).toBe(constants.errno.EIO);
+  expect([one.begin(), other.begin(), other.flush()]).toEqual([false, false, constants.errno.EIO]);
 });

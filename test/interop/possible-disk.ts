@@ -3,16 +3,20 @@ import { run } from './served.js';
 
 export const BLOCK = 512;
 
-/** What a client has done to blocks: each is of one byte throughout. After a trim they may be zeroes besides. */
+/**
+ * What a client has done to blocks: each is of one byte throughout. After a trim they may be zeroes besides. A flush that went on
+ * beside changes began when so many had been made.
+ */
 export type Done =
   | { readonly kind: 'set'; readonly from: number; readonly values: Uint8Array; readonly mayBeZero: boolean }
-  | { readonly kind: 'flush' };
+  | { readonly kind: 'flush'; readonly begunAfter?: number };
 
 /** What the blocks may hold when the machine stops: what they held when a flush was answered last, or anything since. */
 export class PossibleDisk {
   readonly #now: Uint8Array;
-  /** Of blocks that may hold something else: block · 256 + value. */
-  readonly #others = new Set<number>();
+  /** Of blocks that may hold something else: block · 256 + value, and with which change it was overwritten last. */
+  readonly #others = new Map<number, number>();
+  #changes = 0;
 
   constructor(disk: Uint8Array) {
     this.#now = Uint8Array.from(disk);
@@ -21,13 +25,15 @@ export class PossibleDisk {
   /** One that was not answered may have been done or not. */
   do(done: Done, isAnswered: boolean): void {
     if (done.kind === 'flush') {
-      if (isAnswered) this.#others.clear();
+      const { begunAfter = this.#changes } = done;
+      for (const [other, change] of this.#others) if (isAnswered && change <= begunAfter) this.#others.delete(other);
       return;
     }
+    this.#changes += 1;
     for (const [index, value] of done.values.entries()) {
       const block = done.from + index;
-      this.#others.add(block * 256 + (this.#now[block] ?? 0));
-      if (done.mayBeZero) this.#others.add(block * 256);
+      this.#others.set(block * 256 + (this.#now[block] ?? 0), this.#changes);
+      if (done.mayBeZero) this.#others.set(block * 256, this.#changes);
       this.#now[block] = value;
     }
   }

@@ -384,6 +384,11 @@ describe('what is shown and answered is as with qemu-img check:', () => {
     for (const { status, stderr } of refused)
       expect({ status, stderr }).toEqual({ status: 1, stderr: expect.stringMatching(/./) });
     expect(forced.status).toBe(0);
+    // A program that runs cannot be written to.
+    const watch = { onFinding: () => {}, onProgress: () => {} };
+    expect(() => checkImage(process.execPath, { repair: 'all' }, watch)).toThrow(
+      /\(ETXTBSY\); without --repair it is only looked at$/,
+    );
   });
 
   test('of many findings the first thousand', async () => {

@@ -41,10 +41,23 @@ function work(path: string, seed: number): Workload {
   const before = firstBytes(disk);
   const history: { readonly done: Done; readonly after: number }[] = [];
   const random = seeded(seed);
+  const tell = (done: Done) => history.push({ done, after: changes.length });
+  const flushes = new BegunFlushes(tell);
   for (let done = 0; done < OPERATIONS; done += 1) {
     const image = images[random(4)];
-    if (image !== undefined) operate(image, random, (done) => history.push({ done, after: changes.length }));
+    if (image === undefined) continue;
+    operate(
+      image,
+      random,
+      (done) => {
+        if (done.kind === 'set') flushes.changesOfDisk += 1;
+        tell(done);
+      },
+      () => flushes.flush(image, random(3) === 0),
+    );
   }
+  for (const image of images) flushes.finish(image);
+  expect(flushes.besideOthers).toBeGreaterThan(1);
   for (const image of images) image.close();
   opened.close();
   const possibleAfter = (count: number) => {
@@ -58,7 +71,40 @@ function work(path: string, seed: number): Workload {
   return { changes, possibleAfter };
 }
 
-function operate(image: Image, random: (below: number) => number, tell: (done: Done) => void): void {
+/** Flushes, of which some go on until the image is to flush again. */
+class BegunFlushes {
+  changesOfDisk = 0;
+  /** Those during which something was changed. */
+  besideOthers = 0;
+  /** After how many changes they began. */
+  readonly #begun = new Map<Image, number>();
+  readonly #tell: (done: Done) => void;
+
+  constructor(tell: (done: Done) => void) {
+    this.#tell = tell;
+  }
+
+  flush(image: Image, waits: boolean): void {
+    this.finish(image);
+    if (!waits && image.beginFlush()) {
+      this.#begun.set(image, this.changesOfDisk);
+      return;
+    }
+    expect(image.flush()).toBe(0);
+    this.#tell({ kind: 'flush' });
+  }
+
+  finish(image: Image): void {
+    const begunAfter = this.#begun.get(image);
+    if (begunAfter === undefined) return;
+    expect(image.finishFlush()).toBe(0);
+    if (begunAfter < this.changesOfDisk) this.besideOthers += 1;
+    this.#begun.delete(image);
+    this.#tell({ kind: 'flush', begunAfter });
+  }
+}
+
+function operate(image: Image, random: (below: number) => number, tell: (done: Done) => void, flush: () => void): void {
   const blocks = 1 + random(random(5) === 0 ? 300 : 20);
   const from = random(SIZE / BLOCK - blocks);
   const [offset, length] = [from * BLOCK, blocks * BLOCK];
@@ -78,8 +124,7 @@ function operate(image: Image, random: (below: number) => number, tell: (done: D
     expect(image.read(offset, length, read, 0)).toBe(0);
     set(firstBytes(read), true);
   } else if (kind < 11) {
-    expect(image.flush()).toBe(0);
-    tell({ kind: 'flush' });
+    flush();
   }
 }
 

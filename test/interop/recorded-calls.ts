@@ -1,4 +1,5 @@
 import { closeSync, copyFileSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import type { BegunSync } from '#tsnbd/image/begun-sync.js';
 import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
 
 /** A change of a file, as it was asked of the system. */
@@ -6,7 +7,8 @@ export type Change =
   | { readonly kind: 'write'; readonly offsetBytes: number; readonly bytes: Uint8Array }
   | { readonly kind: 'hole'; readonly offsetBytes: number; readonly length: number }
   | { readonly kind: 'truncate'; readonly bytes: number }
-  | { readonly kind: 'sync' };
+  /** Of the changes before it, or where it went on beside some, of so many. */
+  | { readonly kind: 'sync'; readonly of?: number };
 
 /** Calls that do what they are asked for and keep a list of all changes of the file. */
 export function recordingCalls(changes: Change[]): FileCalls {
@@ -29,6 +31,33 @@ export function recordingCalls(changes: Change[]): FileCalls {
       changes.push({ kind: 'sync' });
       return fileCalls.sync(fd);
     },
+    openBegunSync: (fds) => {
+      const sync = fileCalls.openBegunSync(fds);
+      return sync === undefined ? undefined : recordedSync(sync, changes);
+    },
+  };
+}
+
+/** A sync is one of what was there when it began, and nobody may count on it before it has ended. */
+function recordedSync(sync: BegunSync, changes: Change[]): BegunSync {
+  let of = 0;
+  return {
+    begin: () => {
+      of = changes.length;
+      return sync.begin();
+    },
+    finish: () => {
+      const errno = sync.finish();
+      changes.push({ kind: 'sync', of });
+      return errno;
+    },
+    close: () => sync.close(),
+    get readableFd() {
+      return sync.readableFd;
+    },
+    get isDone() {
+      return sync.isDone;
+    },
   };
 }
 
@@ -47,7 +76,7 @@ export function replay(
 ): void {
   copyFileSync(original, target);
   const done = changes.slice(0, count);
-  const synced = done.findLastIndex(({ kind }) => kind === 'sync');
+  const synced = Math.max(0, ...done.map((change, index) => (change.kind === 'sync' ? (change.of ?? index) : 0)));
   const fd = openSync(target, 'r+');
   try {
     for (const [index, change] of done.entries()) {

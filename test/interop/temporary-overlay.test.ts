@@ -103,7 +103,7 @@ it('the image is opened for reading only, and all of it is closed at the end', (
   const extent = emptyExtent();
   expect(image.write(5 << 20, 3, Buffer.alloc(3, 1), 0, true)).toBe(0);
   expect(image.status(5 << 20, 1 << 20, extent)).toBe(0);
-  expect(extent).toEqual({ lengthBytes: 65_536, hole: false, zero: false, depth: 1 });
+  expect(extent).toMatchObject({ lengthBytes: 65_536, hole: false, zero: false, depth: 1 });
   expect(image.trim(2 << 20, 1 << 20, false)).toBe(0);
   const read = Buffer.alloc(8, 0xee);
   expect(image.read(2 << 20, 8, read, 0)).toBe(0);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { FileRing } from '#tsnbd/kernel/file-ring.js';
 import { addressOf, alignedMemory } from '#tsnbd/kernel/memory.js';
+import { waitReadable } from '#tsnbd/kernel/socket-calls.js';
 
 const PIECE_BYTES = 4_096;
 const content = Buffer.alloc(64 * PIECE_BYTES);
@@ -66,5 +67,22 @@ test('answers a short read at the end of the file, and −errno where it cannot 
       [4_000_000_000, -constants.errno.EBADF],
     ]),
   );
+  ring.close();
+});
+
+test('syncs a file beside its thread, and its descriptor is readable when that is done', () => {
+  const ring = open(2);
+  const written = openSync(join(folder, 'written'), 'w');
+  writeFileSync(written, content);
+  const results: number[] = [];
+  for (const file of [written, 9_999]) {
+    ring.sync(file, 5);
+    expect(ring.submit(0)).toBe(0);
+    expect(waitReadable(ring.readableFd, 10_000)).toBe(1);
+    ring.take((tag, result) => results.push(tag, result));
+    expect(waitReadable(ring.readableFd, 0)).toBe(0);
+  }
+  expect(results).toEqual([5, 0, 5, -constants.errno.EBADF]);
+  closeSync(written);
   ring.close();
 });

@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { shutdownFd, shutdownReading, socketPair } from '#tsnbd/kernel/fd-calls.js';
 import type { MetaContext } from '#tsnbd/protocol/meta-context.js';
 import type { ReplyStyle } from '#tsnbd/protocol/reply.js';
-import type { LoopEnd } from '#tsnbd/server/request-loop.js';
+import type { LoopEnd } from '#tsnbd/server/loop-end.js';
 import { RawClient } from './raw-client.js';
 
 /** The image's calls, as fields of `faults` and `counts`; DURABLE counts writes, zeroes and trims with FUA. */
@@ -28,6 +28,8 @@ export interface LoopThreadData {
   readonly badBlockBytes: number;
   /** Zeroing means writing zeroes. */
   readonly slowZero: boolean;
+  /** A FLUSH that is held up does not hold up others, from the second on; this is readable when it goes on. */
+  readonly flushFd: number;
   readonly received: Uint8Array;
   readonly stop: Int32Array;
   readonly writeErrors: Int32Array;
@@ -63,6 +65,7 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
     sparse: false,
     badBlockBytes: -1,
     slowZero: false,
+    flushFd: -1,
     received: new Uint8Array(0),
     stop,
     writeErrors,

@@ -9,7 +9,7 @@ import { serveRequests } from '#tsnbd/server/request-loop.js';
 const { socketFd, sizeBytes, memory, readOnly, minimumBlockBytes, received, stop, faults, counts, writeErrors } =
   workerData;
 /** @type {import('./loop-harness.js').LoopThreadData} */
-const { replyStyle, contexts, sparse, badBlockBytes, slowZero } = workerData;
+const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd } = workerData;
 
 /** @param {import('./loop-harness.js').Call} call */
 const enter = (call) => {
@@ -78,6 +78,12 @@ const image = {
   lendsPages: false,
   takeBackPages() {},
   flush: () => enter(FLUSH),
+  beginFlush: () => flushFd >= 0,
+  begunFlushFd: flushFd,
+  get isFlushDone() {
+    return Atomics.load(faults, FLUSH) !== -1;
+  },
+  finishFlush: () => enter(FLUSH),
   close() {},
 };
 const busyness = new Busyness(newActivity(1), 0);

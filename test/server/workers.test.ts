@@ -17,7 +17,7 @@ import { imageFlags, rulesOf } from '#tsnbd/server/exports.js';
 import { PIPED_BYTES_MIN } from '#tsnbd/server/piped-reads.js';
 import { INPUT_BYTES } from '#tsnbd/server/request-input.js';
 import { type ServedConnection, startConnection } from '#tsnbd/server/workers.js';
-import { type AskedRequest, RawClient } from './raw-client.js';
+import { type AskedRequest, RawClient, type Reply } from './raw-client.js';
 import { seeded } from './seeded.js';
 
 const SIZE_BYTES = 4_194_304;
@@ -108,12 +108,20 @@ describe('a connection to a raw image', () => {
     const random = seeded(seed);
     const model = new Model();
     const { client } = start();
+    let sent = 0;
     for (let batch = 0; batch < BATCHES; batch += 1) {
       const requests = Array.from({ length: 1 + random(32) }, () => anyRequest(random));
       client.send(Buffer.concat(requests.map((request) => client.encode(request))));
+      // A FLUSH may be answered later than what was sent behind it.
+      const replies = new Map<number, Reply>();
+      for (const _ of requests) {
+        const reply = await client.reply();
+        replies.set(reply.cookie, reply);
+      }
       for (const [index, request] of requests.entries()) {
         const expected = model.answer(request);
-        const { error, data } = await client.reply();
+        sent += 1;
+        const { error = -1, data = Buffer.alloc(0) } = replies.get(sent) ?? {};
         if (error !== 0 || !sameBytes(data, expected, request, requests.slice(index + 1))) {
           expect.fail(`seed ${seed}, batch ${batch}: ${JSON.stringify({ ...request, data: undefined, error })}`);
         }

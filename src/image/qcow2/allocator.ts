@@ -126,6 +126,12 @@ export class Allocator {
     return (this.#memory.numbers[DROPPED_COUNT] ?? 0) + ranges <= RANGES_MAX;
   }
 
+  /** Whether `settle` has something to do. */
+  get frees(): boolean {
+    const { numbers } = this.#memory;
+    return (numbers[DROPPED_COUNT] ?? 0) > 0 || (numbers[FREEING_COUNT] ?? 0) > 0;
+  }
+
   /** Nothing in memory points to the clusters any more, once each. Where there is no room for more, they are lost until a check. */
   drop(first: number, count: number): void {
     const { numbers, dropped } = this.#memory;

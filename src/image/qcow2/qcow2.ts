@@ -157,6 +157,22 @@ export class Qcow2Image implements Image {
     return this.#writing?.order.flush() ?? 0;
   }
 
+  beginFlush(): boolean {
+    return this.#writing?.order.beginFlush() ?? false;
+  }
+
+  get begunFlushFd(): number {
+    return this.#writing?.order.storage.begunFd ?? -1;
+  }
+
+  get isFlushDone(): boolean {
+    return this.#writing?.order.storage.isBegunDone ?? true;
+  }
+
+  finishFlush(): number {
+    return this.#writing?.order.storage.finish() ?? 0;
+  }
+
   relax(): void {
     this.#reader.relax();
     this.#writing?.turns.letGo(HOLDS_ANNOUNCED);
@@ -165,6 +181,7 @@ export class Qcow2Image implements Image {
 
   close(): void {
     this.#reader.close();
+    this.#writing?.order.storage.close();
     this.#writing?.turns.close();
   }
 

@@ -62,12 +62,13 @@ export class Qcow2Reader implements OldContent {
     const map = this.map;
     const errno = map.find(offsetBytes, length);
     if (errno !== 0) return errno;
-    const { kind, lengthBytes } = map;
+    const { kind, lengthBytes, hostBytes } = map;
     if (kind === UNALLOCATED) return this.#backingStatus(offsetBytes, lengthBytes, extent);
     extent.lengthBytes = lengthBytes;
     extent.zero = kind !== DATA && kind !== COMPRESSED;
     extent.hole = extent.zero && kind !== ZEROES_ALLOCATED;
     extent.depth = 1;
+    extent.hostBytes = kind === DATA || kind === ZEROES_ALLOCATED ? hostBytes : -1;
     return 0;
   }
 
@@ -170,6 +171,7 @@ export class Qcow2Reader implements OldContent {
       extent.hole = true;
       extent.zero = true;
       extent.depth = 0;
+      extent.hostBytes = -1;
       return 0;
     }
     const errno = this.#backing.status(offsetBytes, Math.min(length, this.#backingBytes - offsetBytes), extent);

@@ -1,10 +1,11 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
 import { StableStorage } from '../stable-storage.js';
-import { readZeroed, writeAll } from '../whole-calls.js';
+import { writeAll } from '../whole-calls.js';
 import { Allocator, type AllocatorDuties } from './allocator.js';
 import type { Geometry } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
+import { HeaderChanges } from './header-changes.js';
 import type { L2Tables } from './l2-tables.js';
 import {
   FRESH_FROM,
@@ -25,18 +26,20 @@ import {
 import { L2_TABLE, REFCOUNT_BLOCK } from './metadata-areas.js';
 import { growRefcountTable } from './refcount-table-growth.js';
 import { Refcounts } from './refcounts.js';
+import { TablePlaces } from './table-places.js';
 import type { WorkerTurns } from './worker-turns.js';
 
 const { EIO } = constants.errno;
 
 const ENTRY_BYTES = 8;
-/** Places in the header (qcow2.rst, 'Header'). */
-const INCOMPATIBLE_LAST_BYTE = 79;
-const CORRUPT_BIT = 2;
-const AUTOCLEAR = 88;
+/** The autoclear bit of an image whose data file can be read as a raw image. */
+const RAW_DATA_FILE = 2;
 const ZERO_PIECE_BYTES = 65_536;
 
 const zeroes = new Uint8Array(ZERO_PIECE_BYTES);
+
+/** No errno: what was dropped is to be freed, behind a sync under the lock. */
+const FREES = -1;
 
 /**
  * What becomes durable when. Data and refcounts are in the file before an L2 entry that needs them, tables before what
@@ -59,7 +62,8 @@ export class WriteOrder implements AllocatorDuties {
   readonly #tables: L2Tables;
   readonly #fd: number;
   readonly #calls: FileCalls;
-  readonly #autoclearKept: number;
+  readonly #header: HeaderChanges;
+  readonly #places: TablePlaces;
 
   constructor(
     handle: Qcow2Handle,
@@ -75,13 +79,16 @@ export class WriteOrder implements AllocatorDuties {
     this.#tables = tables;
     this.#fd = fd;
     this.#calls = calls;
-    this.#autoclearKept = geometry.rawDataFile ? 2 : 0;
-    this.storage = new StableStorage(handle.shared, () => {
-      const errno = dataFd === fd ? 0 : 0 - calls.sync(dataFd);
-      return errno === 0 ? 0 - calls.sync(fd) : errno;
-    });
+    const fds = dataFd === fd ? [fd] : [dataFd, fd];
+    this.storage = new StableStorage(
+      handle.shared,
+      () => fds.reduce((errno, each) => (errno === 0 ? 0 - calls.sync(each) : errno), 0),
+      () => calls.openBegunSync(fds),
+    );
+    this.#header = new HeaderChanges(fd, calls, this.storage);
     this.refcounts = new Refcounts(geometry, write, fd, calls);
     this.allocator = new Allocator(geometry, write, this.refcounts, this, turns, { fd, calls });
+    this.#places = new TablePlaces(geometry, write, this.allocator.areas, this.refcounts, tables);
     // What is freed changes refcounts anew: it waits while somebody needs room for some.
     this.refcounts.clean = () => this.writeLocked();
     tables.clean = () => this.flushLocked();
@@ -98,22 +105,21 @@ export class WriteOrder implements AllocatorDuties {
 
   /** Without the lock: answers 0 once everything that any worker wrote before is on stable storage. */
   flush(): number {
-    if (Atomics.load(this.#memory.fields, IS_DIRTY) === 0) return this.storage.flush();
-    this.#tables.lock.take();
-    try {
-      return this.flushLocked();
-    } finally {
-      this.#tables.lock.leave();
-    }
+    const put = this.#putTablesUnlessFreed();
+    if (put === FREES) return this.#flushAndFree();
+    return put === 0 ? this.storage.flush() : put;
+  }
+
+  /** Begins a flush: its last sync goes on beside what follows. False: it is one for `flush`. */
+  beginFlush(): boolean {
+    return this.#putTablesUnlessFreed() === 0 && this.storage.begin();
   }
 
   /** Under the lock, before a change: what the header says is not made untrue by it. */
   prepare(): number {
     if (this.state !== 0) return EIO;
     if (this.isPrepared) return 0;
-    const kept = new Uint8Array(8);
-    kept[7] = this.#autoclearKept;
-    const errno = this.#writeHeader(AUTOCLEAR, kept);
+    const errno = this.#header.clearAutoclear(this.#geometry.rawDataFile ? RAW_DATA_FILE : 0);
     if (errno === 0) Atomics.store(this.#memory.fields, IS_PREPARED, 1);
     return errno;
   }
@@ -146,17 +152,47 @@ export class WriteOrder implements AllocatorDuties {
 
   /** Under the lock: brings everything to stable storage, and frees nothing. */
   writeLocked(): number {
+    const errno = this.#putTables();
+    return errno === 0 ? this.storage.flush() : errno;
+  }
+
+  #flushAndFree(): number {
+    this.#tables.lock.take();
+    try {
+      return this.flushLocked();
+    } finally {
+      this.#tables.lock.leave();
+    }
+  }
+
+  /** Answers 0 with every table in the file, to be made durable by a sync that begins now; an errno; or FREES. */
+  #putTablesUnlessFreed(): number {
+    const { fields } = this.#memory;
+    if (Atomics.load(fields, IS_DIRTY) === 0) return 0;
+    this.#tables.lock.take();
+    try {
+      if (this.allocator.frees) return FREES;
+      const errno = this.#putTables();
+      if (errno === 0) Atomics.store(fields, IS_DIRTY, 0);
+      return errno;
+    } finally {
+      this.#tables.lock.leave();
+    }
+  }
+
+  /** Under the lock: has every table in the file, the refcounts on stable storage before what relies on them. */
+  #putTables(): number {
     if (this.state !== 0) return EIO;
     const { fields } = this.#memory;
     const { numbers } = this.#write;
     const hasEntries = this.#tables.cache.hasDirty() || numbers[L1_DIRTY_FROM] !== numbers[L1_DIRTY_TO];
     const needsBarrier = Atomics.load(fields, NEEDS_BARRIER) !== 0 || this.refcounts.cache.hasDirty();
     let errno = this.writeRefcounts();
-    if (errno === 0 && hasEntries && needsBarrier) errno = this.storage.flush();
-    if (errno === 0 && hasEntries) errno = this.#writeEntries();
-    if (errno === 0) errno = this.storage.flush();
-    if (errno === 0) Atomics.store(fields, NEEDS_BARRIER, 0);
-    return errno;
+    if (errno === 0 && hasEntries && needsBarrier) {
+      errno = this.storage.flush();
+      if (errno === 0) Atomics.store(fields, NEEDS_BARRIER, 0);
+    }
+    return errno === 0 && hasEntries ? this.#writeEntries() : errno;
   }
 
   /** Under the lock: refcounts, and behind a sync of their own the table that points to new blocks. */
@@ -176,7 +212,7 @@ export class WriteOrder implements AllocatorDuties {
 
   /** After a failure half-way memory and file are not the same any more: nothing is written until the image is opened again. */
   growTable(cluster: number): number {
-    const writeHeader = (at: number, bytes: Uint8Array) => this.#writeHeader(at, bytes);
+    const writeHeader = (at: number, bytes: Uint8Array) => this.#header.write(at, bytes);
     const errno = growRefcountTable(cluster, this.#geometry, this.#write, this, writeHeader);
     const { numbers } = this.#write;
     const isHalfDone = numbers[TABLE_ROOM] !== numbers[TABLE_CLUSTERS];
@@ -191,10 +227,7 @@ export class WriteOrder implements AllocatorDuties {
 
   markCorrupt(): number {
     if (Atomics.exchange(this.#memory.fields, IS_CORRUPT, 1) !== 0 || this.#geometry.version < 3) return EIO;
-    const flags = new Uint8Array(1);
-    if (readZeroed(this.#calls, this.#fd, INCOMPATIBLE_LAST_BYTE, 1, flags, 0) !== 0) return EIO;
-    flags[0] = (flags[0] ?? 0) | CORRUPT_BIT;
-    this.#writeHeader(INCOMPATIBLE_LAST_BYTE, flags);
+    this.#header.setCorrupt();
     return EIO;
   }
 
@@ -203,23 +236,11 @@ export class WriteOrder implements AllocatorDuties {
     const { clusterBytes } = this.#geometry;
     const first = Math.floor(offsetBytes / clusterBytes);
     const clusters = Math.ceil((offsetBytes + length) / clusterBytes) - first;
-    return this.allocator.areas.hasAny(first, clusters) || this.#isRefcountTable(first, clusters)
-      ? this.markCorrupt()
-      : 0;
+    return this.#places.hasAny(first, clusters) ? this.markCorrupt() : 0;
   }
 
   isTableInUse(cluster: number): boolean {
-    const { areas } = this.allocator;
-    const offsetBytes = cluster * this.#geometry.clusterBytes;
-    if (areas.hasFixed(cluster, 1) || this.#isRefcountTable(cluster, 1)) return true;
-    for (let block = 0; block < this.refcounts.tableEntries; block += 1) {
-      if (this.refcounts.tableEntry(block) === offsetBytes) return true;
-    }
-    const { slices, slicesPerTable } = this.#geometry;
-    for (let slice = 0; slice < slices; slice += slicesPerTable) {
-      if (this.#tables.offsetOf(slice) === offsetBytes) return true;
-    }
-    return false;
+    return this.#places.isInUse(cluster);
   }
 
   writeZeroCluster(cluster: number): number {
@@ -256,7 +277,7 @@ export class WriteOrder implements AllocatorDuties {
       const table = this.#tables.offsetOf(slice);
       const cluster = table / clusterBytes;
       const isWrong =
-        areas.hasFixed(cluster, 1) || areas.has(cluster, REFCOUNT_BLOCK) || this.#isRefcountTable(cluster, 1);
+        areas.hasFixed(cluster, 1) || areas.has(cluster, REFCOUNT_BLOCK) || this.#places.hasRefcountTable(cluster, 1);
       if (table <= 0 || isWrong) return this.markCorrupt();
       return writeAll(this.#calls, this.#fd, table + (slice % slicesPerTable) * sliceBytes, sliceBytes, bytes, at);
     });
@@ -268,20 +289,9 @@ export class WriteOrder implements AllocatorDuties {
     return errno;
   }
 
-  #isRefcountTable(first: number, clusters: number): boolean {
-    const { numbers } = this.#write;
-    const begin = (numbers[TABLE_OFFSET] ?? 0) / this.#geometry.clusterBytes;
-    return first < begin + (numbers[TABLE_CLUSTERS] ?? 0) && begin < first + clusters;
-  }
-
   #writeWords(words: Int32Array<SharedArrayBuffer>, offsetBytes: number, from: number, to: number): number {
     const bytes = new Uint8Array(words.buffer);
     const length = (to - from) * ENTRY_BYTES;
     return writeAll(this.#calls, this.#fd, offsetBytes + from * ENTRY_BYTES, length, bytes, from * ENTRY_BYTES);
-  }
-
-  #writeHeader(at: number, bytes: Uint8Array): number {
-    const errno = writeAll(this.#calls, this.#fd, at, bytes.length, bytes, 0);
-    return errno === 0 ? this.storage.flush() : errno;
   }
 }
