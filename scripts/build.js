@@ -12,7 +12,8 @@ const dist = join(root, 'dist');
 
 /** Everything that Node starts by its own file: programs, processes, threads. */
 const programs = ['cli/tsnbd', 'cli/tsnbd-client'];
-const others = ['attach/attach-process', 'attach/disconnect-process', 'server/worker', 'kernel/do-it-thread'];
+const processes = ['attach/attach-process', 'attach/disconnect-process', 'cli/serve-process'];
+const threads = ['server/worker', 'kernel/do-it-thread'];
 
 execFileSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.json')], {
   cwd: root,
@@ -23,7 +24,7 @@ execFileSync(process.execPath, [join(root, 'scripts/man.js')], { stdio: 'inherit
 rmSync(dist, { recursive: true, force: true });
 const { name, version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 await bundle(
-  [...programs, ...others].map((entry) => join(root, 'build', `${entry}.js`)),
+  [...programs, ...processes, ...threads].map((entry) => join(root, 'build', `${entry}.js`)),
   dist,
   // Under this name the version is asked for (cli/version.ts).
   { name, version, exports: { './package.json': './package.json' } },

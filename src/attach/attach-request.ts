@@ -19,8 +19,18 @@ export type PartitionChoice =
   | { readonly kind: 'number'; readonly number: number }
   | { readonly kind: 'label' | 'uuid'; readonly text: string };
 
+/** What the user decides of an export in place of its server. */
+export interface ExportChoice {
+  /** Of the device, whole blocks, at most as many bytes as the export has; absent: all of it. */
+  readonly sizeBytes?: number | undefined;
+  /** Whatever the server says. */
+  readonly readOnly?: true | undefined;
+  /** How the export is asked for; absent: by NBD_OPT_GO where the server knows that. 'none': it begins with requests at once. */
+  readonly handshake?: 'export-name' | 'none' | undefined;
+}
+
 /** A remote export becomes a device: made by cli, carried by attach, used by kernel. */
-export interface RemoteAttachRequest extends DeviceChoice, ServingChoice {
+export interface RemoteAttachRequest extends DeviceChoice, ServingChoice, ExportChoice {
   readonly kind: 'remote';
   readonly address: Address;
   /** '' is the server's default export. */
@@ -49,6 +59,7 @@ export interface ImageSettings {
   readonly cache: OpenOptions['cache'];
   readonly discard: OpenOptions['discard'];
   readonly detectZeroes: OpenOptions['detectZeroes'];
+  readonly part?: OpenOptions['part'];
 }
 
 /** An image becomes a device, served by a process of our own over a socketpair. */

@@ -19,7 +19,7 @@ const WORKER_LIMIT_MS = 30_000;
  */
 export async function attachImage(request: ImageAttachRequest, context: AttachContext): Promise<Attachment> {
   const { undo, onEvent } = context;
-  const { imagePath, device, format, readOnly, snapshot, temporary, forceShare, cache, discard, detectZeroes } =
+  const { imagePath, device, format, readOnly, snapshot, temporary, forceShare, cache, discard, detectZeroes, part } =
     request;
   // What the kernel may choose is free: nothing lies on it.
   const becomes = device === undefined ? {} : { becomes: device };
@@ -35,6 +35,7 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
         cache,
         discard,
         detectZeroes,
+        part,
         ...becomes,
       }),
     (opened) => opened.close(),

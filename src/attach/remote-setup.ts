@@ -1,6 +1,7 @@
 import { PAGE_BYTES, SECTOR_BYTES } from '../kernel/nbd-abi.js';
 import type { DeviceSetup } from '../kernel/nbd-device.js';
 import {
+  NBD_FLAG_HAS_FLAGS,
   NBD_FLAG_READ_ONLY,
   NBD_FLAG_SEND_FLUSH,
   NBD_FLAG_SEND_FUA,
@@ -51,8 +52,9 @@ export function chooseRemoteSetup(request: RemoteAttachRequest, found: ExportInf
     );
   }
 
-  const beyondBytes = found.sizeBytes % blockSizeBytes;
-  const sizeBytes = found.sizeBytes - beyondBytes;
+  const wholeBytes = chosenSize(request, found, blockSizeBytes);
+  const beyondBytes = wholeBytes % blockSizeBytes;
+  const sizeBytes = wholeBytes - beyondBytes;
   if (sizeBytes === 0) {
     throw new AttachError(
       'refused',
@@ -69,12 +71,33 @@ export function chooseRemoteSetup(request: RemoteAttachRequest, found: ExportInf
     setup: {
       sizeBytes,
       blockSizeBytes,
-      flags: found.flags,
+      flags: found.flags | (request.readOnly ? NBD_FLAG_READ_ONLY : 0),
       requestTimeoutSeconds: request.requestTimeoutSeconds,
       requestBytesMax,
     },
     notices,
   };
+}
+
+/** The size that the user wants, where the export has it. */
+function chosenSize({ sizeBytes }: RemoteAttachRequest, found: ExportInfo, blockSizeBytes: number): number {
+  if (sizeBytes === undefined) return found.sizeBytes;
+  if (sizeBytes > found.sizeBytes) {
+    throw new AttachError('refused', `the export has ${found.sizeBytes} bytes; ${sizeBytes} were asked for`);
+  }
+  if (sizeBytes % blockSizeBytes === 0) return sizeBytes;
+  throw new AttachError('refused', `a device of ${sizeBytes} bytes does not end with a block of ${blockSizeBytes}`);
+}
+
+/** What is known of an export whose server does not say a word: its size, by the user. */
+export function untoldExport({ sizeBytes }: RemoteAttachRequest): ExportInfo {
+  if (sizeBytes === undefined) throw new AttachError('refused', 'without a negotiation the size has to be given');
+  return { sizeBytes, flags: NBD_FLAG_HAS_FLAGS };
+}
+
+/** The same, of which all is wanted: to hold the export against a device that has its size already. */
+export function inFull(request: RemoteAttachRequest): RemoteAttachRequest {
+  return { ...request, sizeBytes: undefined };
 }
 
 /**

@@ -1,5 +1,7 @@
 import { closeSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
+import type { ExportInfo } from '../protocol/export-info.js';
 import { addressInWords } from '../transport/address.js';
 import { connect } from '../transport/connect.js';
 import { deadlineAfter } from '../transport/deadline.js';
@@ -11,7 +13,7 @@ import { CONNECT_LIMIT_MS } from './connect-limit.js';
 import { AttachError } from './errors.js';
 import { describeExport, isAnswering, negotiate } from './query.js';
 import { type ConnectionSource, Supervisor } from './reconnect.js';
-import { chooseRemoteSetup, requireUnchanged } from './remote-setup.js';
+import { chooseRemoteSetup, inFull, requireUnchanged, untoldExport } from './remote-setup.js';
 
 /** The connection that a device has now: its fd, and how much the export had when it was negotiated, for servers go by that. */
 interface Connection {
@@ -29,9 +31,7 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
     () => connect(address, deadline),
     (connected) => void connected.destroy(),
   );
-  const { export: found } = await undo.step('negotiate', () =>
-    negotiate(socket, { kind: 'go', exportName }, 'transmission', deadline),
-  );
+  const found = await undo.step('negotiate', () => learn(socket, request, deadline));
   onEvent({ kind: 'negotiated', sizeBytes: found.sizeBytes });
 
   const chosen = chooseRemoteSetup(request, found);
@@ -57,8 +57,9 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
   };
   const resizing = {
     availableBytes: async () => {
+      if (request.handshake === 'none') throw new AttachError('refused', 'its server does not tell its size');
       const { info } = await describeExport({ address, exportName });
-      requireUnchanged({ ...known, sizeBytes: 0 }, chooseRemoteSetup(request, info).setup);
+      requireUnchanged({ ...known, sizeBytes: 0 }, chooseRemoteSetup(inFull(request), info).setup);
       return info.sizeBytes;
     },
     reachableBytes: () => connection.exportBytes,
@@ -89,14 +90,22 @@ function connections(request: RemoteAttachRequest, setup: DeviceSetup, connectio
   };
 }
 
+/** Negotiates for the export; without a negotiation all that is known is what the user says. */
+async function learn(socket: Socket, request: RemoteAttachRequest, deadline: AbortSignal): Promise<ExportInfo> {
+  const { exportName, handshake } = request;
+  if (handshake === 'none') return untoldExport(request);
+  const goal = { kind: 'go', exportName, byExportName: handshake === 'export-name' } as const;
+  return (await negotiate(socket, goal, 'transmission', deadline)).export;
+}
+
 /** Another connection of the export that a device was set up with. */
 async function renew(request: RemoteAttachRequest, setup: DeviceSetup, stop: AbortSignal): Promise<Connection> {
-  const { address, exportName } = request;
   const deadline = deadlineAfter(CONNECT_LIMIT_MS, stop);
-  const socket = await connect(address, deadline);
+  const socket = await connect(request.address, deadline);
   try {
-    const { export: found } = await negotiate(socket, { kind: 'go', exportName }, 'transmission', deadline);
-    requireUnchanged(setup, chooseRemoteSetup({ ...request, blockSizeBytes: setup.blockSizeBytes }, found).setup);
+    const found = await learn(socket, request, deadline);
+    const wanted = { ...inFull(request), blockSizeBytes: setup.blockSizeBytes };
+    requireUnchanged(setup, chooseRemoteSetup(wanted, found).setup);
     return { socketFd: await detachFd(socket), exportBytes: found.sizeBytes };
   } catch (error) {
     socket.destroy();

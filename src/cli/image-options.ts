@@ -1,7 +1,10 @@
 import type { ImageSettings } from '../attach/attach-request.js';
 import { UsageError } from './errors.js';
 import type { OptionTable, OptionValues } from './option-table.js';
-import { cacheMode, detectZeroes, discardMode, imageFormat, snapshotChoice } from './option-values.js';
+import { cacheMode, detectZeroes, discardMode, imageFormat, partitionNumber, snapshotChoice } from './option-values.js';
+import { sizeBytes } from './sizes.js';
+
+const SECTOR_BYTES = 512;
 
 /** qemu-nbd's options for how an image is opened. */
 export function imageOptions<Mode extends string>(modes: readonly Mode[]) {
@@ -34,6 +37,19 @@ export function imageOptions<Mode extends string>(modes: readonly Mode[]) {
       short: 'U',
       modes,
       help: 'Open the image although another program writes to it; needs --read-only. What is read may not fit together.',
+    },
+    offset: {
+      short: 'o',
+      value: '<BYTES>',
+      read: wholeSectors,
+      modes,
+      help: 'Show the disk from this offset on, a multiple of 512 bytes; k, M, G, T or P may stand behind it.',
+    },
+    partition: {
+      value: '<N>',
+      read: partitionNumber,
+      modes,
+      help: 'Show a partition of the disk alone, by its number in the GPT or MBR as Linux counts it.',
     },
     cache: {
       value: '<MODE>',
@@ -85,5 +101,26 @@ export function imageSettingsOf(values: OptionValues<ReturnType<typeof imageOpti
     cache: values.nocache === undefined ? values.cache : 'none',
     discard: values.discard,
     detectZeroes: values['detect-zeroes'],
+    ...partOf(values),
   };
+}
+
+function partOf({
+  offset,
+  partition,
+}: {
+  readonly offset?: number;
+  readonly partition?: number;
+}): Partial<ImageSettings> {
+  if (offset !== undefined && partition !== undefined) {
+    throw new UsageError('options --offset and --partition: only one of them at a time');
+  }
+  if (partition !== undefined) return { part: { kind: 'partition', number: partition } };
+  return offset === undefined ? {} : { part: { kind: 'offset', offsetBytes: offset } };
+}
+
+function wholeSectors(text: string): number {
+  const bytes = sizeBytes(text);
+  if (bytes % SECTOR_BYTES === 0) return bytes;
+  throw new UsageError(`'${text}' is no multiple of ${SECTOR_BYTES} bytes`);
 }

@@ -10,7 +10,7 @@ import type { ListAction } from './tsnbd-list-options.js';
 const DESCRIBED_MAX = 1_000;
 
 /** Prints what a server tells of all its exports. */
-export async function showList({ address, json }: ListAction): Promise<number> {
+export async function showList({ address, json }: Pick<ListAction, 'address' | 'json'>): Promise<number> {
   const reported: ReportedExport[] = [];
   for (const [index, listed] of (await listExports(address)).entries()) {
     reported.push(

@@ -20,6 +20,13 @@ export interface OptionRow<Mode extends string = string> {
   readonly help: string;
 }
 
+/** An option of a program that ours takes the place of, which ours does not have. */
+export interface RefusedOption {
+  readonly short?: string;
+  /** What the user is told: "TLS is not supported yet". */
+  readonly why: string;
+}
+
 /** Keyed by the long name, without dashes. */
 export type OptionTable<Mode extends string = string> = Readonly<Record<string, OptionRow<Mode>>>;
 
@@ -61,6 +68,8 @@ export interface Program<Mode extends string = string, Table extends OptionTable
   /** What is done when no option chooses. */
   readonly defaultMode: Mode;
   readonly options: Table;
+  /** Refused by name, with the reason; keyed by the long name. */
+  readonly refused?: Readonly<Record<string, RefusedOption>>;
   /** Keyed by the word behind the program's name that chooses one; what is no such word is for the program itself. */
   readonly subcommands?: Readonly<Record<string, { readonly program: Program }>>;
   /** Whether `-name` is taken for `--name`, as getopt_long_only does. */

@@ -14,6 +14,7 @@ import { TransportError } from '../transport/errors.js';
 import { type NbdTarget, parseNbdUri } from '../transport/uri.js';
 import { UsageError } from './errors.js';
 
+const PARTITIONS_MAX = 1024;
 const IDENTIFIER_BYTES_MAX = 255;
 /** The most that the module's max_part can be. */
 const PARTITION_MAX = 255;
@@ -50,6 +51,11 @@ export function patienceSeconds(text: string): number {
 /** 0 is no time limit. */
 export function handshakeLimitSeconds(text: string): number {
   return numberIn(text, 0, HANDSHAKE_LIMIT_SECONDS_MAX, 'a number of seconds');
+}
+
+/** A GPT may have more than Linux makes devices for. */
+export function partitionNumber(text: string): number {
+  return numberIn(text, 1, PARTITIONS_MAX, 'a partition');
 }
 
 export function blockSizeBytes(text: string): number {

@@ -58,6 +58,13 @@ export class Operands {
     return about(name, () => read(text));
   }
 
+  /** Takes out those that look so, wherever they stand. */
+  takeLike(pattern: RegExp): readonly string[] {
+    const taken = this.#rest.filter((operand) => pattern.test(operand));
+    this.#rest.splice(0, this.#rest.length, ...this.#rest.filter((operand) => !pattern.test(operand)));
+    return taken;
+  }
+
   /** No operand may be left. */
   end(): void {
     const [next] = this.#rest;
@@ -73,7 +80,7 @@ export function parse<Mode extends string, Table extends OptionTable<Mode>, Acti
 ): Action | Answer {
   try {
     const { command, valuesOf } = commandOf(program);
-    command.parse(spellOut(program.options, program.longWithOneDash, argv), { from: 'user' });
+    command.parse(spellOut(program, argv), { from: 'user' });
     const values = valuesOf();
     if ('help' in values) return { kind: 'help', text: helpText(program) };
     if ('version' in values) return { kind: 'version', text: versionText(programName(program.name)) };

@@ -1,7 +1,7 @@
 import type { ImageSettings } from '../attach/attach-request.js';
 import { FIRST_PASSED_FD } from '../daemon/listen-fds.js';
 import { CLIENTS_MAX } from '../server/places.js';
-import { DEFAULT_PORT, type ListenAddress } from '../transport/address.js';
+import { type Address, DEFAULT_PORT, type ListenAddress } from '../transport/address.js';
 import { UsageError } from './errors.js';
 import type { OptionTable, OptionValues } from './option-table.js';
 import { clientCount, handshakeLimitSeconds, host, path, portNumber } from './option-values.js';
@@ -28,6 +28,10 @@ export interface ServeAction {
   readonly persistent: boolean;
   /** 0 is no limit. */
   readonly handshakeLimitMs: number;
+  /** In a process in the background, once it listens. */
+  readonly fork?: true | undefined;
+  /** Absolute; holds the server's process id while it serves. */
+  readonly pidFile?: string | undefined;
   readonly verbosity: Verbosity;
 }
 
@@ -36,8 +40,8 @@ const DEFAULT_CLIENTS = 1;
 const DEFAULT_HANDSHAKE_LIMIT_SECONDS = 10;
 const MS_PER_SECOND = 1000;
 
-/** Where a server listens, and whom it serves. */
-export function servingOptions<Mode extends string>(modes: readonly Mode[]) {
+/** Where a server is. */
+export function whereOptions<Mode extends string>(modes: readonly Mode[]) {
   return {
     bind: {
       short: 'b',
@@ -60,6 +64,13 @@ export function servingOptions<Mode extends string>(modes: readonly Mode[]) {
       modes,
       help: 'Listen on a unix socket instead of TCP.',
     },
+  } satisfies OptionTable<Mode>;
+}
+
+/** Where a server listens, and whom it serves. */
+export function servingOptions<Mode extends string>(modes: readonly Mode[]) {
+  return {
+    ...whereOptions(modes),
     shared: {
       short: 'e',
       value: '<NUM>',
@@ -78,6 +89,16 @@ export function servingOptions<Mode extends string>(modes: readonly Mode[]) {
       modes,
       help: `How long a client may take to choose its export; ${DEFAULT_HANDSHAKE_LIMIT_SECONDS} unless given, 0 for any time.`,
     },
+    fork: {
+      modes,
+      help: 'Serve in the background, and return when clients can connect: the exit status says whether they can. What comes later is reported to syslog.',
+    },
+    'pid-file': {
+      value: '<PATH>',
+      read: path,
+      modes,
+      help: "Write the server's process id to PATH when clients can connect. It is removed when the server ends.",
+    },
   } satisfies OptionTable<Mode>;
 }
 
@@ -91,11 +112,17 @@ export function servingOf(values: ServingValues, passedSockets: number) {
     clientsMax: clients === 0 ? undefined : clients,
     persistent: values.persistent ?? false,
     handshakeLimitMs: (values['handshake-limit'] ?? DEFAULT_HANDSHAKE_LIMIT_SECONDS) * MS_PER_SECOND,
+    ...(values.fork && { fork: values.fork }),
+    ...(values['pid-file'] !== undefined && { pidFile: values['pid-file'] }),
   } satisfies Partial<ServeAction>;
 }
 
 function addressOf(values: ServingValues, passedSockets: number): ListenAddress {
-  if (passedSockets > 0) return inheritedSocket(values, passedSockets);
+  return passedSockets > 0 ? inheritedSocket(values, passedSockets) : whereOf(values);
+}
+
+/** What was typed of `whereOptions`, and else the defaults. */
+export function whereOf(values: OptionValues<ReturnType<typeof whereOptions>>): Address {
   if (values.socket === undefined) {
     return { kind: 'tcp', host: values.bind ?? DEFAULT_HOST, port: values.port ?? DEFAULT_PORT };
   }
@@ -106,7 +133,7 @@ function addressOf(values: ServingValues, passedSockets: number): ListenAddress 
 function inheritedSocket(values: ServingValues, passedSockets: number): ListenAddress {
   if (passedSockets > 1)
     throw new UsageError(`LISTEN_FDS: ${passedSockets} sockets were passed, and only 1 can be used`);
-  refuse(values, ['bind', 'port', 'socket'], 'with a socket that was passed (LISTEN_FDS)');
+  refuse(values, ['bind', 'port', 'socket', 'fork'], 'with a socket that was passed (LISTEN_FDS)');
   return { kind: 'inherited', fd: FIRST_PASSED_FD };
 }
 

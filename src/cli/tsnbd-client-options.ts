@@ -5,8 +5,10 @@ import { isNbdUri, type NbdTarget } from '../transport/uri.js';
 import { type DetachAction, detachAction, detachOptions } from './detach-options.js';
 import { UsageError } from './errors.js';
 import { CHECK_STATUSES } from './exit-status.js';
+import { exportChoice, exportChoiceOptions } from './export-choice-options.js';
 import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
 import { nodeChoice, nodeOptions } from './node-options.js';
+import { takeOldOperands } from './old-operands.js';
 import type { OptionTable, OptionValues, Program } from './option-table.js';
 import {
   blockSizeBytes,
@@ -22,8 +24,10 @@ import {
 } from './option-values.js';
 import { type Answer, type Given, type Operands, parse, type Verbosity, verbosityOf } from './parse.js';
 import { DEAD_TIMEOUT_SECONDS } from './patience.js';
+import { REFUSED_OF_NBD_CLIENT } from './refused-options.js';
 import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
+import { WHEN_THE_SERVER_GOES_AWAY } from './when-the-server-goes-away.js';
 
 /** What a tsnbd-client command line asks for; nothing has happened yet. */
 export type TsnbdClientAction =
@@ -32,28 +36,17 @@ export type TsnbdClientAction =
       readonly request: RemoteAttachRequest;
       readonly foreground: boolean;
       readonly verbosity: Verbosity;
+      /** Absent: nothing is wrong with how it was typed. */
+      readonly warnings?: readonly string[];
     }
   | DetachAction
   | { readonly kind: 'check'; readonly device: string }
-  | { readonly kind: 'list'; readonly address: Address }
+  | { readonly kind: 'list'; readonly address: Address; readonly json?: true }
   | Answer;
 
 type Mode = 'attach' | 'detach' | 'check' | 'list';
 const EVERY_MODE: readonly Mode[] = ['attach', 'detach', 'check', 'list'];
 const WITH_SERVER: readonly Mode[] = ['attach', 'list'];
-
-/** A section of the manual page. */
-const WHEN_THE_SERVER_GOES_AWAY = [
-  'By netlink the background process watches over the connection. When it is lost, it connects again, at first at once and then every second, until it is told to stop. Requests wait meanwhile, those that the server has not answered are sent to it again, and no program sees more than a pause: the outage, and some seconds. What happens is reported to syslog; "tsnbd ls" and "tsnbd status DEV" show it.',
-  'The state "reconnecting" is a connection that is lost. "dead" is one that stands although the server, or its machine or the network, is silent: nothing that was sent is answered for 5 seconds, and a second connection gets no answer in 10 seconds. Such a connection is kept, for a server that was stopped goes on with it; it is given up when the server answers on the second one for 3 seconds and not on the first, or after --dead-timeout. A slow request alone is never a reason, except with a server that takes one client only, such as qemu-nbd without -e: it cannot answer the second one, so there --dead-timeout must be longer than the slowest request.',
-  'Only the same export is attached again: smaller, or without a flag that the kernel relies on, it is refused, which is reported, and tried again. One that has grown is taken, and the device keeps its size ("tsnbd resize" gives it the rest). One of the same name and size that holds something else cannot be told from it.',
-  'A server that was killed keeps what it had acknowledged. If its machine crashed or lost power, what was acknowledged and not flushed yet is lost there, but not known to be on this side: the next flush succeeds without it. After such a crash, unmount, detach, and check the file system. A server that makes every write durable before it answers (tsnbd serve --cache=writethrough) loses nothing.',
-  'Three limits are set at every attach. To connect and negotiate: 10 seconds, each time. --timeout, of a request: 0, the default, is none; with another the kernel gives up a connection on which a request takes longer, and sends the request again on the next, so it must be longer than the slowest request (a flush of a busy disk can take a minute). --dead-timeout, of a connection: how long requests wait for a server that is gone; then they fail with an I/O error, and so do new ones, until there is a connection again. A file system usually becomes read-only by that. With 0 it happens at once.',
-  '--retry-limit gives the device up after so long: it is detached, and what waits fails. --no-persist goes without all of this: no process stays behind the device, and when the connection is lost, what was sent to the server waits until --timeout or until the device is detached, while new requests fail.',
-  'Without --force a device is not detached while it has no connection, because what was not written yet may still be. SIGTERM waits, too. If the background process itself is killed, the device works on, but nobody connects again; the next attach or detach of the device cleans up.',
-  'Beware of a server that is not dead, only cut off or stopped: requests that it took from the first connection may be done after those of the next. A write that was sent again, and was followed by another to the same place, could then come to lie over that one. A server that was killed, or whose machine was restarted, cannot do that.',
-  'A device that serves the root file system or swap needs more care than this: what connects again must not need a file that is on the device itself, such as the name service. Give the address of the server as a number.',
-];
 
 const options = {
   name: {
@@ -77,6 +70,7 @@ const options = {
     modes: ['attach'],
     help: 'The kernel gives the device up when a request takes longer; 0, or no such option, is no limit.',
   },
+  ...exportChoiceOptions<Mode>(['attach']),
   persist: {
     short: 'p',
     modes: ['attach'],
@@ -138,6 +132,7 @@ const options = {
     modes: ['list'],
     help: 'Print the exports of the server.',
   },
+  json: { modes: ['list'], help: 'Print all that the server tells of each, as JSON with the keys of nbdinfo --list.' },
   ...tellingOptions(EVERY_MODE, ['attach']),
 } satisfies OptionTable<Mode>;
 
@@ -150,7 +145,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
     'URI DEV [-b BYTES] [-t SECONDS] [-n]',
     '-d DEV [--release | --force]',
     '-c DEV',
-    '-l HOST [PORT]',
+    '-l [--json] HOST [PORT]',
     '-l -u PATH',
     '-l URI',
   ],
@@ -171,6 +166,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
   },
   defaultMode: 'attach',
   options,
+  refused: REFUSED_OF_NBD_CLIENT,
   longWithOneDash: true,
   exitStatusNotes: [
     `With --check: ${CHECK_STATUSES.attached} if the device is attached, ${CHECK_STATUSES.notAttached} if it is not, ${CHECK_STATUSES.failed} if that could not be found out.`,
@@ -215,13 +211,17 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calle
     }
     const address = server?.address ?? serverAddress(operands, overUnix, operands.at(1) !== undefined);
     operands.end();
-    return { kind: 'list', address };
+    return { kind: 'list', address, ...(values.json && { json: values.json }) };
   }
+  const old = takeOldOperands(operands, values);
   // As in nbd-client: the second operand is a port only if it is a number, else it is the device.
   const hasPort = /^[0-9]+$/.test(operands.at(1) ?? '');
   const server = uriOperand(operands, overUnix);
   if (server !== undefined && values.name !== undefined) {
     throw new UsageError('option --name: the URI says which export it is');
+  }
+  if (values.preinit && (values.name ?? server?.exportName ?? '') !== '') {
+    throw new UsageError('option --name: with --preinit the server is not asked for an export');
   }
   const request = {
     kind: 'remote',
@@ -229,9 +229,10 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calle
     exportName: server?.exportName ?? values.name ?? '',
     ...operands.read('DEV', deviceOrAuto),
     kernelApi: kernelApiOf(values),
-    blockSizeBytes: values['block-size'],
-    requestTimeoutSeconds: values.timeout ?? 0,
+    blockSizeBytes: old.blockSizeBytes,
+    requestTimeoutSeconds: old.requestTimeoutSeconds ?? 0,
     locksMemory: values.swap ?? false,
+    ...exportChoice(values),
     ...persistenceOf(values, calledAs),
     ...netlinkChoice(values, kernelApiOf(values)),
     ...nodeChoice(values),
@@ -241,7 +242,8 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calle
     throw new UsageError('option --disconnect-on-close: with --no-persist nobody is there who does it');
   }
   checkChoice(request);
-  return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity: verbosityOf(values) };
+  const warnings = old.warnings.length === 0 ? {} : { warnings: old.warnings };
+  return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity: verbosityOf(values), ...warnings };
 }
 
 /** What the first operand leads to, if it is an NBD URI. */
@@ -262,13 +264,14 @@ function kernelApiOf(values: OptionValues<typeof options>): KernelApi {
 
 /** nbd-client connects again only when it is told to. */
 function persistenceOf(values: OptionValues<typeof options>, calledAs: string) {
-  const { persist, 'no-persist': noPersist, 'dead-timeout': deadTimeout, 'retry-limit': retryLimit } = values;
+  const { persist, 'no-persist': noPersist, 'dead-timeout': deadTimeout, 'retry-limit': retryLimit, preinit } = values;
   if (persist && noPersist) throw new UsageError('options --persist and --no-persist: only one of them at a time');
   const byIoctl = kernelApiOf(values) === 'ioctl';
   if (persist && byIoctl) {
     throw new UsageError('option --persist: it needs netlink; by ioctl a device that is in use cannot come back');
   }
-  const without = noPersist || (calledAs === 'nbd-client' && !persist) || byIoctl;
+  if (persist && preinit) throw new UsageError('options --persist and --preinit: such a server does not say who it is');
+  const without = noPersist || (calledAs === 'nbd-client' && !persist) || byIoctl || preinit === true;
   for (const [option, value] of Object.entries({ 'dead-timeout': deadTimeout, 'retry-limit': retryLimit })) {
     if (value === undefined || !without) continue;
     throw new UsageError(`option --${option}: it has no effect ${byIoctl ? 'by ioctl' : 'without --persist'}`);

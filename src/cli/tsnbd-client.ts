@@ -4,7 +4,7 @@ import { printableText } from '../protocol/text.js';
 import { attach } from './attach.js';
 import { detach } from './detach-options.js';
 import { CHECK_STATUSES, EXIT_STATUSES } from './exit-status.js';
-import { calledAs, run, tellAnswer, tellSteps } from './run.js';
+import { calledAs, run, tellAnswer, tellNotice, tellSteps } from './run.js';
 import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options.js';
 
 const PROGRAM = 'tsnbd-client';
@@ -16,6 +16,7 @@ void run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(act
 async function act(action: TsnbdClientAction): Promise<number> {
   switch (action.kind) {
     case 'attach': {
+      for (const warning of action.warnings ?? []) tellNotice(PROGRAM)(warning);
       const tell = tellSteps(PROGRAM, action.verbosity);
       return attach(action.request, action.foreground, (event) => {
         tell(event);
@@ -35,6 +36,10 @@ async function act(action: TsnbdClientAction): Promise<number> {
       return CHECK_STATUSES.attached;
     }
     case 'list': {
+      if (action.json) {
+        const { showList } = await import('./list.js');
+        return showList({ address: action.address, json: true });
+      }
       const { listExports } = await import('../attach/query.js');
       const exports = await listExports(action.address);
       process.stdout.write('Negotiation: ..\n');

@@ -1,4 +1,5 @@
 import type { ImageAttachRequest } from '../attach/attach-request.js';
+import type { Address } from '../transport/address.js';
 import { type DetachAction, detachAction, detachOptions } from './detach-options.js';
 import { UsageError } from './errors.js';
 import { imageOptions, imageSettingsOf } from './image-options.js';
@@ -7,7 +8,8 @@ import { nodeChoice, nodeOptions } from './node-options.js';
 import type { OptionTable, Program } from './option-table.js';
 import { description, device, deviceOrAuto, exportName, path } from './option-values.js';
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
-import { type ServeAction, servingOf, servingOptions } from './serving-options.js';
+import { REFUSED_OF_QEMU_NBD } from './refused-options.js';
+import { type ServeAction, servingOf, servingOptions, whereOf, whereOptions } from './serving-options.js';
 import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
 import { type CheckAction, parseTsnbdCheck, tsnbdCheckProgram } from './tsnbd-check-options.js';
@@ -35,6 +37,7 @@ export type TsnbdAction =
   | CheckAction
   | InfoAction
   | ListAction
+  | { readonly kind: 'list-as-qemu'; readonly address: Address }
   | MapAction
   | RunAction
   | ResizeAction
@@ -42,8 +45,8 @@ export type TsnbdAction =
   | StatusAction
   | Answer;
 
-type Mode = 'serve' | 'attach' | 'detach';
-const EVERY_MODE: readonly Mode[] = ['serve', 'attach', 'detach'];
+type Mode = 'serve' | 'attach' | 'detach' | 'list';
+const EVERY_MODE: readonly Mode[] = ['serve', 'attach', 'detach', 'list'];
 const WITH_IMAGE: readonly Mode[] = ['serve', 'attach'];
 
 /** '' is what a client gets that names no export. */
@@ -89,6 +92,12 @@ const options = {
   ...swapOption<Mode>(['attach']),
   ...imageOptions(WITH_IMAGE),
   ...servingOptions<Mode>(['serve']),
+  ...whereOptions<Mode>(['serve', 'list']),
+  list: {
+    short: 'L',
+    modes: ['list'],
+    help: 'Print the exports of the server that listens there, and what it tells of them, in the shape of qemu-nbd.',
+  },
   'export-name': {
     short: 'x',
     value: '<NAME>',
@@ -114,6 +123,8 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
     '-d DEV [--release | --force]',
     '[-b ADDR] [-p PORT] [-f FORMAT] [-r] [-e NUM] [-t] IMAGE',
     '-k PATH [-f FORMAT] [-r] [-e NUM] [-t] IMAGE',
+    '-L [-b ADDR] [-p PORT]',
+    '-L -k PATH',
   ],
   description: [
     'With --connect, IMAGE becomes the block device DEV of this machine, served by a process in the background until it is detached with --disconnect.',
@@ -127,10 +138,12 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   modes: {
     attach: { chosenBy: 'connect', title: 'attaching an image' },
     detach: { chosenBy: 'disconnect', title: 'detaching a device' },
+    list: { chosenBy: 'list', title: 'listing exports' },
     serve: { title: 'serving an image' },
   },
   defaultMode: 'serve',
   options,
+  refused: REFUSED_OF_QEMU_NBD,
   subcommands,
   longWithOneDash: false,
   exitStatusNotes: [...tsnbdCheckProgram.exitStatusNotes, ...tsnbdRunProgram.exitStatusNotes],
@@ -169,6 +182,12 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
     const dev = given ?? operands.read('DEV', device);
     operands.end();
     return detachAction(dev, values);
+  }
+  if (mode === 'list') {
+    operands.end();
+    if (passedSockets > 0)
+      throw new UsageError('option --list: it has no effect with a socket that was passed (LISTEN_FDS)');
+    return { kind: 'list-as-qemu', address: whereOf(values) };
   }
   const verbosity = verbosityOf(values);
   const imagePath = operands.read('IMAGE', path);

@@ -47,6 +47,10 @@ async function act(action: TsnbdAction): Promise<number> {
       const { showList } = await import('./list.js');
       return showList(action);
     }
+    case 'list-as-qemu': {
+      const { listAsQemu } = await import('./list-as-qemu.js');
+      return listAsQemu(action.address);
+    }
     case 'check': {
       const { checkAndTell } = await import('./check.js');
       return checkAndTell(PROGRAM, action);

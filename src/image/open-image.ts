@@ -2,6 +2,7 @@ import { closeSync } from 'node:fs';
 import type { BlockSizes } from '../protocol/export-info.js';
 import { PAYLOAD_BYTES_MAX } from '../protocol/limits.js';
 import { CACHE_MODES, type CacheMode, type DetectZeroes, type DiscardMode } from './cache-modes.js';
+import { choosePart, type PartChoice } from './choose-part.js';
 import { DetectZeroesImage } from './detect-zeroes.js';
 import { DiscardIgnoredImage } from './discard-ignored.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
@@ -14,6 +15,7 @@ import { type LockPlan, layerLockPlan, rawLockPlan } from './lock.js';
 import type { OpenFile } from './open-file.js';
 import { openLocked } from './open-locked.js';
 import { rawSizeBytes } from './open-raw.js';
+import { type ImagePart, PartImage } from './part.js';
 import type { Qcow2Handle } from './qcow2/handle.js';
 import type { SnapshotChoice } from './qcow2/load-snapshot.js';
 import type { RawHandle } from './raw.js';
@@ -32,6 +34,8 @@ interface ImageModes {
   readonly detectZeroes: DetectZeroes;
   /** It is raw, and nobody said so. */
   readonly guessed: boolean;
+  /** Absent: all of it. */
+  readonly part?: ImagePart;
 }
 
 /** What a worker makes its Image of; it crosses threads. */
@@ -61,6 +65,8 @@ export interface OpenOptions {
   readonly temporary?: boolean | undefined;
   /** Opened although another program forbids it; for reading only. */
   readonly forceShare?: boolean | undefined;
+  /** Absent: all of the disk. */
+  readonly part?: PartChoice | undefined;
   /** The device that the image is to become ('nbd0'); it must not lie on it. */
   readonly becomes?: string;
   /** Absent: 'writeback'. */
@@ -93,11 +99,13 @@ export function openImage(path: string, options: OpenOptions): OpenedImage {
     : layer;
   const writesImage = !readOnly && !temporary;
   const guessed = writesImage && format === 'raw' && options.format === undefined;
+  // Nobody can ask for a temporary overlay after a crash.
+  const whole = { ...handle, guessed, cache: temporary ? 'unsafe' : cache, discard, detectZeroes } as const;
+  const part = orClosed(() => partOf(path, whole, options.part), close);
   return {
-    // Nobody can ask for a temporary overlay after a crash.
-    handle: { ...handle, guessed, cache: temporary ? 'unsafe' : cache, discard, detectZeroes },
+    handle: part === undefined ? whole : { ...whole, part },
     formatName: format,
-    sizeBytes: handle.sizeBytes,
+    sizeBytes: part?.sizeBytes ?? handle.sizeBytes,
     readOnly,
     blockSizes: {
       minimum: 1,
@@ -108,6 +116,16 @@ export function openImage(path: string, options: OpenOptions): OpenedImage {
     notices: [...notices, ...(writesImage ? writingNotices(path, guessed, cache) : [])],
     close,
   };
+}
+
+function partOf(path: string, handle: ImageHandle, choice: PartChoice | undefined): ImagePart | undefined {
+  if (choice === undefined) return undefined;
+  const image = imageFrom(handle);
+  try {
+    return choosePart(path, image, choice);
+  } finally {
+    image.close();
+  }
 }
 
 function orClosed<T>(open: () => T, close: () => void): T {
@@ -144,14 +162,15 @@ export function openAsFormat(
 
 /** The image in a worker, of the handle that the main thread opened. */
 export function imageFrom(handle: ImageHandle, calls: FileCalls = fileCalls): Image {
-  const { cache, discard, detectZeroes, guessed } = handle;
+  const { cache, discard, detectZeroes, guessed, part } = handle;
   let image = formatImage(handle, calls);
   const { durable } = CACHE_MODES[cache];
   if (durable === 'always') image = new WritethroughImage(image);
   if (durable === 'never') image = new UnsafeImage(image);
   if (discard === 'ignore') image = new DiscardIgnoredImage(image);
   if (detectZeroes !== 'off') image = new DetectZeroesImage(image, detectZeroes === 'unmap' ? ZERO_MAY_PUNCH : 0);
-  return guessed ? new GuessedRawImage(image) : image;
+  if (guessed) image = new GuessedRawImage(image);
+  return part === undefined ? image : new PartImage(image, part);
 }
 
 function lockPlan(format: ImageFormat, { fileBytes }: OpenFile, readOnly: boolean, forceShare: boolean): LockPlan {

@@ -15,6 +15,8 @@ export type ClientGoal =
       readonly replyStyle?: ReplyStyle;
       /** Names of metadata contexts to select; without structured replies there are none. */
       readonly contexts?: readonly string[];
+      /** Ask by EXPORT_NAME, even a server that knows GO: for one that does not do GO right. */
+      readonly byExportName?: boolean;
     }
   | {
       readonly kind: 'info';

@@ -144,7 +144,7 @@ export class ClientHandshake {
     const clientFlags = (fixedNewstyle ? NBD_FLAG_C_FIXED_NEWSTYLE : 0) | (this.#noZeroes ? NBD_FLAG_C_NO_ZEROES : 0);
     this.#output.u32be(clientFlags);
     if (goal.kind === 'list') return this.#askList();
-    if (!fixedNewstyle) return this.#askExportName(goal.exportName);
+    if (!fixedNewstyle || (goal.kind === 'go' && goal.byExportName)) return this.#askExportName(goal.exportName);
     return this.#askReplies(goal.replyStyle ?? 'simple');
   }
 

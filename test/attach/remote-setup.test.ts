@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { chooseRemoteSetup, requireUnchanged } from '#tsnbd/attach/remote-setup.js';
+import { chooseRemoteSetup, inFull, requireUnchanged, untoldExport } from '#tsnbd/attach/remote-setup.js';
 
 const request = {
   kind: 'remote',
@@ -50,6 +50,22 @@ describe('a remote export’s device', () => {
     expect(() => chooseRemoteSetup(asked, { ...found, blockSizes: blockSizes(2048) })).toThrow(
       'the server takes no blocks smaller than 2048 bytes; 1024 were asked for',
     );
+  });
+
+  test('has the size and the state that the user asked for, if the export has so much', () => {
+    expect(chooseRemoteSetup({ ...request, sizeBytes: 4096, readOnly: true }, found).setup).toMatchObject({
+      sizeBytes: 4096,
+      flags: 0x1f,
+    });
+    expect(() => chooseRemoteSetup({ ...request, sizeBytes: 1_048_577 }, found)).toThrow(
+      'the export has 1048576 bytes; 1048577 were asked for',
+    );
+    expect(() => chooseRemoteSetup({ ...request, sizeBytes: 4096 + 100 }, found)).toThrow(
+      'a device of 4196 bytes does not end with a block of 512',
+    );
+    expect(chooseRemoteSetup(inFull({ ...request, sizeBytes: 4096 }), found).setup.sizeBytes).toBe(1_048_576);
+    expect(untoldExport({ ...request, sizeBytes: 4096 })).toEqual({ sizeBytes: 4096, flags: 0x1 });
+    expect(() => untoldExport(request)).toThrow('the size has to be given');
   });
 
   test('sends no request that is larger than the server takes', () => {

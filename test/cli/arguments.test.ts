@@ -61,12 +61,24 @@ describe('spelling out', () => {
       ['--unheard-of', '--nofork'],
     ],
   ])('%j', (typed, spelled) => {
-    expect(spellOut(options, true, typed)).toEqual(spelled);
+    expect(spellOut(program, typed)).toEqual(spelled);
+  });
+
+  test('an option that is refused is named, with the reason, however it was typed', () => {
+    const refusing = { ...program, refused: { certfile: { short: 'F', why: 'no TLS yet' } } };
+    for (const typed of ['--certfile', '-certfile=x', '--cert']) {
+      expect(() => spellOut(refusing, [typed])).toThrow('option --certfile: no TLS yet');
+    }
+    expect(() => spellOut(refusing, ['-nF'])).toThrow('option -F: no TLS yet');
+    const alike = { ...refusing, refused: { ...refusing.refused, 'size-limit': { why: 'no' } } };
+    expect(() => spellOut(alike, ['--siz'])).toThrow('could be --size or --size-limit');
+    expect(spellOut(alike, ['--size=1'])).toEqual(['--size=1']);
   });
 
   test('one dash means letters where the program is no getopt_long_only one', () => {
-    expect(spellOut(options, false, ['-ns', '-nofork', '--nof'])).toEqual(['-ns', '-nofork', '--nofork']);
-    expect(() => spellOut(options, false, ['-nofork'])).toThrow("unknown option '-o' in -nofork");
+    const strict = { ...program, longWithOneDash: false };
+    expect(spellOut(strict, ['-ns', '-nofork', '--nof'])).toEqual(['-ns', '-nofork', '--nofork']);
+    expect(() => spellOut(strict, ['-nofork'])).toThrow("unknown option '-o' in -nofork");
   });
 });
 

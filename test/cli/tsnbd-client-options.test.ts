@@ -97,6 +97,32 @@ describe('tsnbd-client attaches an export', () => {
     ['127.0.0.1 nbd0 -nonetlink', byIoctl],
     ['127.0.0.1 nbd0 --nonetlink --kernel-api=ioctl', byIoctl],
     ['-L 127.0.0.1 nbd0', byIoctl],
+    // What the user decides in place of the server.
+    ['127.0.0.1 nbd0 -B 1048576', attach({ sizeBytes: 1_048_576 })],
+    ['127.0.0.1 nbd0 -size=10M', attach({ sizeBytes: 10_485_760 })],
+    ['127.0.0.1 nbd0 -R', attach({ readOnly: true })],
+    ['127.0.0.1 nbd0 --readonly', attach({ readOnly: true })],
+    ['127.0.0.1 nbd0 -g', attach({ handshake: 'export-name' })],
+    ['127.0.0.1 nbd0 -no-optgo', attach({ handshake: 'export-name' })],
+    ['127.0.0.1 nbd0 -P -B 1M', attach({ handshake: 'none', sizeBytes: 1 << 20, persist: 'no', unattended: true })],
+    [
+      '127.0.0.1 nbd0 -preinit -B 1M -L',
+      attach({ handshake: 'none', sizeBytes: 1 << 20, persist: 'no', kernelApi: 'ioctl' }),
+    ],
+    // As nbd-client was told before it had options.
+    [
+      '127.0.0.1 4000 nbd0 bs=1024 timeout=30',
+      attach(
+        { address: tcp(4000), blockSizeBytes: 1024, requestTimeoutSeconds: 30 },
+        {
+          warnings: [
+            'bs=1024 is an old spelling of --block-size=1024',
+            'timeout=30 is an old spelling of --timeout=30',
+          ],
+        },
+      ),
+    ],
+    ['timeout=0 127.0.0.1 nbd0', attach({}, { warnings: ['timeout=0 is an old spelling of --timeout=0'] })],
     ['127.0.0.1 nbd0 -s', attach({ locksMemory: true })],
     ['127.0.0.1 nbd0 --wait-partition 2', attach({ waitPartition: { kind: 'number', number: 2 } })],
     ['127.0.0.1 nbd0 --wait-partition=label=root=1', attach({ waitPartition: { kind: 'label', text: 'root=1' } })],
@@ -168,6 +194,7 @@ describe('tsnbd-client detaches, checks and lists', () => {
     ['-list -unix /run/disk.sock', list(unix('/run/disk.sock'))],
     ['-l nbd://127.0.0.1:4000/', list(tcp(4000))],
     ['nbd+unix:///?socket=/run/disk.sock -l', list(unix('/run/disk.sock'))],
+    ['-l -json 127.0.0.1', { ...list(tcp()), json: true }],
   ])('%s', (line, expected) => {
     expect(parseTsnbdClient(words(line))).toEqual(expected);
   });
@@ -186,7 +213,17 @@ describe('tsnbd-client refuses, and says why', () => {
     ['127.0.0.1 0 /dev/nbd0', "PORT: '0' is not a port (1 to 65535)"],
     ['127.0.0.1 010809 /dev/nbd0', "PORT: '010809' is not a port (1 to 65535)"],
     ['127.0.0.1 4000 /dev/nbd0 nbd1', "attaching an export: 'nbd1' is one operand too many"],
-    ['127.0.0.1 /dev/nbd0 bs=1024', "attaching an export: 'bs=1024' is one operand too many"],
+    ['127.0.0.1 /dev/nbd0 bs=3', "bs=3: '3' is not a block size (512, 1024, 2048, 4096)"],
+    ['127.0.0.1 /dev/nbd0 timeout=3 -t 3', 'timeout=3: it is given twice'],
+    ['-l 127.0.0.1 4000 bs=512', "listing exports: 'bs=512' is one operand too many"],
+    ['127.0.0.1 nbd0 -B 0', 'option --size: a device cannot have 0 bytes'],
+    ['127.0.0.1 nbd0 -P', 'option --preinit: it needs --size, which nobody tells else'],
+    ['127.0.0.1 nbd0 -P -B 1M -g', 'options --preinit and --no-optgo: only one of them at a time'],
+    ['127.0.0.1 nbd0 -P -B 1M -N x', 'option --name: with --preinit the server is not asked for an export'],
+    ['127.0.0.1 nbd0 -P -B 1M -p', 'options --persist and --preinit: such a server does not say who it is'],
+    ['127.0.0.1 nbd0 -S', 'option -S: Linux has no Sockets Direct Protocol any more'],
+    ['127.0.0.1 nbd0 -sdp', 'option --sdp: Linux has no Sockets Direct Protocol any more'],
+    ['127.0.0.1 nbd0 -systemd-mark', /^option --systemd-mark: a root file system/],
     ['-unix', 'attaching an export: PATH is missing'],
     ['-unix /run/disk.sock', 'attaching an export: DEV is missing'],
     ['-unix /run/disk.sock 4000 nbd0', 'PORT: it has no meaning with --unix'],
@@ -239,8 +276,8 @@ describe('tsnbd-client refuses, and says why', () => {
     ['127.0.0.1 auto -L', 'DEV: with ioctl the kernel does not choose a device; name one instead of auto'],
     ['-d auto', "option --disconnect: 'auto' is no nbd device: they are named /dev/nbd0, /dev/nbd1 and so on"],
     ['-c nbd0 -L', /^option --nonetlink: it is for attaching an export or detaching a device, and has no effect/],
-    ['127.0.0.1 nbd0 -x', "unknown option '-x'"],
-    ['127.0.0.1 nbd0 --n', 'option --n: could be --name or --no-persist or --nofork or --nonetlink'],
+    ['127.0.0.1 nbd0 -o', "unknown option '-o'"],
+    ['127.0.0.1 nbd0 --n', 'option --n: could be --name or --no-optgo or --no-persist or --nofork or --nonetlink'],
     ['127.0.0.1 nbd0 -ver', 'option -ver: could be --verbose or --version'],
     ['127.0.0.1 nbd0 --persist --no-persist', 'options --persist and --no-persist: only one of them at a time'],
     ['127.0.0.1 nbd0 -p -L', /^option --persist: it needs netlink/],
@@ -255,11 +292,19 @@ describe('tsnbd-client refuses, and says why', () => {
     ['127.0.0.1 nbd0 -T 5 --no-persist', 'option --dead-timeout: it has no effect without --persist'],
     ['127.0.0.1 nbd0 -retry-limit 5 -L', 'option --retry-limit: it has no effect by ioctl'],
     ['127.0.0.1 nbd0 -T forever', "option --dead-timeout: 'forever' is not a number of seconds (0 to 4000000)"],
-    ['127.0.0.1 nbd0 --enable-tls', "unknown option '--enable-tls'"],
+    ['127.0.0.1 nbd0 --bitmap', "unknown option '--bitmap'"],
   ])('%s', (line, message) => {
     const action = parseTsnbdClient(words(line));
     expect(action.kind).toBe('usage-error');
     expect(messageOf(action)).toEqual(typeof message === 'string' ? message : expect.stringMatching(message));
+  });
+
+  test.each([
+    ...['-F', '-K', '-A', '-H', '-x', '-y'],
+    ...['--certfile', '--keyfile', '--cacertfile', '--tlshostname', '--enable-tls', '--priority'],
+  ])('TLS, by its name (%s)', (option) => {
+    const action = parseTsnbdClient(['127.0.0.1', 'nbd0', option, 'value']);
+    expect(messageOf(action)).toBe(`option ${option}: TLS is not supported yet`);
   });
 
   test('called as nbd-client, it connects again only when told to', () => {

@@ -50,6 +50,9 @@ describe('tsnbd attaches an image', () => {
     ['-rc/dev/nbd0 disk.raw', attach({ readOnly: true })],
     ['--read-only -c /dev/nbd0 disk.raw', attach({ readOnly: true })],
     ['-c /dev/nbd0 -f qcow2 disk.raw', attach({ format: 'qcow2' })],
+    ['-c nbd0 -o 1M disk.raw', attach({ part: { kind: 'offset', offsetBytes: 1 << 20 } })],
+    ['-c nbd0 --offset=512 disk.raw', attach({ part: { kind: 'offset', offsetBytes: 512 } })],
+    ['-c nbd0 --partition 2 disk.raw', attach({ part: { kind: 'partition', number: 2 } })],
     ['-c /dev/nbd0 -r --force-share disk.raw', attach({ readOnly: true, forceShare: true })],
     ['-U -rc /dev/nbd0 disk.raw', attach({ readOnly: true, forceShare: true })],
     ['-c nbd0 -l one disk.raw', attach({ readOnly: true, snapshot: { idOrName: 'one' } })],
@@ -108,6 +111,21 @@ describe('tsnbd detaches a device', () => {
   });
 });
 
+describe('tsnbd lists exports', () => {
+  test.each([
+    ['-L', { kind: 'tcp', host: '127.0.0.1', port: 10809 }],
+    ['--list -b ::1 -p 4000', { kind: 'tcp', host: '::1', port: 4000 }],
+    ['-L -k /run/disk.sock', { kind: 'unix', path: '/run/disk.sock' }],
+  ])('%s', (line, address) => {
+    expect(parseTsnbd(words(line))).toEqual({ kind: 'list-as-qemu', address });
+  });
+
+  test('not at a socket that was passed', () => {
+    expect(parseTsnbd(['-L'], 1)).toMatchObject({ message: expect.stringContaining('LISTEN_FDS') });
+    expect(parseTsnbd(['--fork', 'disk.raw'], 1)).toMatchObject({ message: expect.stringContaining('LISTEN_FDS') });
+  });
+});
+
 describe('tsnbd serves an image', () => {
   const tcp = (host: string, port: number) => ({ kind: 'tcp', host, port });
   const only = (rest: object = {}) => ({
@@ -161,6 +179,9 @@ describe('tsnbd serves an image', () => {
     ['--discard=on disk.raw', serve({}, { discard: 'unmap' })],
     ['--discard=ignore disk.raw', serve({}, { discard: 'ignore' })],
     ['--discard off disk.raw', serve({}, { discard: 'ignore' })],
+    ['--fork disk.raw', serve({ fork: true })],
+    ['--fork --pid-file=server.pid disk.raw', serve({ fork: true, pidFile: resolve('server.pid') })],
+    ['--partition 5 disk.raw', serve({}, { part: { kind: 'partition', number: 5 } })],
     ['--detect-zeroes=off disk.raw', serve({}, { detectZeroes: 'off' })],
     ['--detect-zeroes=on --discard=off disk.raw', serve({}, { detectZeroes: 'on', discard: 'ignore' })],
     ['--detect-zeroes=unmap disk.raw', serve({}, { detectZeroes: 'unmap' })],
@@ -227,6 +248,24 @@ describe('tsnbd refuses, and says why', () => {
     ['--cache= disk.raw', /^option --cache: '' is not a cache mode/],
     ['-n --cache=none disk.raw', 'options --cache and --nocache: only one of them at a time'],
     ['--discard=yes disk.raw', "option --discard: 'yes' is not a discard mode (unmap, on, ignore, off)"],
+    ['-L disk.raw', "listing exports: 'disk.raw' is one operand too many"],
+    ['-L -f raw', /^option --format: it is for .*, and has no effect when listing exports$/],
+    ['-L --fork', /^option --fork: it is for serving an image, and has no effect when listing exports$/],
+    ['-L -c nbd0', 'options --connect and --list: only one of them at a time'],
+    ['-c nbd0 --fork disk.raw', /^option --fork: it is for serving an image/],
+    ['-o 100 disk.raw', "option --offset: '100' is no multiple of 512 bytes"],
+    ['--partition=0 disk.raw', "option --partition: '0' is not a partition (1 to 1024)"],
+    ['-o 512 --partition 1 disk.raw', 'options --offset and --partition: only one of them at a time'],
+    ['-P 1 disk.raw', /^option -P: .*--partition/],
+    ...['--object', '--tls-creds=c', '--tls-authz=a', '--tls-hostname=h'].map((option): [string, RegExp] => [
+      `${option} disk.raw`,
+      /^option --(object|tls-[a-z]+): TLS is not supported yet$/,
+    ]),
+    ['--aio=native disk.raw', /^option --aio: .*leave it out$/],
+    ['-A disk.raw', /^option -A: .*leave it out$/],
+    ['-B dirt disk.raw', /^option -B: .*tsnbd info/],
+    ['--image-opts driver=raw', /^option --image-opts: /],
+    ['-T help disk.raw', /^option -T: /],
     ['--detect-zeroes=yes disk.raw', "option --detect-zeroes: 'yes' is not a way to detect zeroes (off, on, unmap)"],
     ['--detect-zeroes=unmap --discard=off disk.raw', 'option --detect-zeroes: unmap needs --discard=unmap'],
     ['-c nbd0 --detect-zeroes=unmap --discard=ignore disk.raw', /unmap needs --discard=unmap/],
@@ -240,7 +279,7 @@ describe('tsnbd refuses, and says why', () => {
     ['-k /run/x.sock -b ::1 disk.raw', 'option --bind: it has no effect with --socket'],
     [
       '-c nbd0 --port 4000 disk.raw',
-      'option --port: it is for serving an image, and has no effect when attaching an image',
+      'option --port: it is for serving an image or listing exports, and has no effect when attaching an image',
     ],
     [
       '-c nbd0 -t disk.raw',

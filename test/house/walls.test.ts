@@ -18,6 +18,7 @@ const ENTRIES = [
   'src/cli/man-page.ts',
   'src/attach/attach-process.ts',
   'src/attach/disconnect-process.ts',
+  'src/cli/serve-process.ts',
   'src/server/worker.ts',
   'src/kernel/do-it-thread.ts',
 ];

@@ -6,6 +6,7 @@ import {
   isSocket,
   listensOn,
   newImage,
+  ROOT,
   startServer,
   TWO_PARTITIONS,
   testProgram,
@@ -193,6 +194,17 @@ describe('tsnbd-client', () => {
       await servers.pop()?.stop('KILL');
     },
   );
+});
+
+test('the user decides size, state and negotiation in place of the server', async () => {
+  const told = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
+  await ok(`${tsnbdClient} -unix ${told} nbd0 -B 8M -R -g`);
+  expect(await ok('cat /sys/block/nbd0/size /sys/block/nbd0/ro')).toBe('16384\n1');
+  await ok(`${tsnbdClient} -d nbd0`);
+  const untold = await serveAt((path) => `node ${ROOT}/test/kernel/peers/untold-server.js ${path}`);
+  await ok(`${tsnbdClient} -unix ${untold} nbd0 -preinit -R -B 1M timeout=20 2>&1`);
+  expect(await ok('head -c 1M /dev/nbd0 | tr -d u | wc -c; cat /sys/block/nbd0/size')).toBe('0\n2048');
+  await ok(`${tsnbdClient} -d nbd0`);
 });
 
 describe('a server', () => {

@@ -415,6 +415,13 @@ describe('a server that breaks the protocol', () => {
     expect(feed(info, [answers]).outcome).toEqual({ kind: 'info', export: { sizeBytes: 0, flags: 1 }, ...SIMPLE });
   });
 
+  it('is asked by EXPORT_NAME where GO is not wanted', () => {
+    const asked = { ...go, byExportName: true } as const;
+    const { sent, outcome } = feed(asked, [greeting.fixed, wire('0000000000100000 001d')]);
+    expect(sent).toBe(hex(wire('00000003 49484156454f5054 00000001 00000004 6469736b')));
+    expect(outcome).toMatchObject({ kind: 'transmission', export: { sizeBytes: 1_048_576, flags: 0x1d } });
+  });
+
   it('offers an export of 0 bytes to EXPORT_NAME', () => {
     expect(failure(go, greeting.newstyleNoZeroes, wire('0000000000000000 0001')).code).toBe('unusable-export');
   });
