@@ -1,21 +1,28 @@
 #!/usr/bin/env node
+import { existsSync, readFileSync } from 'node:fs';
 import type { AttachEvent } from '../attach/attach-event.js';
 import { printableText } from '../protocol/text.js';
 import { attach } from './attach.js';
 import { detach } from './detach-options.js';
 import { CHECK_STATUSES, EXIT_STATUSES } from './exit-status.js';
-import { calledAs, run, tellAnswer, tellSteps } from './run.js';
+import { calledAs, run, tellAnswer, tellNotice, tellSteps } from './run.js';
 import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options.js';
 
 const PROGRAM = 'tsnbd-client';
+const NBDTAB = '/etc/nbdtab';
 
-const action = parseTsnbdClient(process.argv.slice(2), calledAs());
+const action = parseTsnbdClient(process.argv.slice(2), calledAs(), nbdtab);
 void run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(action));
+
+function nbdtab(): string {
+  return existsSync(NBDTAB) ? readFileSync(NBDTAB, 'utf8') : '';
+}
 
 /** What is printed, and on which stream, is what nbd-client prints there: scripts read it. */
 async function act(action: TsnbdClientAction): Promise<number> {
   switch (action.kind) {
     case 'attach': {
+      for (const text of action.notices ?? []) tellNotice(PROGRAM)(text);
       const tell = tellSteps(PROGRAM, action.verbosity);
       return attach(action.request, action.foreground, (event) => {
         tell(event);
