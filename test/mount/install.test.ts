@@ -129,6 +129,7 @@ test('what the generator adds to the units that systemd makes of fstab is whole,
     'systemd-analyze',
     [
       'verify',
+      '--man=no',
       ...readdirSync(units)
         .filter((name) => /mount$|service$/.test(name))
         .map((name) => join(units, name)),
