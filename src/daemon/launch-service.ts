@@ -82,12 +82,18 @@ async function listen(path: string): Promise<{ readonly server: Server; readonly
   return { server, connected };
 }
 
+/** systemd.service(5): two dollar signs stand for one. */
+function literal(word: string): string {
+  return word.replaceAll('$', '$$$$');
+}
+
 async function order({ unit, description, before }: ServicePlan, command: readonly string[]): Promise<void> {
   const properties = [
     'DefaultDependencies=no',
     'Conflicts=shutdown.target',
     'Before=shutdown.target',
-    ...before.map((other) => `Before=${other}`),
+    // In a list of names a backslash, which stands for itself in the name, has another before it.
+    ...before.map((other) => `Before=${other.replaceAll('\\', '\\\\')}`),
     // Mount units stay when another target is isolated, and so must what serves them.
     'IgnoreOnIsolate=yes',
     'KillMode=mixed',
@@ -97,7 +103,7 @@ async function order({ unit, description, before }: ServicePlan, command: readon
   const words = [
     ...['--quiet', '--no-block', '--collect', '--no-ask-password', `--unit=${unit}`, `--description=${description}`],
     ...properties.map((property) => `--property=${property}`),
-    ...[`--setenv=PATH=${process.env.PATH ?? ''}`, '--', ...command],
+    ...[`--setenv=PATH=${process.env.PATH ?? ''}`, '--', ...command.map(literal)],
   ];
   const end = await runProgram('systemd-run', words, { limitMs: ORDER_LIMIT_MS });
   if (end.status === 0) return;

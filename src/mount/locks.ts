@@ -9,8 +9,11 @@ const LOCK_FILE = '/run/tsnbd.lock';
 
 const LOCK_POLL_MS_MIN = 5;
 const LOCK_POLL_MS_MAX = 100;
-/** Longer than another mount may take, and short enough for systemd's 90 s. */
+/** Of a folder: longer than another mount may take, and short enough for systemd's 90 s. */
 export const LOCK_LIMIT_MS = 60_000;
+
+/** A file system of the same source may just be checked: whoever waits is ended from outside, by systemd or the user. */
+export const SOURCE_LOCK_LIMIT_MS = 24 * 3_600_000;
 
 /** What a lock is on. Whoever takes both takes that of the folder first. */
 export type Locked = { readonly folder: string } | { readonly source: string };

@@ -13,7 +13,7 @@ import { deviceState, isReadOnly, nbdPresence } from '../kernel/sysfs.js';
 import { deviceOf } from './attach-source.js';
 import { MountError } from './errors.js';
 import { checkBeforeMount, type FsckChoice } from './fsck.js';
-import { LOCK_LIMIT_MS, type Locked, takeLock } from './locks.js';
+import { LOCK_LIMIT_MS, type Locked, SOURCE_LOCK_LIMIT_MS, takeLock } from './locks.js';
 import { complaint, loadNbdModule, mountFileSystem, setReadOnly } from './programs.js';
 import { releaseUnused } from './release-unused.js';
 import { isOfSource, sourceName } from './source.js';
@@ -125,10 +125,11 @@ function mountPoint(folder: string, namespace: string | undefined): string {
 }
 
 async function lock(on: Locked, stop: AbortSignal): Promise<() => void> {
-  const release = await takeLock(on, LOCK_LIMIT_MS, stop);
+  const limitMs = 'folder' in on ? LOCK_LIMIT_MS : SOURCE_LOCK_LIMIT_MS;
+  const release = await takeLock(on, limitMs, stop);
   if (release !== undefined) return release;
   const what = 'folder' in on ? on.folder : 'the same source';
-  throw new MountError('failed', `another mount or unmount of ${what} has not ended for ${LOCK_LIMIT_MS / 1000} s`);
+  throw new MountError('failed', `another mount or unmount of ${what} has not ended for ${limitMs / 1000} s`);
 }
 
 /** Whether this very thing is what is mounted there: mount -a asks again for each line. */

@@ -1,7 +1,7 @@
 import { realpathSync } from 'node:fs';
 import type { OnAttachEvent } from '../attach/attach-event.js';
 import { detachDevice } from '../attach/detach.js';
-import { detachUnused } from '../attach/detach-unused.js';
+import { detachUnused, type UnusedEnd, type UnusedOptions } from '../attach/detach-unused.js';
 import { describeDevice, type RecordedDevice, recordedDevices } from '../attach/devices.js';
 import { type MountedDevice, mountAt, mountedDevice } from '../kernel/mount-table.js';
 import { requireRoot } from '../kernel/nbd-device.js';
@@ -68,7 +68,7 @@ async function release(
   const notice = (text: string) => onEvent({ kind: 'notice', text });
   try {
     const claimedLimitMs = lazy ? LAZY_CLAIMED_LIMIT_MS : CLAIMED_LIMIT_MS;
-    const end = await detachUnused(device, { claimedLimitMs, force, onNotice: notice });
+    const end = await detached(device, { claimedLimitMs, force, onNotice: notice });
     if (end === 'later') notice(`${folder} is still in use: /dev/${device} is detached when that is over`);
     if (end === 'stays')
       notice(`${folder} is still in use: when that is over, detach /dev/${device} by: tsnbd -d ${device}`);
@@ -77,6 +77,16 @@ async function release(
     throw new MountError('system', `${folder} is unmounted, but /dev/${device} stays attached: ${why}`, error);
   } finally {
     unlock();
+  }
+}
+
+/** All that was written is: the unmount waited for it. A machine that goes down does not wait for the server to be back. */
+async function detached(device: string, options: UnusedOptions): Promise<UnusedEnd> {
+  try {
+    return await detachUnused(device, options);
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'no-connection' || !(await isShuttingDown())) throw error;
+    return detachUnused(device, { ...options, force: true });
   }
 }
 

@@ -48,7 +48,7 @@ ln -s ../${name}.service /etc/systemd/system/multi-user.target.wants/`;
 
 const setup = (fstab: string, services: readonly string[]) => `
 ${tsnbd} install
-mkdir -p /mnt/local /mnt/remote /mnt/dead /etc/systemd/system/multi-user.target.wants
+mkdir -p '/mnt/local disk' /mnt/remote /mnt/dead /etc/systemd/system/multi-user.target.wants
 ln -s /lib/systemd/system/remote-fs.target /etc/systemd/system/multi-user.target.wants/
 cat >/etc/fstab <<E
 ${fstab}
@@ -73,7 +73,7 @@ async function poweredOff(guest: Guest): Promise<string> {
 
 test('systemd boots with lines of fstab, a server that is dead among them, and powers off in order', async () => {
   const [local, remote] = [makeDisk('local'), makeDisk('remote')];
-  const lines = [REMOTE, DEAD, SWAP, `${local} /mnt/local tsnbd format=raw,partition=1 0 0`].join('\n');
+  const lines = [REMOTE, DEAD, SWAP, `${local} /mnt/local\\\\040disk tsnbd format=raw,partition=1 0 0`].join('\n');
   const guest = await bootGuest({
     systemd: `${setup(lines, [
       service('server', 4000, remote),
@@ -86,16 +86,16 @@ mkdir /etc/tsnbd && echo 'OPTIONS=-f raw ${dir}/swap' >/etc/tsnbd/nbd5.conf`,
     limitMs: BOOT_LIMIT_MS,
   });
   const seen = await guest.run(
-    `cat /mnt/local/name; echo; cat /mnt/remote/name; echo
-for u in mnt-local.mount mnt-remote.mount tsnbd@nbd5 dev-nbd5.swap; do systemctl is-active $u; done
+    `cat '/mnt/local disk/name'; echo; cat /mnt/remote/name; echo
+for u in 'mnt-local\\x20disk.mount' mnt-remote.mount tsnbd@nbd5 dev-nbd5.swap; do systemctl is-active "$u"; done
 systemctl show -p After mnt-remote.mount | grep -o network-online.target
 systemctl list-units --plain --no-legend 'tsnbd-*' | sed 's/-[0-9]*.service.*//'
-echo written >/mnt/local/file; echo written >/mnt/remote/file`,
+echo written >'/mnt/local disk/file'; echo written >/mnt/remote/file`,
     { cwd: '/', limitMs: 60_000 },
   );
   expect(seen.stdout.trim().split('\n').slice(0, 9)).toEqual([
     ...['local', 'remote', 'active', 'active', 'active', 'active', 'network-online.target'],
-    ...['tsnbd-mnt-local', 'tsnbd-mnt-remote'],
+    ...['tsnbd-mnt-local\\x20disk', 'tsnbd-mnt-remote'],
   ]);
   const console = await poweredOff(guest);
   const at = (text: string) => {
@@ -104,7 +104,7 @@ echo written >/mnt/local/file; echo written >/mnt/remote/file`,
   };
   expect(at('Unmounted mnt-remote.mount')).toBeLessThan(at('Stopped target network.target'));
   expect(at('Stopped target network.target')).toBeLessThan(at('Stopped server.service'));
-  expect(at('Unmounted mnt-local.mount')).toBeLessThan(at('Reached target shutdown.target'));
+  expect(at('Unmounted mnt-local')).toBeLessThan(at('Reached target shutdown.target'));
   at('detached.\n'); // "All filesystems, ..."
   expect(at('Deactivated swap dev-nbd5.swap')).toBeLessThan(at('Stopped tsnbd@nbd5.service'));
   for (const image of [local, remote]) {

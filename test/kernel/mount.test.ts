@@ -40,7 +40,7 @@ ${tsnbd} install >/dev/null`,
 });
 
 afterEach(async () => {
-  await run(`umount -a -O helper=tsnbd; rm -f /etc/fstab`);
+  await run(`umount -a -O helper=tsnbd; rm -f /etc/fstab*`);
   await expectNothingLeft();
   await assertQuietKernel();
 });
@@ -120,6 +120,28 @@ ours`;
       '',
     ]);
   });
+});
+
+test('tsnbd fstab writes a line for what is there, and finds what is wrong with others', async () => {
+  const script = `lines; a="${tsnbd} fstab add"
+t $a nbd://127.0.0.1:4000/ $d/1 -o nofail
+t $a nbd://127.0.0.1:4000/ $d/1 -o nofail,partition=2
+t $a $d/whole.raw $d/1
+lines "$(cat /etc/fstab)" "nbd://127.0.0.1:4000/ $d/4 tsnbd partition=3 0 1" "$d/none.raw $d/2 tsnbd fsck=x 0 0"
+t ${tsnbd} fstab check; ours`;
+  const line = 'nbd://127.0.0.1:4000/\tD/1\ttsnbd\t_netdev,nofail,partition=2\t0 0';
+  const wrong = (number: number, folder: string, what: string) => `/etc/fstab, line ${number}, ${folder}: ${what}`;
+  expect(await told(script)).toEqual([
+    '2 tsnbd: option partition: name one of the partitions 1 (ext4, fs1), 2 (ext4, fs2), as in -o partition=1',
+    ...[`0 ${line}`, 'added to /etc/fstab, which is kept as /etc/fstab.before-tsnbd; mount it by: mount D/1'],
+    '1 tsnbd: /etc/fstab has a line for D/1 already, line 2',
+    expect.stringMatching(/^1 \/etc\/fstab, line 3, D\/4: _netdev is missing: /),
+    wrong(3, 'D/4', 'the last field is not 0: fsck(8) does not know the type; use fsck=auto'),
+    wrong(3, 'D/4', 'the mount point D/4 does not exist'),
+    wrong(3, 'D/4', 'there is no such partition; it has 1, 2'),
+    wrong(4, 'D/2', "option fsck: 'x' is not a way to check (yes, auto, no)"),
+    '',
+  ]);
 });
 
 describe('what went past us', () => {
