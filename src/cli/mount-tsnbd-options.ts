@@ -75,7 +75,7 @@ export const mountTsnbdProgram: Program<Mode, typeof options> = {
     {
       title: 'Other options',
       paragraphs: [
-        'ro opens an image for reading only, so that nothing is written to it, not even a journal; on a device of a server it keeps the kernel from writing to the partition. Lines that share an image have to be all ro or none.',
+        'ro opens an image for reading only, so that nothing is written to it, not even a journal; of a disk of a server it keeps the kernel from writing to the partition; a whole disk is mounted read-only, and a journal may be replayed first. Lines that share an image have to be all ro or none.',
         'With nofail a server that does not answer, or an image that is not there, is told and passed over with status 0; every other failure stays one.',
         '_netdev has to stand on each line whose server is reached by the network: systemd takes a line without it for a local file system, mounts it before the network is there, and ends in emergency mode when that fails. The file system itself is mounted with _netdev where SPEC is a URI, so that the network stays up until it is unmounted.',
         'remount changes the options of the file system, and nothing of how it is attached. noauto and x-systemd.automount work as in fstab(5). user and users have no effect: only root can attach a device.',

@@ -99,7 +99,10 @@ async function mountLocked(task: MountTask, { onEvent, stop }: MountContext): Pr
     await undo.step('check the file system', () =>
       isMounted ? undefined : checkBeforeMount(task.fsck, fileSystem, `/dev/${name}`, task.readOnly, stop),
     );
-    if (!isMounted) await undo.step('set what may be written', () => protect(name, task.readOnly));
+    // Of a whole disk the kernel would remember it when the device is detached.
+    if (!isMounted && name !== device) {
+      await undo.step('set what may be written', () => protect(name, task.readOnly));
+    }
     await undo.step('mount', () => mountInner(task, fileSystem, name, notice, stop));
   } catch (error) {
     for (const { step, cause } of await undo.undoAll()) {

@@ -41,7 +41,7 @@ Before=network.target
 Conflicts=shutdown.target
 [Service]
 ExecStart=nbdkit -f -p ${port} file ${image}
-ExecStartPost=/bin/sh -c "until grep -qi :${port.toString(16)} /proc/net/tcp; do sleep 0.1; done"
+ExecStartPost=/bin/sh -c "until grep -qi :${port.toString(16).padStart(4, '0')} /proc/net/tcp; do sleep 0.1; done"
 ${more}
 E
 ln -s ../${name}.service /etc/systemd/system/multi-user.target.wants/`;
@@ -77,7 +77,7 @@ test('systemd boots with lines of fstab, a server that is dead among them, and p
   const guest = await bootGuest({
     systemd: `${setup(lines, [
       service('server', 4000, remote),
-      service('dead', 4001, remote, 'ExecStartPost=/bin/kill -STOP $MAINPID'),
+      service('dead', 4001, remote, 'ExecStartPost=/bin/kill -STOP \\$MAINPID'),
     ])}
 truncate -s 16M ${dir}/swap && mkswap -q ${dir}/swap
 mkdir /etc/tsnbd && echo 'OPTIONS=-f raw ${dir}/swap' >/etc/tsnbd/nbd5.conf`,
