@@ -42,7 +42,9 @@ export default defineConfig({
         test: {
           name: 'unit',
           maxWorkers: 2,
-          include: ['test/{base,protocol,image,transport,server,daemon,kernel-host,attach,cli,bench}/**/*.test.ts'],
+          include: [
+            'test/{base,protocol,image,transport,server,daemon,kernel-host,attach,mount,cli,bench}/**/*.test.ts',
+          ],
           testTimeout: long ? 600_000 : 60_000,
           // What has to come, comes; on a busy machine later than the second that vitest gives it.
           expect: { poll: { timeout: 15_000 } },

@@ -11,7 +11,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, 'dist');
 
 /** Everything that Node starts by its own file: programs, processes, threads. */
-const programs = ['cli/tsnbd', 'cli/tsnbd-client'];
+const programs = ['cli/tsnbd', 'cli/tsnbd-client', 'cli/mount-tsnbd', 'cli/umount-tsnbd'];
 const processes = ['attach/attach-process', 'attach/disconnect-process', 'cli/serve-process'];
 const threads = ['server/worker', 'kernel/do-it-thread'];
 

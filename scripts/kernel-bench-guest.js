@@ -19,6 +19,8 @@ exec "$@"`;
 /** Waits on the host for our end, whatever it is, and cleans up if we could not. */
 const guard = 'read -r _; kill -s KILL -- "-$1"; sleep 1; rm -rf "$2"';
 
+/** What systemd does is on the console, a line each. */
+const systemdArguments = ['systemd.show_status=1', 'systemd.log_color=0', 'SYSTEMD_COLORS=0'];
 const consoleLinesMax = 60;
 const followMs = 100;
 /** What a command that is late gets to end after SIGTERM, and then after SIGKILL. */
@@ -39,6 +41,8 @@ export class GuestError extends Error {
  * @property {string} [memory] of the guest, as `mem=` takes it; its tmpfs take it from there
  * @property {import('./kernel-bench-kernels.js').Kernel} [kernel] by default the newest
  * @property {string} [nbd] parameters of the nbd module, or 'none' to leave it out
+ * @property {string} [systemd] process 1 is systemd, once these commands of sh have set the guest's files up; the guest is
+ *   usable when multi-user.target is reached
  * @property {number} [limitMs] for the boot
  */
 
@@ -116,12 +120,14 @@ export class Guest {
     this.workDir = options.workDir ?? join(this.folder, 'work');
     const memory = join(this.folder, 'memory');
     for (const folder of [this.#control, this.workDir, memory]) mkdirSync(folder, { recursive: true });
+    if (options.systemd !== undefined) writeFileSync(join(this.#control, 'systemd'), options.systemd);
     writeStarters(this.#control, this.workDir, kernel.modules, options.nbd ?? 'max_part=16 nbds_max=8');
     this.#child = spawn(
       'sh',
       [
         ...['-c', starter, 'sh', kernel.program, ...kernel.parameters],
         ...kernelArguments(this.folder, this.#control, options.memory ?? '2G'),
+        ...(options.systemd === undefined ? [] : systemdArguments),
       ],
       {
         cwd: this.folder,

@@ -1,11 +1,13 @@
 #!/usr/bin/env node
-// Writes man/tsnbd.8 and man/tsnbd-client.8 from the option tables in build/; scripts/build.js calls it.
+// Writes the manual pages in man/ from the option tables in build/; scripts/build.js calls it.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { manPage } from '#tsnbd/cli/man-page.js';
+import { mountTsnbdProgram } from '#tsnbd/cli/mount-tsnbd-options.js';
 import { tsnbdClientProgram } from '#tsnbd/cli/tsnbd-client-options.js';
 import { tsnbdProgram } from '#tsnbd/cli/tsnbd-options.js';
+import { umountTsnbdProgram } from '#tsnbd/cli/umount-tsnbd-options.js';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
@@ -16,3 +18,5 @@ const write = (/** @type {string} */ name, /** @type {string} */ page) => {
 };
 write(tsnbdProgram.name, manPage(tsnbdProgram, version));
 write(tsnbdClientProgram.name, manPage(tsnbdClientProgram, version));
+write(mountTsnbdProgram.name, manPage(mountTsnbdProgram, version));
+write(umountTsnbdProgram.name, manPage(umountTsnbdProgram, version));

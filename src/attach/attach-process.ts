@@ -1,11 +1,12 @@
 import { endWithin } from '../daemon/exit.js';
 import { log } from '../daemon/log.js';
-import { openReadyChannel } from '../daemon/ready.js';
+import { isService, openReadyChannel } from '../daemon/ready.js';
 import { stopOnSignals } from '../daemon/signals.js';
 import { exitNow } from '../kernel/fd-calls.js';
 import type { AttachEvent } from './attach-event.js';
 import type { AttachRequest } from './attach-request.js';
 import { attachAndHold } from './hold.js';
+import { prepareService } from './serving-process.js';
 
 /** What is left of the process when all is undone gets so long. */
 const END_LIMIT_MS = 10_000;
@@ -13,9 +14,12 @@ const END_LIMIT_MS = 10_000;
 // The process behind an attached device. It hears what to attach from the command that launched it, tells it how that
 // goes, and stays until the device ends.
 async function answerForDevice(): Promise<void> {
+  if (isService()) prepareService();
   const channel = openReadyChannel();
   const request = (await channel.task) as AttachRequest;
   let name = request.device ?? 'a device';
+  // What systemd kills at the very end spares a process that is called so: a file system that could not be unmounted needs it.
+  if (request.forMounts) process.title = '@tsnbd attach-process.js';
   let attached = false;
 
   process.on('uncaughtException', (error) => {

@@ -14,7 +14,7 @@ export interface ServingChoice {
   readonly waitPartition?: PartitionChoice | undefined;
 }
 
-/** A partition by its number, or by the label or UUID of the file system in it. */
+/** A partition by its number, or by the label or UUID of itself (GPT) or of the file system in it. */
 export type PartitionChoice =
   | { readonly kind: 'number'; readonly number: number }
   | { readonly kind: 'label' | 'uuid'; readonly text: string };
@@ -29,8 +29,14 @@ export interface ExportChoice {
   readonly handshake?: 'export-name' | 'none' | undefined;
 }
 
+/** Of every attach. */
+interface AttachPurpose {
+  /** It was made for mounts: what mounts it shares it, and the last unmount detaches it. */
+  readonly forMounts?: true;
+}
+
 /** A remote export becomes a device: made by cli, carried by attach, used by kernel. */
-export interface RemoteAttachRequest extends DeviceChoice, ServingChoice, ExportChoice {
+export interface RemoteAttachRequest extends DeviceChoice, ServingChoice, ExportChoice, AttachPurpose {
   readonly kind: 'remote';
   readonly address: Address;
   /** '' is the server's default export. */
@@ -63,7 +69,7 @@ export interface ImageSettings {
 }
 
 /** An image becomes a device, served by a process of our own over a socketpair. */
-export interface ImageAttachRequest extends ImageSettings, DeviceChoice, ServingChoice {
+export interface ImageAttachRequest extends ImageSettings, DeviceChoice, ServingChoice, AttachPurpose {
   readonly kind: 'image';
   /** Absolute. */
   readonly imagePath: string;

@@ -18,6 +18,12 @@ export interface DeviceRecord {
   /** Of an image. */
   readonly imagePath?: string;
   readonly format?: string;
+  readonly readOnly?: boolean;
+  /** It is a temporary overlay, or an internal snapshot. */
+  readonly temporary?: boolean;
+  readonly snapshot?: unknown;
+  /** What mounts it shares it, and the last unmount detaches it. */
+  readonly forMounts?: true;
   readonly kernelApi: 'ioctl' | 'netlink';
   readonly blockSizeBytes: number;
   readonly flags: number;
@@ -56,6 +62,23 @@ export interface AttachedDevice {
 /** Every device that is attached, in the order of their numbers. None is opened. */
 export function listDevices(): Promise<readonly AttachedDevice[]> {
   return Promise.all(attachedDevices().map(lookAt));
+}
+
+/** A device that is up by a program of ours. */
+export interface RecordedDevice {
+  readonly device: string;
+  readonly record: DeviceRecord;
+  /** Of the process behind it; absent where none is to be, or where it was killed. */
+  readonly pid: number | undefined;
+}
+
+/** Every device of ours, in the order of their numbers, as it was written down: nobody is asked. */
+export function recordedDevices(): readonly RecordedDevice[] {
+  return attachedDevices().flatMap((device): RecordedDevice[] => {
+    const state = readState(device);
+    const record = (state?.about ?? recordLeft(device)) as DeviceRecord | undefined;
+    return record === undefined ? [] : [{ device, record, pid: state?.pid }];
+  });
 }
 
 /** @throws KernelError 'no-module', 'no-device'; AttachError 'refused' when it is not attached */

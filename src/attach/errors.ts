@@ -1,5 +1,15 @@
 /** How an attach or a detach fails for reasons of its own; other rooms' errors pass through it unchanged. */
-const CODES = ['busy', 'refused', 'lost', 'no-connection', 'time-limit', 'interrupted', 'system'] as const;
+const CODES = [
+  'busy',
+  'refused',
+  'lost',
+  'no-connection',
+  'no-partition',
+  'ambiguous',
+  'time-limit',
+  'interrupted',
+  'system',
+] as const;
 export type AttachErrorCode = (typeof CODES)[number];
 
 /** Whether a code that another process told is one of these. */

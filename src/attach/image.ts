@@ -60,6 +60,9 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
     format: image.formatName,
     readOnly: image.readOnly,
     sizeBytes: image.sizeBytes,
+    temporary,
+    snapshot,
+    forMounts: request.forMounts,
   };
   return bringUp(request, setup, about, context, {
     serverEnd: connection.ended,

@@ -1,17 +1,29 @@
 import { launch } from '../daemon/launch.js';
+import { launchService, type ServicePlan } from '../daemon/launch-service.js';
 import type { AttachEvent, OnAttachEvent } from './attach-event.js';
 import type { AttachRequest } from './attach-request.js';
-import { donePreparing, prepareServing } from './serving-process.js';
+import { donePreparing, prepareServing, SERVING_NODE_OPTIONS } from './serving-process.js';
 
-/**
- * Attaches in a process of its own, and returns when the device is usable, or with the error and nothing left behind. When
- * `stop` is aborted before, that process is told so; one that is ready in that moment detaches.
- */
-export async function launchAttach(request: AttachRequest, onEvent: OnAttachEvent, stop?: AbortSignal): Promise<void> {
+export interface LaunchAttachOptions {
+  /** When it is aborted before, that process is told so; one that is ready in that moment detaches. */
+  readonly stop?: AbortSignal;
+  /** Have systemd start that process. */
+  readonly service?: ServicePlan | undefined;
+}
+
+/** Attaches in a process of its own, and returns when the device is usable, or with the error and nothing left behind. */
+export async function launchAttach(
+  request: AttachRequest,
+  onEvent: OnAttachEvent,
+  { stop, service }: LaunchAttachOptions = {},
+): Promise<void> {
   const entry = new URL('./attach-process.js', import.meta.url);
+  const hear = (event: unknown) => onEvent(event as AttachEvent);
+  if (service !== undefined) {
+    return launchService(entry, request, hear, { ...service, nodeOptions: SERVING_NODE_OPTIONS }, stop);
+  }
   const nodeOptions = prepareServing(request);
-  const options = { nodeOptions, ...(stop === undefined ? {} : { stop }) };
-  const launched = launch(entry, request, (event) => onEvent(event as AttachEvent), options);
+  const launched = launch(entry, request, hear, { nodeOptions, ...(stop === undefined ? {} : { stop }) });
   donePreparing(); // the process was started in the call
   return launched;
 }

@@ -28,7 +28,7 @@ function leftoverOf(device: string): Leftover {
 }
 
 /** A device that a process of ours connected by netlink, and left in the kernel when it was killed. */
-function isLeftover(device: string): boolean {
+export function isLeftover(device: string): boolean {
   return isOfDeadProcess(leftoverOf(device).owner);
 }
 

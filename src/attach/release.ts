@@ -1,6 +1,6 @@
-import { runChild } from '../kernel/device-child.js';
 import { requireRoot } from '../kernel/nbd-device.js';
 import { type DeviceUser, deviceUsers, type Holder, holderDevice, mountPoints } from '../kernel/proc.js';
+import { firstLine, runProgram } from '../kernel/run-program.js';
 import { deviceState, requireDevice } from '../kernel/sysfs.js';
 import { AttachError } from './errors.js';
 
@@ -74,9 +74,10 @@ async function run(
   onNotice: (text: string) => void,
 ): Promise<void> {
   const said = [program, ...words.filter((word) => word !== '--')].join(' ');
-  const end = await runChild(program, words, PROGRAM_LIMIT_MS);
-  if (end === 'time-limit') throw new AttachError('time-limit', `${said} did not end in ${PROGRAM_LIMIT_MS / 1_000} s`);
-  if (end.status !== 0) throw new AttachError('busy', `/dev/${device} is in use, and ${said} failed: ${end.text}`);
+  const end = await runProgram(program, words, { limitMs: PROGRAM_LIMIT_MS });
+  if (end.isLate) throw new AttachError('time-limit', `${said} did not end in ${PROGRAM_LIMIT_MS / 1_000} s`);
+  if (end.status !== 0)
+    throw new AttachError('busy', `/dev/${device} is in use, and ${said} failed: ${firstLine(end.stderr)}`);
   onNotice(`/dev/${device}: ${said}`);
 }
 

@@ -46,7 +46,7 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
   const setup = { ...chosen.setup, sockets: [connection.socketFd], deadTimeoutSeconds, unattended };
   /** Its size changes with the device's. */
   const known = { ...setup };
-  const about = { kind: 'remote', address, exportName, sizeBytes: setup.sizeBytes };
+  const about = { kind: 'remote', address, exportName, sizeBytes: setup.sizeBytes, forMounts: request.forMounts };
   const supervise = (device: NbdDevice) => {
     if (device.link === undefined && request.persist === 'required') throw needsNetlink();
     if (device.link === undefined) {

@@ -1,3 +1,4 @@
+import { becomeProgram } from '../kernel/exec.js';
 import {
   becomeIoFlusher,
   ceaseToBeIoFlusher,
@@ -27,6 +28,12 @@ export function prepareServing(request: AttachRequest): readonly string[] {
     }
   }
   return SERVING_NODE_OPTIONS;
+}
+
+/** To be called in a service, whose parent is process 1, from which it inherits none of that: it starts itself anew. */
+export function prepareService(): void {
+  if (isIoFlusher() || !becomeIoFlusher()) return;
+  becomeProgram(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
 }
 
 /** To be called when the process is started: the programs that this one starts are no part of a device. */

@@ -22,10 +22,14 @@ export async function attach(request: AttachRequest, foreground: boolean, onEven
   const { attachAndHold } = await import('../attach/hold.js');
   const { stopOnSignals } = await import('../daemon/signals.js');
   let name = request.device;
+  const { notifyServiceManager } = await import('../daemon/notify.js');
   const onAttached = ({ device }: Attachment) => {
     name = device;
+    notifyServiceManager('READY=1');
   };
-  const end = await attachAndHold(request, { onEvent, stop: stopOnSignals(), onAttached });
+  const stop = stopOnSignals();
+  stop.addEventListener('abort', () => notifyServiceManager('STOPPING=1'));
+  const end = await attachAndHold(request, { onEvent, stop, onAttached });
   if (end === 'detached') return EXIT_STATUSES.done.status;
   const { AttachError } = await import('../attach/errors.js');
   throw new AttachError('lost', `the connection of /dev/${name} was lost; the device is gone`);

@@ -2,6 +2,7 @@ import type { AttachErrorCode } from '../attach/errors.js';
 import type { DaemonErrorCode } from '../daemon/errors.js';
 import type { ImageErrorCode } from '../image/errors.js';
 import type { KernelErrorCode } from '../kernel/errors.js';
+import type { MountErrorCode } from '../mount/errors.js';
 import type { ProtocolErrorCode } from '../protocol/errors.js';
 import type { ServerErrorCode } from '../server/errors.js';
 import type { TransportErrorCode } from '../transport/errors.js';
@@ -51,6 +52,7 @@ type ErrorCode =
   | DaemonErrorCode
   | ImageErrorCode
   | KernelErrorCode
+  | MountErrorCode
   | ProtocolErrorCode
   | ServerErrorCode
   | TransportErrorCode
@@ -62,12 +64,16 @@ const REASONS: Readonly<Record<ErrorCode, ExitReason>> = {
   'not-root': 'not-root',
   'no-module': 'no-module',
   'no-device': 'other',
+  'no-netlink': 'refused',
   busy: 'busy',
   'in-use': 'busy',
   'time-limit': 'time-limit',
   lost: 'lost',
   'no-connection': 'lost',
+  'no-partition': 'other',
+  ambiguous: 'other',
   interrupted: 'other',
+  failed: 'other',
   died: 'other',
   'not-running': 'other',
   system: 'other',

@@ -9,7 +9,9 @@ const TEXT_COLUMN = 26;
 /** What `--help` prints, without a newline at its end. */
 export function helpText<Mode extends string>(program: Program<Mode>): string {
   const { name, subcommands = {} } = program;
-  const statuses = Object.values(EXIT_STATUSES).map(({ status, meaning }) => entry(String(status), meaning, 6));
+  const statuses = Object.values(program.exitStatuses ?? EXIT_STATUSES).map(({ status, meaning }) =>
+    entry(String(status), meaning, 6),
+  );
   const sections = [
     [`${name}: ${program.summary}`],
     ['Usage:', ...program.synopsis.map((line) => `${MARGIN}${name} ${line}`)],

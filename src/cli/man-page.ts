@@ -27,7 +27,9 @@ export function manPage<Mode extends string>(program: Program<Mode>, version: st
       ...paragraphs(texts),
     ]),
     '.SH EXIT STATUS',
-    ...Object.values(EXIT_STATUSES).flatMap(({ status, meaning }) => entry(`.B ${status}`, meaning)),
+    ...Object.values(program.exitStatuses ?? EXIT_STATUSES).flatMap(({ status, meaning }) =>
+      entry(`.B ${status}`, meaning),
+    ),
     ...program.exitStatusNotes.flatMap((note) => ['.PP', plain(note)]),
     '.SH FILES',
     ...program.files.flatMap(({ path, holds }) => entry(`.I ${escaped(path)}`, holds)),

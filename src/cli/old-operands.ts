@@ -8,8 +8,8 @@ const OLD_OPERAND = /^(bs|timeout)=/;
 interface OldOperands {
   readonly blockSizeBytes: number | undefined;
   readonly requestTimeoutSeconds: number | undefined;
-  /** What to tell who typed them. */
-  readonly warnings: readonly string[];
+  /** What to tell who typed them, a sentence each. */
+  readonly notices: readonly string[];
 }
 
 /** Takes `bs=N` and `timeout=N` out of the operands; `given` are the options that mean the same. */
@@ -18,7 +18,7 @@ export function takeOldOperands(
   given: { readonly 'block-size'?: number; readonly timeout?: number },
 ): OldOperands {
   let { 'block-size': blockSize, timeout } = given;
-  const warnings = operands.takeLike(OLD_OPERAND).map((operand) => {
+  const notices = operands.takeLike(OLD_OPERAND).map((operand) => {
     const [name, value = ''] = operand.split('=', 2);
     const option = name === 'bs' ? 'block-size' : 'timeout';
     if ((name === 'bs' ? blockSize : timeout) !== undefined) throw new UsageError(`${operand}: it is given twice`);
@@ -26,5 +26,5 @@ export function takeOldOperands(
     else timeout = about(operand, () => timeoutSeconds(value));
     return `${operand} is an old spelling of --${option}=${value}`;
   });
-  return { blockSizeBytes: blockSize, requestTimeoutSeconds: timeout, warnings };
+  return { blockSizeBytes: blockSize, requestTimeoutSeconds: timeout, notices };
 }

@@ -74,6 +74,8 @@ export interface Program<Mode extends string = string, Table extends OptionTable
   readonly subcommands?: Readonly<Record<string, { readonly program: Program }>>;
   /** Whether `-name` is taken for `--name`, as getopt_long_only does. */
   readonly longWithOneDash: boolean;
+  /** What its exit statuses mean, where that is not the table that most share. */
+  readonly exitStatuses?: Readonly<Record<string, { readonly status: number; readonly meaning: string }>>;
   /** What its exit statuses mean beyond the table that both programs share. */
   readonly exitStatusNotes: readonly string[];
   readonly files: readonly { readonly path: string; readonly holds: string }[];

@@ -30,7 +30,7 @@ export async function runAttached(program: string, { request, command, verbosity
       tell(event);
       if (event.kind === 'attached') device = event.device;
     },
-    asked.signal,
+    { stop: asked.signal },
   );
   try {
     await attaching;

@@ -1,30 +1,20 @@
 import type { RemoteAttachRequest } from '../attach/attach-request.js';
 import type { KernelApi } from '../kernel/nbd-device.js';
 import { type Address, DEFAULT_PORT } from '../transport/address.js';
-import { isNbdUri, type NbdTarget } from '../transport/uri.js';
 import { type DetachAction, detachAction, detachOptions } from './detach-options.js';
 import { UsageError } from './errors.js';
 import { CHECK_STATUSES } from './exit-status.js';
 import { exportChoice, exportChoiceOptions } from './export-choice-options.js';
 import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
+import { nbdtabSays } from './nbdtab-options.js';
 import { nodeChoice, nodeOptions } from './node-options.js';
 import { takeOldOperands } from './old-operands.js';
 import type { OptionTable, OptionValues, Program } from './option-table.js';
-import {
-  blockSizeBytes,
-  device,
-  deviceOrAuto,
-  exportName,
-  host,
-  nbdUri,
-  path,
-  patienceSeconds,
-  portNumber,
-  timeoutSeconds,
-} from './option-values.js';
-import { type Answer, type Given, type Operands, parse, type Verbosity, verbosityOf } from './parse.js';
+import { blockSizeBytes, device, deviceOrAuto, exportName, patienceSeconds, timeoutSeconds } from './option-values.js';
+import { type Answer, type Given, Operands, parse, type Verbosity, verbosityOf } from './parse.js';
 import { DEAD_TIMEOUT_SECONDS } from './patience.js';
 import { REFUSED_OF_NBD_CLIENT } from './refused-options.js';
+import { serverAddress, uriOperand } from './server-operands.js';
 import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
 import { WHEN_THE_SERVER_GOES_AWAY } from './when-the-server-goes-away.js';
@@ -36,8 +26,8 @@ export type TsnbdClientAction =
       readonly request: RemoteAttachRequest;
       readonly foreground: boolean;
       readonly verbosity: Verbosity;
-      /** Absent: nothing is wrong with how it was typed. */
-      readonly warnings?: readonly string[];
+      /** What the user should know all the same of how it was typed, or of nbdtab. */
+      readonly notices?: readonly string[];
     }
   | DetachAction
   | { readonly kind: 'check'; readonly device: string }
@@ -143,6 +133,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
     'HOST [PORT] DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
     '-u PATH DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
     'URI DEV [-b BYTES] [-t SECONDS] [-n]',
+    'DEV [-n]',
     '-d DEV [--release | --force]',
     '-c DEV',
     '-l [--json] HOST [PORT]',
@@ -152,6 +143,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
   description: [
     `An export of the network block device (NBD) server at HOST becomes the block device DEV of this machine, "/dev/nbd0" or "nbd0". PORT is a number, ${DEFAULT_PORT} unless given. The command returns when the device and its partitions can be used; a process in the background holds the device until it is detached.`,
     'A URI stands for host, port and name: "nbd://HOST:PORT/NAME" or "nbd+unix:///NAME?socket=PATH", in which a percent sign and two hexadecimal digits stand for a character that a URI cannot hold, and an IPv6 address is in brackets. The forms that QEMU had before, such as "nbd:HOST:PORT:exportname=NAME", are taken too.',
+    'A DEV alone is looked up in /etc/nbdtab, a line of which is DEVICE HOST EXPORT [OPTIONS], as for nbd-client. Of its options there are port, bs, timeout, dead-timeout, persist, swap, unix and no_optgo; they stand in the place of those of the command line.',
     'Options and operands come in any order. A long option may have one dash or two, and may be cut short as long as no other option begins the same.',
     'The background process detaches on SIGTERM, once no file system, swap or other device uses the device, and reports to syslog. Nothing protects the connection: use it only in a network that you trust.',
     'A device that was set up by netlink outlives its server: see WHEN THE SERVER GOES AWAY in the manual page. One of ioctl goes down with it, or when a request takes longer than --timeout: what waits for it fails, what was not written yet is lost.',
@@ -173,6 +165,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
     'Called as nbd-client, every failure is 1, as it is there.',
   ],
   files: [
+    { path: '/etc/nbdtab', holds: 'What is attached as which device.' },
     { path: '/run/tsnbd/nbd0.json', holds: 'Who holds /dev/nbd0, and what it is.' },
     { path: '/run/tsnbd/nbd0.sock', holds: 'Where the process that holds /dev/nbd0 is asked to detach.' },
   ],
@@ -189,12 +182,20 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
   seeAlso: ['tsnbd(8)', 'nbd-client(8)', 'nbd-server(1)', 'mount(8)'],
 };
 
-/** Reads the arguments of tsnbd-client (without node and script). */
-export function parseTsnbdClient(argv: readonly string[], calledAs = 'tsnbd-client'): TsnbdClientAction {
-  return parse(tsnbdClientProgram, argv, (given) => actionOf(given, calledAs));
+/** Reads the arguments of tsnbd-client (without node and script); `nbdtab` gives the text of /etc/nbdtab. */
+export function parseTsnbdClient(
+  argv: readonly string[],
+  calledAs = 'tsnbd-client',
+  nbdtab: () => string = () => '',
+): TsnbdClientAction {
+  return parse(tsnbdClientProgram, argv, (given) => actionOf(given, calledAs, nbdtab));
 }
 
-function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calledAs: string): TsnbdClientAction {
+function actionOf(
+  { mode, values, operands }: Given<Mode, typeof options>,
+  calledAs: string,
+  nbdtab: () => string,
+): TsnbdClientAction {
   if (values.disconnect !== undefined) {
     operands.end();
     return detachAction(values.disconnect, values);
@@ -212,6 +213,11 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calle
     const address = server?.address ?? serverAddress(operands, overUnix, operands.at(1) !== undefined);
     operands.end();
     return { kind: 'list', address, ...(values.json && { json: values.json }) };
+  }
+  // As in nbd-client; but a host may be called so, too.
+  const isNbdDevice = /^(\/dev\/)?nbd[0-9]+$/.test(operands.at(0) ?? '');
+  if (isNbdDevice && operands.at(1) === undefined) {
+    return fromNbdtab(values, operands.read('DEV', device), calledAs, nbdtab());
   }
   const old = takeOldOperands(operands, values);
   // As in nbd-client: the second operand is a port only if it is a number, else it is the device.
@@ -242,17 +248,16 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, calle
     throw new UsageError('option --disconnect-on-close: with --no-persist nobody is there who does it');
   }
   checkChoice(request);
-  const warnings = old.warnings.length === 0 ? {} : { warnings: old.warnings };
-  return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity: verbosityOf(values), ...warnings };
+  const notices = old.notices.length === 0 ? {} : { notices: old.notices };
+  return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity: verbosityOf(values), ...notices };
 }
 
-/** What the first operand leads to, if it is an NBD URI. */
-function uriOperand(operands: Operands, overUnix: boolean): NbdTarget | undefined {
-  const given = operands.at(0);
-  if (given === undefined || !isNbdUri(given)) return undefined;
-  const target = operands.read('URI', nbdUri);
-  if (overUnix) throw new UsageError('option --unix: the URI says whether it is a unix socket');
-  return target;
+/** What nbdtab says goes before the command line, as for nbd-client. */
+function fromNbdtab(given: OptionValues<typeof options>, name: string, calledAs: string, text: string) {
+  const { values: said, words, notices } = nbdtabSays(text, name, calledAs);
+  const operands = new Operands(tsnbdClientProgram.modes.attach.title, words);
+  const action = actionOf({ mode: 'attach', values: { ...given, ...said }, operands }, calledAs, () => '');
+  return action.kind === 'attach' && notices.length > 0 ? { ...action, notices } : action;
 }
 
 function kernelApiOf(values: OptionValues<typeof options>): KernelApi {
@@ -282,13 +287,4 @@ function persistenceOf(values: OptionValues<typeof options>, calledAs: string) {
     deadTimeoutSeconds: deadTimeout ?? DEAD_TIMEOUT_SECONDS,
     retryLimitSeconds: retryLimit,
   } as const;
-}
-
-function serverAddress(operands: Operands, overUnix: boolean, hasPort: boolean): Address {
-  if (overUnix) {
-    if (hasPort) throw new UsageError('PORT: it has no meaning with --unix');
-    return { kind: 'unix', path: operands.read('PATH', path) };
-  }
-  const hostName = operands.read('HOST', host);
-  return { kind: 'tcp', host: hostName, port: hasPort ? operands.read('PORT', portNumber) : DEFAULT_PORT };
 }

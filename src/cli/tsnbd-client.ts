@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { existsSync, readFileSync } from 'node:fs';
 import type { AttachEvent } from '../attach/attach-event.js';
 import { printableText } from '../protocol/text.js';
 import { attach } from './attach.js';
@@ -8,15 +9,20 @@ import { calledAs, run, tellAnswer, tellNotice, tellSteps } from './run.js';
 import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options.js';
 
 const PROGRAM = 'tsnbd-client';
+const NBDTAB = '/etc/nbdtab';
 
-const action = parseTsnbdClient(process.argv.slice(2), calledAs());
+const action = parseTsnbdClient(process.argv.slice(2), calledAs(), nbdtab);
 void run(PROGRAM, 'verbosity' in action && action.verbosity.debug, () => act(action));
+
+function nbdtab(): string {
+  return existsSync(NBDTAB) ? readFileSync(NBDTAB, 'utf8') : '';
+}
 
 /** What is printed, and on which stream, is what nbd-client prints there: scripts read it. */
 async function act(action: TsnbdClientAction): Promise<number> {
   switch (action.kind) {
     case 'attach': {
-      for (const warning of action.warnings ?? []) tellNotice(PROGRAM)(warning);
+      for (const text of action.notices ?? []) tellNotice(PROGRAM)(text);
       const tell = tellSteps(PROGRAM, action.verbosity);
       return attach(action.request, action.foreground, (event) => {
         tell(event);

@@ -4,6 +4,8 @@ import { type DetachAction, detachAction, detachOptions } from './detach-options
 import { UsageError } from './errors.js';
 import { imageOptions, imageSettingsOf } from './image-options.js';
 import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './kernel-api-option.js';
+import { MOUNT_STATUS_NOTE } from './mount-status.js';
+import type { MountAction } from './mount-tsnbd-options.js';
 import { nodeChoice, nodeOptions } from './node-options.js';
 import type { OptionTable, Program } from './option-table.js';
 import { description, device, deviceOrAuto, exportName, path } from './option-values.js';
@@ -14,14 +16,19 @@ import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
 import { type CheckAction, parseTsnbdCheck, tsnbdCheckProgram } from './tsnbd-check-options.js';
 import { type CreateAction, parseTsnbdCreate, tsnbdCreateProgram } from './tsnbd-create-options.js';
+import { type FstabAction, parseTsnbdFstab, tsnbdFstabProgram } from './tsnbd-fstab-options.js';
 import { type InfoAction, parseTsnbdInfo, tsnbdInfoProgram } from './tsnbd-info-options.js';
+import { type InstallAction, parseTsnbdInstall, tsnbdInstallProgram } from './tsnbd-install-options.js';
 import { type ListAction, parseTsnbdList, tsnbdListProgram } from './tsnbd-list-options.js';
 import { type LsAction, parseTsnbdLs, tsnbdLsProgram } from './tsnbd-ls-options.js';
 import { type MapAction, parseTsnbdMap, tsnbdMapProgram } from './tsnbd-map-options.js';
+import { parseTsnbdMount, tsnbdMountProgram } from './tsnbd-mount-options.js';
 import { parseTsnbdResize, type ResizeAction, tsnbdResizeProgram } from './tsnbd-resize-options.js';
 import { parseTsnbdRun, type RunAction, tsnbdRunProgram } from './tsnbd-run-options.js';
 import { parseTsnbdServe, tsnbdServeProgram } from './tsnbd-serve-options.js';
 import { parseTsnbdStatus, type StatusAction, tsnbdStatusProgram } from './tsnbd-status-options.js';
+import { parseTsnbdUmount, tsnbdUmountProgram } from './tsnbd-umount-options.js';
+import type { UmountAction } from './umount-tsnbd-options.js';
 
 /** What a tsnbd command line asks for; nothing has happened yet. */
 export type TsnbdAction =
@@ -43,6 +50,10 @@ export type TsnbdAction =
   | ResizeAction
   | LsAction
   | StatusAction
+  | MountAction
+  | InstallAction
+  | FstabAction
+  | UmountAction
   | Answer;
 
 type Mode = 'serve' | 'attach' | 'detach' | 'list';
@@ -64,6 +75,10 @@ const subcommands = {
   ls: { program: tsnbdLsProgram, parse: parseTsnbdLs },
   status: { program: tsnbdStatusProgram, parse: parseTsnbdStatus },
   resize: { program: tsnbdResizeProgram, parse: parseTsnbdResize },
+  mount: { program: tsnbdMountProgram, parse: parseTsnbdMount },
+  umount: { program: tsnbdUmountProgram, parse: parseTsnbdUmount },
+  install: { program: tsnbdInstallProgram, parse: parseTsnbdInstall },
+  fstab: { program: tsnbdFstabProgram, parse: parseTsnbdFstab },
 } as const;
 
 const options = {
@@ -146,7 +161,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   refused: REFUSED_OF_QEMU_NBD,
   subcommands,
   longWithOneDash: false,
-  exitStatusNotes: [...tsnbdCheckProgram.exitStatusNotes, ...tsnbdRunProgram.exitStatusNotes],
+  exitStatusNotes: [...tsnbdCheckProgram.exitStatusNotes, ...tsnbdRunProgram.exitStatusNotes, MOUNT_STATUS_NOTE],
   files: [
     { path: '/run/tsnbd/nbd0.json', holds: 'Who serves /dev/nbd0, and what.' },
     { path: '/run/tsnbd/nbd0.sock', holds: 'Where the process that serves /dev/nbd0 is asked to detach.' },
@@ -163,7 +178,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
       command: 'tsnbd -k /run/disk.sock -r -t -e 0 -f raw disk.raw',
     },
   ],
-  seeAlso: ['tsnbd-client(8)', 'qemu-nbd(8)', 'mount(8)'],
+  seeAlso: ['tsnbd-client(8)', 'mount.tsnbd(8)', 'qemu-nbd(8)', 'mount(8)'],
 };
 
 /**

@@ -71,6 +71,22 @@ async function act(action: TsnbdAction): Promise<number> {
       const { resizeAndTell } = await import('./devices.js');
       return resizeAndTell(action);
     }
+    case 'mount': {
+      const { mountAndTell } = await import('./mounting.js');
+      return mountAndTell(PROGRAM, action);
+    }
+    case 'umount': {
+      const { unmountAndTell } = await import('./mounting.js');
+      return unmountAndTell(PROGRAM, action);
+    }
+    case 'install': {
+      const { installAndTell } = await import('./install.js');
+      return installAndTell(action);
+    }
+    case 'fstab': {
+      const { fstabAndTell } = await import('./fstab.js');
+      return fstabAndTell(PROGRAM, action);
+    }
     case 'create': {
       const { createImage } = await import('./create.js');
       return createImage(PROGRAM, action);

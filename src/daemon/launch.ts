@@ -83,22 +83,32 @@ function hear(
   reject: (error: Error) => void,
 ): void {
   let failure: Error | undefined;
-  const lines = new JsonLines((value) => {
-    const message = value as ChannelMessage;
-    if (message.kind === 'event') onEvent(message.event);
-    else if (message.kind === 'ready') resolve();
-    else {
-      failure = new LaunchedError(message.code, message.message, message.stack);
-      setTimeout(reject, END_LIMIT_MS, failure).unref();
-    }
+  hearChannel(channel, onEvent, resolve, (error) => {
+    failure = error;
+    setTimeout(reject, END_LIMIT_MS, failure).unref();
   });
-  channel.on('data', (bytes: Buffer) => {
-    if (!lines.receive(bytes)) channel.destroy();
-  });
-  channel.on('error', () => {});
   child.on('error', (cause) => reject(new DaemonError('system', `cannot start ${process.execPath}: ${cause.message}`)));
   // After a failure the caller hears of it when the child is gone, so that nothing of it is left behind.
   child.on('close', (status, signal) => {
     reject(failure ?? new DaemonError('died', `the background process ended early (${signal ?? `status ${status}`})`));
   });
+}
+
+/** Hears what a launched process says, up to its last word. */
+export function hearChannel(
+  channel: Duplex,
+  onEvent: (event: unknown) => void,
+  onReady: () => void,
+  onFailed: (error: LaunchedError) => void,
+): void {
+  const lines = new JsonLines((value) => {
+    const message = value as ChannelMessage;
+    if (message.kind === 'event') onEvent(message.event);
+    else if (message.kind === 'ready') onReady();
+    else onFailed(new LaunchedError(message.code, message.message, message.stack));
+  });
+  channel.on('data', (bytes: Buffer) => {
+    if (!lines.receive(bytes)) channel.destroy();
+  });
+  channel.on('error', () => {});
 }

@@ -1,4 +1,4 @@
-import { Socket } from 'node:net';
+import { connect, Socket } from 'node:net';
 import { JsonLines, jsonLine } from './json-lines.js';
 import { CHANNEL_FD, type ChannelMessage } from './launch.js';
 
@@ -14,8 +14,15 @@ export interface ReadyChannel {
   failed(error: unknown): Promise<void>;
 }
 
+/** Whether this process was started by launchService. */
+export function isService(): boolean {
+  return process.argv[2] !== undefined;
+}
+
+/** It was inherited, or has the path that the process was started with (launch-service.ts). */
 export function openReadyChannel(): ReadyChannel {
-  const socket = new Socket({ fd: CHANNEL_FD });
+  const path = process.argv[2];
+  const socket = path === undefined ? new Socket({ fd: CHANNEL_FD }) : connect(path);
   const abandoned = new AbortController();
   let said = false;
   const task = new Promise<unknown>((resolve) => {

@@ -1,6 +1,14 @@
 import { errnoText } from './errno.js';
 
-export type KernelErrorCode = 'no-module' | 'no-device' | 'busy' | 'not-root' | 'refused' | 'time-limit' | 'system';
+export type KernelErrorCode =
+  | 'no-module'
+  | 'no-device'
+  | 'no-netlink'
+  | 'busy'
+  | 'not-root'
+  | 'refused'
+  | 'time-limit'
+  | 'system';
 
 /** What the kernel did not do; the message is a sentence for the user and says what to do where something can be done. */
 export class KernelError extends Error {

@@ -105,10 +105,12 @@ export function adviseWillNeed(fd: number, offsetBytes: number, lengthBytes: num
  * @throws KernelError 'system' where the file system has no locks
  */
 export function lockByteRead(fd: number, offsetBytes: number): boolean {
-  const result = libc.fcntlLock(fd, F_OFD_SETLK, byteLock(F_RDLCK, offsetBytes));
-  if (result === -EAGAIN || result === -EACCES) return false;
-  expect('lock a byte of a file', result);
-  return true;
+  return lockByte(fd, F_RDLCK, offsetBytes);
+}
+
+/** The same, exclusive: answers false when somebody else has any lock on the byte. `fd` must be writable. */
+export function lockByteWrite(fd: number, offsetBytes: number): boolean {
+  return lockByte(fd, F_WRLCK, offsetBytes);
 }
 
 /** Says whether another open file has a lock, shared or not, on this byte. Takes none. @throws KernelError 'system' */
@@ -122,6 +124,13 @@ export function probeByteLock(fd: number, offsetBytes: number): boolean {
 export function exitNow(status: number): never {
   libc.exit(status);
   throw new KernelError('system', 'the process did not end');
+}
+
+function lockByte(fd: number, type: number, offsetBytes: number): boolean {
+  const result = libc.fcntlLock(fd, F_OFD_SETLK, byteLock(type, offsetBytes));
+  if (result === -EAGAIN || result === -EACCES) return false;
+  expect('lock a byte of a file', result);
+  return true;
 }
 
 function byteLock(type: number, offsetBytes: number): Uint8Array<ArrayBuffer> {

@@ -119,7 +119,7 @@ export async function connectDevice(choice: DeviceChoice, setup: DeviceSetup, un
     if (asked) throw new KernelError('refused', `${what} needs netlink: ${noFamily}`);
   }
   if (device === undefined)
-    throw new KernelError('refused', `the kernel chooses a device only by netlink: ${noFamily}`);
+    throw new KernelError('no-netlink', `the kernel chooses a device only by netlink: ${noFamily}`);
   return connectByIoctl(device, setup, undo);
 }
 

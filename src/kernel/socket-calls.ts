@@ -89,11 +89,12 @@ export function isAllReceived(socketFd: number): boolean {
   return new DataView(meminfo.buffer).getUint32(4 * SK_MEMINFO_WMEM_ALLOC, true) === 0;
 }
 
-/** Sends one datagram to a unix socket, or not: answers 0 or −errno, and does not wait. */
+/** Sends one datagram to a unix socket, of an abstract name where the path begins with a zero, or not: answers 0 or −errno, and does not wait. */
 export function sendDatagram(path: string, bytes: Uint8Array): number {
   const fd = libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return fd;
-  const address = new Uint8Array(2 + Buffer.byteLength(path) + 1); // sun_family, sun_path and its zero
+  // sun_family, sun_path and its zero; to an abstract name every byte counts (unix(7)).
+  const address = new Uint8Array(2 + Buffer.byteLength(path) + (path.startsWith('\0') ? 0 : 1));
   new DataView(address.buffer).setUint16(0, AF_UNIX, true);
   address.set(Buffer.from(path), 2);
   const connected = libc.connect(fd, address);

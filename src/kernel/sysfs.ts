@@ -58,6 +58,11 @@ const statInFlight = 8;
 const statDiscards = 11;
 const statFlushes = 15;
 
+/** Whether nothing can be written to a device or a partition. */
+export function isReadOnly(name: string, root = ''): boolean {
+  return readNumber(`${root}/sys/class/block/${name}/ro`) === 1;
+}
+
 /** The requests that a device has under way, and how many it has done; nothing of both where the kernel does not count. */
 export function requestCounts(name: string, root = ''): { readonly inFlight: number; readonly completed: number } {
   const numbers = (readText(`${root}/sys/block/${name}/stat`) ?? '').trim().split(/\s+/).map(Number);
@@ -98,15 +103,19 @@ export function opensOfDevices(root = ''): number | undefined {
   return references - configured.length;
 }
 
-/** The devices that are up, or have a size although they are not, in the order of their numbers. */
-export function attachedDevices(root = ''): readonly string[] {
+/** The devices that exist, in the order of their numbers. */
+export function nbdDevices(root = ''): readonly string[] {
   return listFolder(`${root}/sys/block`)
     .filter((name) => /^nbd[0-9]+$/.test(name))
-    .filter((name) => {
-      const { pid, sizeBytes } = deviceState(name, root);
-      return pid !== undefined || sizeBytes > 0;
-    })
     .sort((a, b) => deviceIndex(a) - deviceIndex(b));
+}
+
+/** The devices that are up, or have a size although they are not, in the order of their numbers. */
+export function attachedDevices(root = ''): readonly string[] {
+  return nbdDevices(root).filter((name) => {
+    const { pid, sizeBytes } = deviceState(name, root);
+    return pid !== undefined || sizeBytes > 0;
+  });
 }
 
 export function nbdPresence(root = ''): NbdPresence {

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { runChild } from './device-child.js';
 import { KernelError } from './errors.js';
+import { firstLine, runProgram } from './run-program.js';
 import { deviceNumber, waitFor } from './sysfs.js';
 
 /** There while udevd runs (systemd's src/udev/udev-ctrl.c). */
@@ -27,9 +27,9 @@ export async function waitForUdev(name: string, limitMs: number): Promise<void> 
 export async function makeNode(name: string): Promise<void> {
   const [major = '', minor = ''] = deviceNumber(name)?.split(':') ?? [];
   const path = `/dev/${name}`;
-  const end = await runChild('mknod', ['-m', '660', '--', path, 'b', major, minor], makeLimitMs);
+  const end = await runProgram('mknod', ['-m', '660', '--', path, 'b', major, minor], { limitMs: makeLimitMs });
   if (existsSync(path)) return; // somebody may have been faster
-  throw new KernelError('system', `cannot make ${path}: ${end === 'time-limit' ? 'mknod does not end' : end.text}`);
+  throw new KernelError('system', `cannot make ${path}: ${end.isLate ? 'mknod does not end' : firstLine(end.stderr)}`);
 }
 
 /** A node that is gone already is no error. */
@@ -51,7 +51,7 @@ export async function hideVolumes(of: HiddenDevice): Promise<void> {
   mkdirSync(rulesFolder, { recursive: true });
   writeFileSync(ruleFile(of), `SUBSYSTEM=="block", ${match}, ${isVolume}, ENV{ID_FS_TYPE}="", ENV{ID_FS_USAGE}=""\n`);
   // It looks for new rules by itself only every 3 seconds.
-  await runChild('udevadm', ['control', '--reload'], reloadLimitMs);
+  await runProgram('udevadm', ['control', '--reload'], { limitMs: reloadLimitMs });
 }
 
 /** A rule that is gone already is no error. */

@@ -3,8 +3,11 @@ import { describe, expect, test } from 'vitest';
 import { EXIT_STATUSES } from '#tsnbd/cli/exit-status.js';
 import { helpText } from '#tsnbd/cli/help-text.js';
 import { manPage } from '#tsnbd/cli/man-page.js';
+import { mountTsnbdProgram, parseMountTsnbd } from '#tsnbd/cli/mount-tsnbd-options.js';
+import type { Program } from '#tsnbd/cli/option-table.js';
 import { parseTsnbdClient, tsnbdClientProgram } from '#tsnbd/cli/tsnbd-client-options.js';
 import { parseTsnbd, tsnbdProgram } from '#tsnbd/cli/tsnbd-options.js';
+import { parseUmountTsnbd, umountTsnbdProgram } from '#tsnbd/cli/umount-tsnbd-options.js';
 
 const BEFORE = ['NAME', 'SYNOPSIS', 'DESCRIPTION', 'OPTIONS'];
 const BEHIND = ['EXIT STATUS', 'FILES', 'EXAMPLES', 'SEE ALSO'];
@@ -17,6 +20,7 @@ const programs = [
     help: helpText(tsnbdProgram),
     page: manPage(tsnbdProgram, '9'),
     sections: [...BEFORE, 'COMMANDS', ...BEHIND],
+    quoted: '"/dev/nbd0" or "nbd0"',
   },
   {
     name: 'tsnbd-client',
@@ -25,6 +29,25 @@ const programs = [
     help: helpText(tsnbdClientProgram),
     page: manPage(tsnbdClientProgram, '9'),
     sections: [...BEFORE, 'WHEN THE SERVER GOES AWAY', ...BEHIND],
+    quoted: '"/dev/nbd0" or "nbd0"',
+  },
+  {
+    name: 'mount.tsnbd',
+    parse: parseMountTsnbd,
+    program: mountTsnbdProgram,
+    help: helpText(mountTsnbdProgram),
+    page: manPage(mountTsnbdProgram, '9'),
+    sections: [...BEFORE, 'MOUNT OPTIONS', 'OTHER OPTIONS', 'AT BOOT AND AT SHUTDOWN', ...BEHIND],
+    quoted: '"nbd://HOST:PORT/NAME"',
+  },
+  {
+    name: 'umount.tsnbd',
+    parse: parseUmountTsnbd,
+    program: umountTsnbdProgram,
+    help: helpText(umountTsnbdProgram),
+    page: manPage(umountTsnbdProgram, '9'),
+    sections: [...BEFORE, ...BEHIND],
+    quoted: '"/dev/nbd0"',
   },
 ];
 
@@ -39,7 +62,7 @@ function shown(page: string): { text: string; warnings: string } {
   return { text: stdout, warnings: stderr };
 }
 
-describe.each(programs)('$name', ({ name, parse, program, help, page, sections }) => {
+describe.each(programs)('$name', ({ name, parse, program, help, page, sections, quoted }) => {
   const { text, warnings } = shown(page);
 
   test('--help and the manual page show every option and every exit status', () => {
@@ -49,9 +72,10 @@ describe.each(programs)('$name', ({ name, parse, program, help, page, sections }
       expect(help).toContain(`${letter}--${long}${value}`);
       expect(text).toMatch(new RegExp(`\\n {7}${letter}--${long}${value}\\s`));
     }
-    for (const { status, meaning } of Object.values(EXIT_STATUSES)) {
-      expect(help).toContain(`\n  ${status}   ${meaning}`);
-      expect(text).toContain(`\n       ${status}      ${meaning}`);
+    const { exitStatuses = EXIT_STATUSES } = program as Program;
+    for (const { status, meaning } of Object.values(exitStatuses)) {
+      expect(help.replaceAll(/\n {6}/g, ' ')).toContain(`\n  ${String(status).padEnd(4)}${meaning}`);
+      expect(text).toContain(`\n       ${String(status).padEnd(7)}${meaning}`);
     }
   });
 
@@ -65,7 +89,7 @@ describe.each(programs)('$name', ({ name, parse, program, help, page, sections }
       sections,
     );
     expect(text).toContain(`${name} - ${program.summary}`);
-    expect(text).toContain('"/dev/nbd0" or "nbd0"');
+    expect(text).toContain(quoted);
   });
 
   test('the examples are command lines that the program takes', () => {

@@ -115,14 +115,11 @@ describe('tsnbd-client attaches an export', () => {
       attach(
         { address: tcp(4000), blockSizeBytes: 1024, requestTimeoutSeconds: 30 },
         {
-          warnings: [
-            'bs=1024 is an old spelling of --block-size=1024',
-            'timeout=30 is an old spelling of --timeout=30',
-          ],
+          notices: ['bs=1024 is an old spelling of --block-size=1024', 'timeout=30 is an old spelling of --timeout=30'],
         },
       ),
     ],
-    ['timeout=0 127.0.0.1 nbd0', attach({}, { warnings: ['timeout=0 is an old spelling of --timeout=0'] })],
+    ['timeout=0 127.0.0.1 nbd0', attach({}, { notices: ['timeout=0 is an old spelling of --timeout=0'] })],
     ['127.0.0.1 nbd0 -s', attach({ locksMemory: true })],
     ['127.0.0.1 nbd0 --wait-partition 2', attach({ waitPartition: { kind: 'number', number: 2 } })],
     ['127.0.0.1 nbd0 --wait-partition=label=root=1', attach({ waitPartition: { kind: 'label', text: 'root=1' } })],

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { ROOT, type SourceFile, sourceFiles } from './source-files.js';
 
 /** A room imports only rooms to its right. */
-const ROOMS = ['cli', 'attach', 'server', 'image', 'transport', 'daemon', 'kernel', 'protocol', 'base'];
+const ROOMS = ['cli', 'mount', 'attach', 'server', 'image', 'transport', 'daemon', 'kernel', 'protocol', 'base'];
 /** Packages and the one place that may import each. */
 const PACKAGE_HOMES: Readonly<Record<string, string>> = {
   commander: 'src/cli/',
@@ -15,6 +15,8 @@ const PACKAGE_HOMES: Readonly<Record<string, string>> = {
 const ENTRIES = [
   'src/cli/tsnbd.ts',
   'src/cli/tsnbd-client.ts',
+  'src/cli/mount-tsnbd.ts',
+  'src/cli/umount-tsnbd.ts',
   'src/cli/man-page.ts',
   'src/attach/attach-process.ts',
   'src/attach/disconnect-process.ts',
