@@ -38,7 +38,7 @@ export async function attachAndHold(request: AttachRequest, options: HoldOptions
     loadLibc();
     const danger = endureShortMemory(request);
     const attachment = await attach(request, { undo, onEvent, stop });
-    if (danger !== undefined) onEvent({ kind: 'notice', text: danger });
+    if (danger !== undefined && !attachment.isLeft) onEvent({ kind: 'notice', text: danger });
     await options.onAttached?.(attachment);
     if (attachment.isLeft) {
       undo.keep();

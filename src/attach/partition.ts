@@ -12,7 +12,7 @@ const LOOK_MS = 200;
 /** Waits for a partition of a device, or, by label or UUID, for the device itself; answers its node. @throws AttachError 'time-limit' */
 export async function waitForPartition(device: string, wanted: PartitionChoice): Promise<string> {
   for (const end = performance.now() + WAIT_LIMIT_MS; ; await sleep(LOOK_MS)) {
-    for (const name of await candidates(device, wanted)) {
+    for (const name of candidates(device, wanted)) {
       if (await isWanted(name, device, wanted)) return `/dev/${name}`;
     }
     if (performance.now() > end) {
@@ -22,7 +22,7 @@ export async function waitForPartition(device: string, wanted: PartitionChoice):
   }
 }
 
-async function candidates(device: string, wanted: PartitionChoice): Promise<readonly string[]> {
+function candidates(device: string, wanted: PartitionChoice): readonly string[] {
   const { partitions } = deviceState(device);
   const names =
     wanted.kind === 'number' ? partitions.filter((p) => p === `${device}p${wanted.number}`) : [device, ...partitions];

@@ -18,7 +18,6 @@ export const SERVING_NODE_OPTIONS = ['--max-old-space-size=256', '--max-semi-spa
  * while memory is short. Answers the options of Node that it is to be started with.
  */
 export function prepareServing(request: AttachRequest): readonly string[] {
-  if (leavesNobody(request)) return [];
   becomeIoFlusher(); // where that fails the process tells it
   if (request.locksMemory) {
     try {
@@ -42,8 +41,8 @@ export function donePreparing(): void {
 }
 
 /** Whether this process was started so. */
-export function isPreparedToServe(request: AttachRequest): boolean {
-  return leavesNobody(request) || SERVING_NODE_OPTIONS.every((option) => process.execArgv.includes(option));
+export function isPreparedToServe(): boolean {
+  return SERVING_NODE_OPTIONS.every((option) => process.execArgv.includes(option));
 }
 
 /**
@@ -53,7 +52,6 @@ export function isPreparedToServe(request: AttachRequest): boolean {
  * @throws AttachError 'refused' when it cannot lock its memory, and is to
  */
 export function endureShortMemory(request: AttachRequest): string | undefined {
-  if (leavesNobody(request)) return undefined;
   try {
     if (!isIoFlusher()) throw new Error('it may not set PR_SET_IO_FLUSHER');
     stayInMemory();
@@ -69,10 +67,6 @@ export function endureShortMemory(request: AttachRequest): string | undefined {
     throw cannotLock(error);
   }
   return undefined;
-}
-
-function leavesNobody(request: AttachRequest): boolean {
-  return request.kind === 'remote' && request.unattended;
 }
 
 function cannotLock(error: unknown): AttachError {

@@ -14,7 +14,7 @@ export async function attach(request: AttachRequest, foreground: boolean, onEven
     return EXIT_STATUSES.done.status;
   }
   const { isPreparedToServe, prepareServing } = await import('../attach/serving-process.js');
-  if (!isPreparedToServe(request)) {
+  if (!isPreparedToServe()) {
     const { becomeProgram } = await import('../kernel/exec.js');
     const nodeOptions = prepareServing(request);
     becomeProgram(process.execPath, [...process.execArgv, ...nodeOptions, ...process.argv.slice(1)]);

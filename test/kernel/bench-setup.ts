@@ -34,7 +34,7 @@ declare module 'vitest' {
 /** One guest for each worker of vitest (vitest.config.ts), so that none disturbs another's devices. */
 const GUESTS = 1;
 
-/** What the tests run in the guest, and the threads that it starts by their own files. */
+/** What the tests run in the guest, and the threads and the process that it starts by their own files. */
 const PROGRAMS = [
   'test/kernel/device-program.js',
   'test/kernel/memory-server.js',
@@ -42,6 +42,7 @@ const PROGRAMS = [
   'test/fault/drivers/attach-in-process.js',
   'build/server/worker.js',
   'build/kernel/do-it-thread.js',
+  'build/attach/disconnect-process.js',
 ];
 
 const guests: Guest[] = [];

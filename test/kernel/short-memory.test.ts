@@ -31,8 +31,8 @@ const COLLECTS_GARBAGE = `
   setInterval(collect, 200).unref();
 `;
 
-/** Writes to all of its memory, says so, and, with --long, goes on. */
 const PAUSE_SECONDS = long ? 0.5 : 10_000;
+/** Writes to all of its memory, says so, and after a pause goes on. */
 const EATER = `perl -e 'my @all;
   for (my $byte = 0; ; $byte++) {
     for my $n (1 .. $ARGV[0]) {
