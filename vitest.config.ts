@@ -61,6 +61,14 @@ export default defineConfig({
                 env: { PATH: `${NEWER_QEMU}:${process.env.PATH}` },
               },
             },
+            {
+              test: {
+                name: 'virtual machine',
+                ...interop,
+                testTimeout: 900_000,
+                include: ['test/virtual-machine/**/*.test.ts'],
+              },
+            },
           ]
         : []),
       kernelTests('kernel', 1),
