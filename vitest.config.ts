@@ -26,7 +26,7 @@ const kernelTests = (name: string, groupOrder: number, kernel?: string) => ({
 const interop = {
   maxWorkers: 2,
   // Programs of others, started one after the other: they end in seconds, on a busy machine in minutes.
-  testTimeout: 300_000,
+  testTimeout: long ? 3_600_000 : 300_000,
   // Peers, like guests, can be late on a busy machine. The run tells of it.
   retry: 1,
   hookTimeout: 120_000,
@@ -59,6 +59,13 @@ export default defineConfig({
                 ...interop,
                 include: ['test/interop/{qemu-client,image-locks}.test.ts'],
                 env: { PATH: `${NEWER_QEMU}:${process.env.PATH}` },
+              },
+            },
+            {
+              test: {
+                name: 'virtual machine',
+                ...interop,
+                include: ['test/virtual-machine/**/*.test.ts'],
               },
             },
           ]

@@ -78,7 +78,7 @@ async function named(what, done) {
 }
 
 /** @param {string} folder a checkout */
-function programOf(folder) {
+export function programOf(folder) {
   const program = join(folder, 'dist/tsnbd.js');
   if (!existsSync(program)) throw new UsageError(`${program} is not there: build it first`);
   return program;

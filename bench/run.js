@@ -6,11 +6,13 @@ import { fileURLToPath } from 'node:url';
 import { allCases } from './cases.js';
 import { measureDevices } from './devices.js';
 import { footprints } from './footprint.js';
-import { measureOnHost, usablePeers } from './host.js';
+import { measureOnHost, programOf, usablePeers } from './host.js';
 import { isOnDisk } from './image.js';
 import { versions } from './machine.js';
 import { parseOptions, UsageError, usage } from './options.js';
 import { Owned } from './owned.js';
+import { tsnbd } from './peers.js';
+import { qcow2Limits } from './qcow2-limits.js';
 import { reportText, versionLines, writeReport } from './report.js';
 import { startUp } from './start-up.js';
 
@@ -71,6 +73,7 @@ async function measureAll(owned, options) {
       : [
           ...(await startUp(owned, options.us, START_ROUNDS)),
           ...(await footprints(owned, options.quick ? peers.slice(0, 1) : peers)),
+          ...(await qcow2Limits(owned, tsnbd(programOf(options.us)), options)),
         ];
   if (!wantsGuest(options, onDevices)) return { results, measured };
   const devices = await measureDevices(onDevices, options, checkout);
