@@ -78,6 +78,12 @@ export const MOUNT_OPTIONS = {
     help: 'the unix socket of a nbd+unix URI, for findmnt takes a URI with an equals sign for a mistake',
   },
   name: { value: 'NAME', read: exportName, of: 'remote', help: 'the export, where the URI names none' },
+  connections: {
+    value: 'N',
+    read: oneConnection,
+    of: 'remote',
+    help: 'how many connections are made: 1, more are not supported yet',
+  },
   timeout: {
     value: 'SECONDS',
     read: timeoutSeconds,
@@ -240,6 +246,11 @@ function ownValue({ name, value }: ListedOption): unknown {
   if (value === undefined && row.value?.startsWith('[')) return true;
   if (value === undefined) throw new UsageError(`option ${name}: it needs a value, ${row.value}`);
   return about(`option ${name}`, () => read(value));
+}
+
+function oneConnection(text: string): 1 {
+  if (text === '1') return 1;
+  throw new UsageError(`'${text}': more than one connection is not supported yet`);
 }
 
 const PARTITION_NUMBER_MAX = 255;

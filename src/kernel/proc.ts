@@ -51,9 +51,7 @@ export function deviceUsers(name: string, root = ''): readonly DeviceUser[] {
     ),
   );
   const mounted = new Set(mounts.map(({ device }) => device));
-  const members = [...btrfsMembers(devices, root), ...unseenFileSystems(devices, root)].filter(
-    ({ device }) => !mounted.has(device),
-  );
+  const members = btrfsMembers(devices, root).filter(({ device }) => !mounted.has(device));
   return [...mounts, ...members, ...swaps, ...holders, ...loops];
 }
 
@@ -145,15 +143,6 @@ function btrfsMembers(devices: readonly string[], root: string): readonly Device
     listFolder(`${root}/sys/fs/btrfs/${id}/devices`)
       .filter((device) => devices.includes(device))
       .map((device): DeviceUser => ({ kind: 'holder', device, holder: `btrfs ${id}` })),
-  );
-}
-
-/** File systems that are in use and in no mount table, as after umount --lazy: of the types that have a folder there. */
-function unseenFileSystems(devices: readonly string[], root: string): readonly DeviceUser[] {
-  return listFolder(`${root}/sys/fs`).flatMap((type) =>
-    listFolder(`${root}/sys/fs/${type}`)
-      .filter((device) => devices.includes(device))
-      .map((device): DeviceUser => ({ kind: 'holder', device, holder: `${type} (unmounted, still in use)` })),
   );
 }
 

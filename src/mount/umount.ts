@@ -51,7 +51,8 @@ async function unmountLocked(unmount: PlainUnmount, onEvent: OnAttachEvent): Pro
   if (end.status !== 0 && (before === undefined || isSame)) {
     throw new MountError('failed', `cannot unmount ${folder}: ${complaint(end, folder)}`);
   }
-  if (end.stderr !== '') onEvent({ kind: 'notice', text: complaint(end, folder) });
+  // What failed although it is unmounted is an entry that could not be removed.
+  if (end.status === 0 && end.stderr !== '') onEvent({ kind: 'notice', text: complaint(end, folder) });
   // Made read-only in its place, or mounted there more than once.
   if (isSame || found?.record.forMounts !== true) return;
   await release(unmount, found, onEvent);

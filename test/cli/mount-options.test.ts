@@ -35,7 +35,7 @@ describe('of the options of a mount', () => {
       { timeout: 7, 'dead-timeout': 20, 'retry-limit': 60, persist: true },
     ],
     ['nopersist,name=a=b,socket=/run/x', { nopersist: true, name: 'a=b', socket: '/run/x' }],
-    ['name="a,b"', { name: 'a,b' }],
+    ['name="a,b",connections=1', { name: 'a,b', connections: 1 }],
   ])('%s', (list, own) => {
     expect(mountSettings(list).own).toEqual(own);
   });
@@ -51,6 +51,7 @@ describe('of the options of a mount', () => {
     ['fstype=-o', "option fstype: '-o' is not a type of file system"],
     ['socket=run/x', "option socket: 'run/x' is not an absolute path"],
     ['fsck=maybe', "option fsck: 'maybe' is not a way to check (yes, auto, no)"],
+    ['connections=4', "option connections: '4': more than one connection is not supported yet"],
     ['tls-psk=x', 'option tls-psk: TLS is not supported yet'],
     ['loop', 'option loop: it does not go with tsnbd'],
     ['offset=5', 'option offset: it does not go with tsnbd'],

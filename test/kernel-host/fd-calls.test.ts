@@ -12,6 +12,7 @@ import {
   END_OF_FILE,
   fallocate,
   lockByteRead,
+  lockByteWrite,
   NEXT_DATA,
   NEXT_HOLE,
   PUNCH_HOLE,
@@ -211,6 +212,18 @@ describe('locks', () => {
     expect(probeByteLock(second, 201)).toBe(true);
     closeSync(copy);
     expect(probeByteLock(second, 201)).toBe(false);
+  });
+
+  it('an exclusive lock goes with no other on the byte, and ends with its open file', () => {
+    const path = join(folder, 'image');
+    const [first, second] = [openSync(path, 'w+'), openSync(path, 'r+')];
+    expect(lockByteWrite(first, 2 ** 48)).toBe(true);
+    expect(lockByteWrite(second, 2 ** 48)).toBe(false);
+    expect(lockByteRead(second, 2 ** 48)).toBe(false);
+    expect(lockByteWrite(second, 2 ** 48 + 1)).toBe(true);
+    closeSync(first);
+    expect(lockByteWrite(second, 2 ** 48)).toBe(true);
+    closeSync(second);
   });
 
   it('a probe does not see the own lock', () => {

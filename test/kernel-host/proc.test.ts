@@ -92,20 +92,6 @@ describe('users of a device', () => {
   });
 });
 
-it('a file system that is in no table of mounts, and still in use, is a user', () => {
-  const files = {
-    'sys/fs/ext4/features/casefold': '',
-    'sys/fs/ext4/nbd0p2/errors_count': '0',
-    'sys/fs/xfs/nbd1': undefined,
-  };
-  const still = [{ kind: 'holder', device: 'nbd0p2', holder: 'ext4 (unmounted, still in use)' }];
-  expect(users('nbd0', files)).toEqual(still);
-  rmSync(root, { recursive: true });
-  expect(users('nbd0', { ...files, 'proc/self/mountinfo': mountOf('43:2', '/mnt') })).toMatchObject([
-    { kind: 'mount' },
-  ]);
-});
-
 it('a process has a start time of its own, and none when it is gone', async () => {
   const own = processStartTime(process.pid);
   const child = spawn('sleep', ['100']);

@@ -73,12 +73,19 @@ async function poweredOff(guest: Guest): Promise<string> {
 
 test('systemd boots with lines of fstab, a server that is dead among them, and powers off in order', async () => {
   const [local, remote] = [makeDisk('local'), makeDisk('remote')];
-  const lines = [REMOTE, DEAD, SWAP, `${local} /mnt/local\\\\040disk tsnbd format=raw,partition=1 0 0`].join('\n');
+  const lines = [
+    REMOTE,
+    DEAD,
+    SWAP,
+    `/srv/images/local.img /mnt/local\\\\040disk tsnbd format=raw,partition=1 0 0`,
+  ].join('\n');
   const guest = await bootGuest({
     systemd: `${setup(lines, [
       service('server', 4000, remote),
       service('dead', 4001, remote, 'ExecStartPost=/bin/kill -STOP \\$MAINPID'),
     ])}
+# systemd takes all that is below /dev for a device.
+ln -s ${dir} /srv/images
 truncate -s 16M ${dir}/swap && mkswap -q ${dir}/swap
 mkdir /etc/tsnbd && echo 'OPTIONS=-f raw ${dir}/swap' >/etc/tsnbd/nbd5.conf`,
     workDir: dir,

@@ -108,7 +108,9 @@ t setpriv --reuid=65534 --clear-groups $m $d/disk.raw $d/1 -o user,partition=1
 t $m $d/disk.raw /run/mount/tmptgt -o partition=1
 ours`;
     expect(await told(script)).toEqual([
-      '32 mount.tsnbd: cannot connect to no.such.host.invalid port 10809: its name cannot be looked up (EAI_AGAIN)',
+      expect.stringMatching(
+        /^32 mount.tsnbd: cannot connect to no.such.host.invalid port 10809: (its name|no such host)/,
+      ),
       '32 mount.tsnbd: cannot connect to 127.0.0.1 port 4001: connection refused (ECONNREFUSED)',
       '0 mount.tsnbd: cannot connect to 127.0.0.1 port 4001: connection refused (ECONNREFUSED); passed over (nofail)',
       expect.stringMatching(/^0 mount.tsnbd: D\/none.raw .*does not exist.*; passed over \(nofail\)$/),
