@@ -34,7 +34,7 @@ const interop = {
 
 export default defineConfig({
   test: {
-    // A process for each file starts, and loads what it tests, 118 times: a minute of the run. No test replaces a module.
+    // A process for each file would start, and load what it tests, more than a hundred times: a minute of the run.
     isolate: false,
     reporters: ['default', './test/summary-reporter.ts'],
     projects: [
