@@ -1,4 +1,3 @@
-import { askControl } from '../daemon/control.js';
 import { readLastState, readState, removeRunFiles } from '../daemon/state-file.js';
 import { dropPartitions } from '../kernel/device-child.js';
 import { requireRoot } from '../kernel/nbd-device.js';
@@ -7,8 +6,9 @@ import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
 import { unhideVolumes } from '../kernel/udev.js';
 import { refuseClaimed } from './claim.js';
 import { disconnectInProcess } from './disconnect.js';
-import { AttachError, isAttachErrorCode } from './errors.js';
+import { AttachError, attachErrorOf } from './errors.js';
 import { detachLeftover, isWithoutProcess } from './leftover.js';
+import { askOwner } from './owner.js';
 import { describeUsers } from './users.js';
 
 /** A flush of what the page cache holds, then the disconnect: the process that serves bounds both itself. */
@@ -34,7 +34,7 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
     if (readState(device) === undefined && !isFree(device)) await refuseClaimed(device, 0);
   }
   const isDestroyed = readLastState(device)?.about.destroyOnDisconnect === true;
-  if (readState(device) !== undefined) await askOwner(device, force, onNotice);
+  if (readState(device) !== undefined) await detachByOwner(device, force, onNotice);
   else if (isWithoutProcess(device)) await detachLeftover(device, force, onNotice);
   else if (deviceState(device).pid !== undefined) {
     if (force) await disconnectInProcess({ device, how: 'cut' }, FREE_LIMIT_MS);
@@ -61,12 +61,11 @@ function isFree(device: string): boolean {
   return pid === undefined && sizeBytes === 0 && readState(device) === undefined;
 }
 
-async function askOwner(device: string, force: boolean, onNotice: (text: string) => void): Promise<void> {
-  const answer = await askControl(device, { command: 'detach', force }, OWNER_LIMIT_MS);
+async function detachByOwner(device: string, force: boolean, onNotice: (text: string) => void): Promise<void> {
+  const answer = await askOwner(device, { command: 'detach', force }, OWNER_LIMIT_MS);
   const { writeErrors } = answer;
   if (typeof writeErrors === 'number' && writeErrors > 0) {
     onNotice(`${writeErrors} writes to /dev/${device} failed while it was attached`);
   }
-  if (answer.ok) return;
-  throw new AttachError(isAttachErrorCode(answer.code) ? answer.code : 'system', String(answer.message));
+  if (!answer.ok) throw attachErrorOf(answer);
 }
