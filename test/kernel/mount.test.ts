@@ -12,9 +12,6 @@ let server: Background;
 
 /** `t COMMAND...` prints its status and, behind it, what it wrote; `ours` the devices that are up, and where they are mounted. */
 const PRELUDE = `
-# The shell has a mount and an umount of its own, which know nothing of us.
-mount() { /bin/mount "$@"; }
-umount() { /bin/umount "$@"; }
 t() { said=$("$@" 2>&1); echo "$? $said"; }
 ours() { for n in 0 1 2; do
   [ -e /sys/block/nbd$n/pid ] && echo nbd$n $(sed -n "s,^/dev/nbd$n[^ ]* \\([^ ]*\\) .*,\\1,p" /proc/mounts); done | tr "\\n" ";"; echo; }
@@ -43,7 +40,7 @@ ${tsnbd} install >/dev/null`,
 });
 
 afterEach(async () => {
-  await run(`/bin/umount -a -O helper=tsnbd; rm -f /etc/fstab*`);
+  await run(`umount -a -O helper=tsnbd; rm -f /etc/fstab*`);
   await expectNothingLeft();
   await assertQuietKernel();
 });
