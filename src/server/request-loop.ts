@@ -115,7 +115,7 @@ class RequestLoop {
 
   /** Answers 0, or why what was written could not be flushed. */
   close(): number {
-    this.#flushes.finish();
+    this.#flushes.finishAll();
     this.#replies.send();
     const errno = this.#hasWritten ? this.#image.flush() : 0;
     this.#reads.untilTakenBack(this.#stop);
@@ -247,26 +247,23 @@ class RequestLoop {
   #receiveMore(): number {
     const input = this.#input;
     input.makeRoom();
-    const received = this.#flushes.isBegun ? this.#receiveBesideFlush() : this.#receive();
+    const received = this.#receiveBesideFlushes();
     if (received > 0) input.end += received;
     this.#reads.takeBack();
     return received;
   }
 
-  #receive(): number {
+  #receiveBesideFlushes(): number {
     const { bytes, end } = this.#input;
+    while (this.#flushes.isBegun) {
+      const received = this.#socket.receiveUnless(this.#flushes.fd, bytes, end, INPUT_BYTES - end);
+      if (received !== -EAGAIN) return received;
+      this.#flushes.finish();
+      this.#replies.send();
+    }
     const received = this.#socket.receive(bytes, end, INPUT_BYTES - end, this.#answered);
     this.#answered = 0;
     return received;
-  }
-
-  #receiveBesideFlush(): number {
-    const { bytes, end } = this.#input;
-    const received = this.#socket.receiveUnless(this.#flushes.fd, bytes, end, INPUT_BYTES - end);
-    if (received !== -EAGAIN) return received;
-    this.#flushes.finish();
-    this.#replies.send();
-    return this.#receive();
   }
 
   /** The end of the stream, or an error, is told again by the next read that waits. */
