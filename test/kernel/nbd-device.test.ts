@@ -22,7 +22,7 @@ import {
 
 guardDevices();
 
-const ROUNDS = process.env.TSNBD_TEST_LONG === '1' ? 10 : 4;
+const ROUNDS = process.env.TSNBD_TEST_LONG === '1' ? 10 : 2;
 
 const STEPS: Readonly<Record<Api, readonly string[]>> = {
   ioctl: [
