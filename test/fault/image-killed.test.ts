@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel } from '../kernel/guest.js';
 import { expectNothingLeft, newImage, servingNode, tsnbd } from '../kernel/programs.js';
-import { apis, backgroundCalls, calls, expectCleanKills, otherCalls, otherEvery } from './kills.js';
+import { apis, backgroundCalls, calls, expectCleanKills, killEvery, otherCalls, otherEvery } from './kills.js';
 
 let image = '';
 beforeAll(async () => {
@@ -14,7 +14,7 @@ afterEach(async () => {
 });
 
 describe.each([
-  { api: 'netlink', kindsOfCalls: calls, every: 1 },
+  { api: 'netlink', kindsOfCalls: calls, every: killEvery },
   { api: 'ioctl', kindsOfCalls: otherCalls, every: otherEvery },
 ])('an image’s attach by $api that is killed', ({ api, kindsOfCalls, every }) => {
   const attach = (program: string) => `${program} -v --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`;

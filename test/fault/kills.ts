@@ -15,8 +15,8 @@ export const calls = long ? [OUTSIDE, ...INSIDE] : [OUTSIDE];
 /** Where an attach by the other interface differs, and at every which of them. */
 export const otherCalls = long ? calls : ['ioctl'];
 export const otherEvery = long ? 1 : 3;
-/** Of a remote attach, whose kills come at much the same places as those of an image. */
-export const remoteEvery = long ? 1 : 2;
+/** At every which of its calls an attach is killed. */
+export const killEvery = long ? 1 : 2;
 /** The kernel's interfaces, the one that is chosen first; with --long each of them. */
 export const apis = long ? ['netlink', 'ioctl'] : ['netlink'];
 /** For an attach in the background: command and process each count their own calls, so the command dies first. */

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel, type Background, memoryDir } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, servingNode, startServer, tsnbdClient } from '../kernel/programs.js';
-import { apis, calls, expectCleanKills, remoteEvery } from './kills.js';
+import { apis, calls, expectCleanKills, killEvery } from './kills.js';
 
 let socket = '';
 let server: Background | undefined;
@@ -21,7 +21,7 @@ describe.each(apis)('a remote attach by %s that is killed', (api) => {
     expectCleanKills(
       kinds,
       `${servingNode} ${tsnbdClient} -nofork -kernel-api ${api} -unix ${socket} /dev/nbd0`,
-      remoteEvery,
+      killEvery,
     ),
   );
 });
