@@ -1,6 +1,6 @@
 import { afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel } from '../kernel/guest.js';
-import { expectNothingLeft, newImage, servingNode, tsnbd } from '../kernel/programs.js';
+import { expectNothingLeft, newImage, tsnbd } from '../kernel/programs.js';
 import { apis, backgroundCalls, calls, expectCleanKills, killEvery, otherCalls, otherEvery } from './kills.js';
 
 let image = '';
@@ -20,7 +20,7 @@ describe.each([
   const attach = (program: string) => `${program} -v --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`;
 
   test.each(kindsOfCalls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
-    expectCleanKills(kinds, attach(`${servingNode} ${tsnbd} --nofork`), every),
+    expectCleanKills(kinds, attach(`node ${tsnbd} --nofork`), every),
   );
 
   if (!apis.includes(api)) return;
