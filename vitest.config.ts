@@ -9,12 +9,12 @@ const long = process.env.TSNBD_TEST_LONG === '1';
 const kernelTests = (name: string, groupOrder: number, kernel?: string) => ({
   test: {
     name,
-    // One guest, and nothing beside it: page faults, of which a guest's programs start with thousands, take three
-    // times as long on a virtual machine whose other processor is busy (measured; CONTRIBUTING.md).
-    maxWorkers: 1,
+    // A guest for each (GUESTS of bench-setup.ts).
+    maxWorkers: 2,
     sequence: { groupOrder },
     env: kernel === undefined ? {} : { TSNBD_BENCH_KERNEL: kernel },
     include: ['test/{kernel,fault}/**/*.test.ts'],
+    exclude: long ? [] : ['test/kernel/boot.test.ts'],
     globalSetup: './test/kernel/bench-setup.ts',
     // A guest on a busy machine can be late for a wait that is bounded; a fault shows twice. The run tells of it.
     retry: 1,
@@ -70,8 +70,8 @@ export default defineConfig({
             },
           ]
         : []),
-      kernelTests('kernel', 1),
-      ...(long ? [kernelTests('kernel of Debian 12', 2, 'debian12')] : []),
+      kernelTests('kernel', 0),
+      ...(long ? [kernelTests('kernel of Debian 12', 1, 'debian12')] : []),
       {
         test: { name: 'house', maxWorkers: 2, include: ['test/house/**/*.test.ts'], testTimeout: 120_000 },
       },

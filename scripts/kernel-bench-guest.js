@@ -43,6 +43,7 @@ export class GuestError extends Error {
  * @property {string} [nbd] parameters of the nbd module, or 'none' to leave it out
  * @property {string} [systemd] process 1 is systemd, once these commands of sh have set the guest's files up; the guest is
  *   usable when multi-user.target is reached
+ * @property {string} [preload] a library for every program that is run (LD_PRELOAD)
  * @property {number} [limitMs] for the boot
  */
 
@@ -121,7 +122,10 @@ export class Guest {
     const memory = join(this.folder, 'memory');
     for (const folder of [this.#control, this.workDir, memory]) mkdirSync(folder, { recursive: true });
     if (options.systemd !== undefined) writeFileSync(join(this.#control, 'systemd'), options.systemd);
-    writeStarters(this.#control, this.workDir, kernel.modules, options.nbd ?? 'max_part=16 nbds_max=8');
+    writeStarters(this.#control, this.workDir, kernel.modules, {
+      nbd: options.nbd ?? 'max_part=16 nbds_max=8',
+      preload: options.preload ?? '',
+    });
     this.#child = spawn(
       'sh',
       [

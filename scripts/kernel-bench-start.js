@@ -35,9 +35,9 @@ export function baseFolder() {
  * @param {string} control the folder for orders and output
  * @param {string} workDir
  * @param {string} modules
- * @param {string} nbd
+ * @param {{ nbd: string, preload: string }} options
  */
-export function writeStarters(control, workDir, modules, nbd) {
+export function writeStarters(control, workDir, modules, { nbd, preload }) {
   const names = {
     BENCH_CHECKOUT: checkout,
     BENCH_NODE: dirname(dirname(process.execPath)),
@@ -45,6 +45,7 @@ export function writeStarters(control, workDir, modules, nbd) {
     BENCH_CONTROL: control,
     BENCH_MODULES: modules,
     BENCH_NBD: nbd,
+    BENCH_PRELOAD: preload,
     PATH: `${dirname(process.execPath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
     HOME: '/root',
     LANG: 'C.UTF-8',

@@ -4,7 +4,7 @@ import type { DeviceSetup } from '../kernel/nbd-device.js';
 import type { ImageAttachRequest } from './attach-request.js';
 import type { DeviceRecord } from './devices.js';
 import type { ImageServer } from './image-server.js';
-import { SERVING_NODE_OPTIONS } from './serving-process.js';
+import { servingNodeOptions } from './serving-process.js';
 import { type GoOn, type Program, type Succession, WAITING } from './succession.js';
 
 /** A disk that has not answered a request for so long keeps the process that waits for it. */
@@ -58,7 +58,7 @@ export function handOverImage({ request, setup, image, server }: ServedImage): H
       }
     };
     // What keeps this process able to work while memory is short, its children inherit.
-    const nodeOptions = SERVING_NODE_OPTIONS;
+    const nodeOptions = servingNodeOptions(request);
     const options = { limitMs: SUCCESSION_LIMIT_MS, fds, execPath, nodeOptions, waitsForEnd: true };
     try {
       const tellIt = (event: unknown, tell: (message: unknown) => void) => void onEvent(event, tell);

@@ -2,7 +2,7 @@ import { launch } from '../daemon/launch.js';
 import { launchService, type ServicePlan } from '../daemon/launch-service.js';
 import type { AttachEvent, OnAttachEvent } from './attach-event.js';
 import type { AttachRequest } from './attach-request.js';
-import { donePreparing, prepareServing, SERVING_NODE_OPTIONS } from './serving-process.js';
+import { donePreparing, prepareServing, servingNodeOptions } from './serving-process.js';
 
 export interface LaunchAttachOptions {
   /** When it is aborted before, that process is told so; one that is ready in that moment detaches. */
@@ -19,10 +19,9 @@ export async function launchAttach(
 ): Promise<void> {
   const entry = new URL('./attach-process.js', import.meta.url);
   const hear = (event: unknown) => onEvent(event as AttachEvent);
-  if (service !== undefined) {
-    return launchService(entry, request, hear, { ...service, nodeOptions: SERVING_NODE_OPTIONS }, stop);
-  }
-  const nodeOptions = prepareServing(request);
+  const nodeOptions = servingNodeOptions(request);
+  if (service !== undefined) return launchService(entry, request, hear, { ...service, nodeOptions }, stop);
+  prepareServing(request);
   const launched = launch(entry, request, hear, { nodeOptions, ...(stop === undefined ? {} : { stop }) });
   donePreparing(); // the process was started in the call
   await launched;

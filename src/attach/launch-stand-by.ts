@@ -1,6 +1,6 @@
 import { launch } from '../daemon/launch.js';
 import type { ImageAttachRequest } from './attach-request.js';
-import { SERVING_NODE_OPTIONS } from './serving-process.js';
+import { servingNodeOptions } from './serving-process.js';
 import type { StandBy } from './succession.js';
 
 const START_LIMIT_MS = 30_000;
@@ -10,6 +10,6 @@ export async function launchStandBy(device: string, request: ImageAttachRequest,
   const entry = new URL('./attach-process.js', import.meta.url);
   const task: StandBy = { kind: 'standby', device, request };
   // What keeps this process able to work while memory is short, its children inherit.
-  const nodeOptions = SERVING_NODE_OPTIONS;
+  const nodeOptions = servingNodeOptions(request);
   await launch(entry, task, () => {}, { fds: [kernelEnd], limitMs: START_LIMIT_MS, nodeOptions });
 }

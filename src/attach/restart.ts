@@ -5,7 +5,7 @@ import { attachedDevices, requireDevice } from '../kernel/sysfs.js';
 import { AttachError, attachErrorOf } from './errors.js';
 import { askOwner } from './owner.js';
 import { lastRecord } from './revive.js';
-import { donePreparing, prepareServing } from './serving-process.js';
+import { donePreparing, prepareServing, servingNodeOptions } from './serving-process.js';
 import type { Program, Revival } from './succession.js';
 
 /** Longer than the process gives itself for it (hand-over). */
@@ -25,8 +25,8 @@ export async function restartDevice(device: string): Promise<void> {
   if (readState(device) === undefined) {
     const { request } = lastRecord(device).served;
     const task: Revival = { kind: 'revival', device, request };
-    const nodeOptions = prepareServing(request);
-    const launched = launch(entry, task, () => {}, { nodeOptions });
+    prepareServing(request);
+    const launched = launch(entry, task, () => {}, { nodeOptions: servingNodeOptions(request) });
     donePreparing();
     await launched;
     return;

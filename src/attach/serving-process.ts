@@ -10,29 +10,30 @@ import {
 import type { AttachRequest } from './attach-request.js';
 import { AttachError } from './errors.js';
 
-/** What the heap of each thread may grow to, in MiB: far above what is needed; image tables and buffers are no part of it. */
-export const SERVING_NODE_OPTIONS = ['--max-old-space-size=256', '--max-semi-space-size=4'];
+/**
+ * What the heap of each thread may grow to, in MiB, where all of it stays in memory: far above what is needed; image tables
+ * and buffers are no part of it. Others do without: Node behind any option of V8 compiles its own modules anew, in each thread,
+ * and takes half as long again to start.
+ */
+const LOCKED_NODE_OPTIONS = ['--max-old-space-size=256', '--max-semi-space-size=4'];
+
+/** The options of Node that the process behind a device is to be started with. */
+export function servingNodeOptions(request: AttachRequest): readonly string[] {
+  return request.locksMemory ? LOCKED_NODE_OPTIONS : [];
+}
 
 /**
  * To be called on the thread that starts the process behind a device, just before: it inherits what keeps it able to work
- * while memory is short. Answers the options of Node that it is to be started with.
+ * while memory is short.
  */
-export function prepareServing(request: AttachRequest): readonly string[] {
+export function prepareServing(request: AttachRequest): void {
   becomeIoFlusher(); // where that fails the process tells it
-  if (request.locksMemory) {
-    try {
-      keepGivenMemory();
-    } catch (error) {
-      throw cannotLock(error);
-    }
+  if (!request.locksMemory) return;
+  try {
+    keepGivenMemory();
+  } catch (error) {
+    throw cannotLock(error);
   }
-  return SERVING_NODE_OPTIONS;
-}
-
-/** To be called in a service, whose parent is process 1, from which it inherits none of that: it starts itself anew. */
-export function prepareService(): void {
-  if (isIoFlusher() || !becomeIoFlusher()) return;
-  becomeProgram(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
 }
 
 /** To be called when the process is started: the programs that this one starts are no part of a device. */
@@ -40,9 +41,19 @@ export function donePreparing(): void {
   ceaseToBeIoFlusher();
 }
 
-/** Whether this process was started so. */
-export function isPreparedToServe(): boolean {
-  return SERVING_NODE_OPTIONS.every((option) => process.execArgv.includes(option));
+/** To be called in a command that is to be that process itself: it starts anew, unless it was started so or need not be. */
+export function startAnewToServe(request: AttachRequest): void {
+  const options = servingNodeOptions(request);
+  const hasOptions = options.every((option) => process.execArgv.includes(option));
+  if (hasOptions && (isIoFlusher() || !becomeIoFlusher())) return;
+  prepareServing(request);
+  becomeProgram(process.execPath, [...process.execArgv, ...options, ...process.argv.slice(1)]);
+}
+
+/** To be called in a service, whose parent is process 1, from which it inherits none of that: it starts itself anew. */
+export function prepareService(): void {
+  if (isIoFlusher() || !becomeIoFlusher()) return;
+  becomeProgram(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
 }
 
 /**

@@ -13,12 +13,8 @@ export async function attach(request: AttachRequest, foreground: boolean, onEven
     await launchAttach(request, onEvent);
     return EXIT_STATUSES.done.status;
   }
-  const { isPreparedToServe, prepareServing } = await import('../attach/serving-process.js');
-  if (!isPreparedToServe()) {
-    const { becomeProgram } = await import('../kernel/exec.js');
-    const nodeOptions = prepareServing(request);
-    becomeProgram(process.execPath, [...process.execArgv, ...nodeOptions, ...process.argv.slice(1)]);
-  }
+  const { startAnewToServe } = await import('../attach/serving-process.js');
+  startAnewToServe(request);
   const { attachAndHold } = await import('../attach/hold.js');
   const { stopOnSignals } = await import('../daemon/signals.js');
   let name = request.device;

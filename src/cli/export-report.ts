@@ -24,24 +24,30 @@ export type ReportedExport =
   | { readonly kind: 'listed'; readonly name: string; readonly description: string; readonly error: string };
 
 /** The transmission flags by nbdinfo's names, in its order; resize is not among them there. */
-const FLAG_NAMES: Readonly<Record<string, number>> = {
-  is_rotational: NBD_FLAG_ROTATIONAL,
-  is_read_only: NBD_FLAG_READ_ONLY,
-  can_block_status_payload: NBD_FLAG_BLOCK_STATUS_PAYLOAD,
-  can_cache: NBD_FLAG_SEND_CACHE,
-  can_df: NBD_FLAG_SEND_DF,
-  can_fast_zero: NBD_FLAG_SEND_FAST_ZERO,
-  can_flush: NBD_FLAG_SEND_FLUSH,
-  can_fua: NBD_FLAG_SEND_FUA,
-  can_multi_conn: NBD_FLAG_CAN_MULTI_CONN,
-  can_resize: NBD_FLAG_SEND_RESIZE,
-  can_trim: NBD_FLAG_SEND_TRIM,
-  can_zero: NBD_FLAG_SEND_WRITE_ZEROES,
+const FLAGS: Readonly<Record<string, { readonly flag: number; readonly qemuWord: string }>> = {
+  is_rotational: { flag: NBD_FLAG_ROTATIONAL, qemuWord: 'rotational' },
+  is_read_only: { flag: NBD_FLAG_READ_ONLY, qemuWord: 'readonly' },
+  can_block_status_payload: { flag: NBD_FLAG_BLOCK_STATUS_PAYLOAD, qemuWord: 'block-status-payload' },
+  can_cache: { flag: NBD_FLAG_SEND_CACHE, qemuWord: 'cache' },
+  can_df: { flag: NBD_FLAG_SEND_DF, qemuWord: 'df' },
+  can_fast_zero: { flag: NBD_FLAG_SEND_FAST_ZERO, qemuWord: 'fast-zero' },
+  can_flush: { flag: NBD_FLAG_SEND_FLUSH, qemuWord: 'flush' },
+  can_fua: { flag: NBD_FLAG_SEND_FUA, qemuWord: 'fua' },
+  can_multi_conn: { flag: NBD_FLAG_CAN_MULTI_CONN, qemuWord: 'multi' },
+  can_resize: { flag: NBD_FLAG_SEND_RESIZE, qemuWord: 'resize' },
+  can_trim: { flag: NBD_FLAG_SEND_TRIM, qemuWord: 'trim' },
+  can_zero: { flag: NBD_FLAG_SEND_WRITE_ZEROES, qemuWord: 'zeroes' },
 };
 
 /** Those that are set. */
 export function flagNames(flags: number): readonly string[] {
-  return Object.keys(FLAG_NAMES).filter((name) => (flags & (FLAG_NAMES[name] ?? 0)) !== 0);
+  return Object.keys(FLAGS).filter((name) => (flags & (FLAGS[name]?.flag ?? 0)) !== 0);
+}
+
+/** Those that are set by qemu-nbd's words, which it prints in the order of the bits. */
+export function qemuFlagWords(flags: number): readonly string[] {
+  const set = Object.values(FLAGS).filter(({ flag }) => (flags & flag) !== 0);
+  return set.sort((a, b) => a.flag - b.flag).map(({ qemuWord }) => qemuWord);
 }
 
 type Fact = string | number | boolean | readonly string[];
@@ -95,7 +101,7 @@ function factsOf(address: Address, reported: ReportedExport): Readonly<Record<st
   }
   const { exportName, info, contexts } = reported.description;
   const { sizeBytes, flags, description, blockSizes } = info;
-  const flagFacts = Object.entries(FLAG_NAMES).map(([name, flag]) => [name, (flags & flag) !== 0] as const);
+  const flagFacts = Object.entries(FLAGS).map(([name, { flag }]) => [name, (flags & flag) !== 0] as const);
   return {
     'export-name': exportName,
     ...(description === undefined ? {} : { description }),

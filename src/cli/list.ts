@@ -11,14 +11,20 @@ const DESCRIBED_MAX = 1_000;
 
 /** Prints what a server tells of all its exports. */
 export async function showList({ address, json }: Pick<ListAction, 'address' | 'json'>): Promise<number> {
+  const reported = await reportedExports(address);
+  process.stdout.write(json ? exportsAsJson(address, reported) : exportsAsText(address, reported));
+  return EXIT_STATUSES.done.status;
+}
+
+/** The exports that a server lists, each as it describes it. */
+export async function reportedExports(address: Address): Promise<readonly ReportedExport[]> {
   const reported: ReportedExport[] = [];
   for (const [index, listed] of (await listExports(address)).entries()) {
     reported.push(
       index < DESCRIBED_MAX ? await describe(address, listed) : { kind: 'listed', ...listed, error: 'not asked for' },
     );
   }
-  process.stdout.write(json ? exportsAsJson(address, reported) : exportsAsText(address, reported));
-  return EXIT_STATUSES.done.status;
+  return reported;
 }
 
 /** What the server refuses for one export it may grant for the next; a connection that is lost is an error of the list. */

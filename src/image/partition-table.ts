@@ -88,8 +88,8 @@ interface MbrEntry extends ImagePart {
   readonly type: number;
 }
 
-/** Offsets count from `baseBytes`. Undefined: it is no boot record with a table. */
-function mbrEntries(disk: ReadableDisk, recordBytes: number, baseBytes: number): readonly MbrEntry[] | undefined {
+/** Offsets as they stand there: what they count from, the caller knows. Undefined: it is no boot record with a table. */
+function mbrEntries(disk: ReadableDisk, recordBytes: number): readonly MbrEntry[] | undefined {
   if (recordBytes + MBR.bytes > disk.sizeBytes) return undefined;
   const record = disk.bytes(recordBytes, MBR.bytes);
   if (record.readUInt16LE(MBR.bytes - 2) !== MBR.signature) return undefined;
@@ -98,7 +98,7 @@ function mbrEntries(disk: ReadableDisk, recordBytes: number, baseBytes: number):
     return {
       flag: record.readUInt8(at),
       type: record.readUInt8(at + 4),
-      offsetBytes: baseBytes + record.readUInt32LE(at + 8) * MBR.sectorBytes,
+      offsetBytes: record.readUInt32LE(at + 8) * MBR.sectorBytes,
       sizeBytes: record.readUInt32LE(at + 12) * MBR.sectorBytes,
     };
   });
@@ -107,12 +107,12 @@ function mbrEntries(disk: ReadableDisk, recordBytes: number, baseBytes: number):
 }
 
 function mbrPartitions(disk: ReadableDisk): readonly Partition[] | undefined {
-  const primary = mbrEntries(disk, 0, 0);
+  const primary = mbrEntries(disk, 0);
   if (primary === undefined || primary.some(({ type }) => type === PROTECTIVE)) return undefined;
   const found = primary.map((entry, index) => ({ ...entry, number: index + 1 })).filter(isUsed);
-  const extended = found.find(({ type }) => EXTENDED.includes(type));
+  const extended = found.find(isChain);
   const logical = extended === undefined ? [] : logicalPartitions(disk, extended.offsetBytes);
-  return [...found.filter(({ type }) => !EXTENDED.includes(type)), ...logical];
+  return [...found.filter((entry) => !isChain(entry)), ...logical];
 }
 
 /** Each record of the chain has a partition, counted from the record, and the next record, counted from the first. */
@@ -121,12 +121,12 @@ function logicalPartitions(disk: ReadableDisk, firstBytes: number): readonly Par
   let recordBytes: number | undefined = firstBytes;
   while (recordBytes !== undefined) {
     if (found.length >= LOGICAL_MAX) throw new ImageError('damaged', 'its chain of partitions does not end');
-    const own = mbrEntries(disk, recordBytes, recordBytes)?.find((entry) => isUsed(entry) && !isChain(entry));
+    const entries: readonly MbrEntry[] = mbrEntries(disk, recordBytes)?.filter(isUsed) ?? [];
+    const own = entries.find((entry) => !isChain(entry));
     if (own === undefined) break;
-    found.push({ ...own, number: MBR.entries + 1 + found.length });
-    recordBytes = mbrEntries(disk, recordBytes, firstBytes)?.find(
-      (entry) => isUsed(entry) && isChain(entry),
-    )?.offsetBytes;
+    found.push({ ...own, offsetBytes: recordBytes + own.offsetBytes, number: MBR.entries + 1 + found.length });
+    const next: MbrEntry | undefined = entries.find(isChain);
+    recordBytes = next === undefined ? undefined : firstBytes + next.offsetBytes;
   }
   return found;
 }

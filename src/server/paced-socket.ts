@@ -97,11 +97,12 @@ export class PacedSocket {
 
   /** Waits for bytes as `receive` does, but no longer than until `otherFd` can be read: then it answers −EAGAIN. */
   receiveUnless(otherFd: number, target: Uint8Array, at: number, length: number): number {
+    // Bytes are seldom there already, and to try costs more than to look.
     for (;;) {
-      const received = this.receiveIfThere(target, at, length);
-      if (received !== -EAGAIN) return received;
       const ready = waitEitherReadable(this.#fd, otherFd);
       if (ready !== 1) return ready === 0 ? -EAGAIN : ready;
+      const received = receiveBytes(this.#fd, target, at, length);
+      if (received !== -EAGAIN) return received;
     }
   }
 

@@ -131,7 +131,7 @@ class RequestLoop {
 
   /** Answers 0, or why what was written could not be flushed. */
   close(): number {
-    this.#flushes.finish();
+    this.#flushes.finishAll();
     this.#replies.send();
     const errno = this.#changes.hasWritten ? this.#image.flush() : 0;
     this.#reads.untilTakenBack(() => this.#isAsked(DRAIN));
@@ -258,15 +258,15 @@ class RequestLoop {
     const input = this.#input;
     input.makeRoom();
     const wanted = this.#isAsked(HALT) ? missingBytes : INPUT_BYTES;
-    const received = this.#receive(Math.min(wanted, INPUT_BYTES - input.end));
+    const received = this.#receiveBesideFlushes(Math.min(wanted, INPUT_BYTES - input.end));
     if (received > 0) input.end += received;
     this.#reads.takeBack();
     return received;
   }
 
-  #receive(length: number): number {
+  #receiveBesideFlushes(length: number): number {
     const { bytes, end } = this.#input;
-    if (this.#flushes.isBegun) {
+    while (this.#flushes.isBegun) {
       const received = this.#socket.receiveUnless(this.#flushes.fd, bytes, end, length);
       if (received !== -EAGAIN) return received;
       this.#flushes.finish();

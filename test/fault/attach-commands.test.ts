@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { memoryDir, ok, run } from '../kernel/guest.js';
+import { longTest, memoryDir, ok, run } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, tsnbd, tsnbdClient } from '../kernel/programs.js';
 
 const ROUNDS = process.env.TSNBD_TEST_LONG === '1' ? 20 : 4;
@@ -17,21 +17,24 @@ test(`${ROUNDS} rounds of whole commands, both programs in turn, leave no proces
   await server.stop('KILL');
 });
 
-test('the module is not unloaded under a device; without it a command says so, and with it again all is as before', async () => {
-  const image = await newImage('16M');
-  const attach = (api: string) => `${tsnbd} --kernel-api=${api} -c nbd0 -f raw ${image}`;
-  try {
-    for (const api of ['netlink', 'ioctl']) {
-      await ok(`${attach(api)} && ! modprobe -r nbd 2>/dev/null && dd if=/dev/nbd0 of=/dev/null bs=1M status=none`);
-      await ok(`${tsnbd} -d nbd0 && modprobe -r nbd`);
-      expect(await run(`${tsnbd} -d nbd0`)).toMatchObject({
-        status: 4,
-        stderr: 'tsnbd: the nbd module is not loaded; load it with: modprobe nbd max_part=8\n',
-      });
-      await ok('modprobe nbd max_part=16 nbds_max=8');
+longTest(
+  'the module is not unloaded under a device; without it a command says so, and with it again all is as before',
+  async () => {
+    const image = await newImage('16M');
+    const attach = (api: string) => `${tsnbd} --kernel-api=${api} -c nbd0 -f raw ${image}`;
+    try {
+      for (const api of ['netlink', 'ioctl']) {
+        await ok(`${attach(api)} && ! modprobe -r nbd 2>/dev/null && dd if=/dev/nbd0 of=/dev/null bs=1M status=none`);
+        await ok(`${tsnbd} -d nbd0 && modprobe -r nbd`);
+        expect(await run(`${tsnbd} -d nbd0`)).toMatchObject({
+          status: 4,
+          stderr: 'tsnbd: the nbd module is not loaded; load it with: modprobe nbd max_part=8\n',
+        });
+        await ok('modprobe nbd max_part=16 nbds_max=8');
+      }
+    } finally {
+      await run('modprobe nbd max_part=16 nbds_max=8');
     }
-  } finally {
-    await run('modprobe nbd max_part=16 nbds_max=8');
-  }
-  await expectNothingLeft();
-});
+    await expectNothingLeft();
+  },
+);

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { ImageError } from '#tsnbd/image/errors.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import type { SnapshotChoice } from '#tsnbd/image/qcow2/load-snapshot.js';
-import { IMAGE_RECIPES } from './qcow2-images.js';
+import { IMAGE_RECIPES, SIZE } from './qcow2-images.js';
 import { runTsnbd, serveUnix, succeed } from './served.js';
 
 let folder: string;
@@ -55,8 +55,8 @@ it('an id goes before a name, and a snapshot has the size that the disk had', ()
   qemuImg('snapshot', '-c', '1', 'disk.qcow2');
   qemuImg('resize', '-q', 'disk.qcow2', '16M');
   expect(disk({ idOrName: '1' }).equals(one)).toBe(true);
-  expect(one.length).toBe(8 << 20);
-  expect(disk({ name: '1' }).length).toBe(8 << 20);
+  expect(one.length).toBe(SIZE);
+  expect(disk({ name: '1' }).length).toBe(SIZE);
 });
 
 it('one that is not there is an error that names those that are', () => {

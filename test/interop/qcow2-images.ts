@@ -9,7 +9,8 @@ export interface ImageRecipe {
   make(folder: string): void;
 }
 
-const SIZE = 4 << 20;
+/** Of the disk, in bytes, unless a recipe says otherwise. */
+export const SIZE = 4 << 20;
 
 function qemuImg(folder: string, ...args: string[]): void {
   execFileSync('qemu-img', args, { cwd: folder, stdio: ['ignore', 'ignore', 'inherit'] });

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { assertQuietKernel, background, memoryDir, ok, run, until, withOwnGuest } from './guest.js';
+import { assertQuietKernel, background, longTest, memoryDir, ok, run, until, withOwnGuest } from './guest.js';
 import {
   expectFree,
   expectNothingLeft,
@@ -183,7 +183,7 @@ describe('an attached image', () => {
     expect((await (await attached(image)).stop()).status).toBe(0);
   });
 
-  test('by netlink, whose process is killed, stays until the next attach or detach', async () => {
+  longTest('by netlink, whose process is killed, stays until the next attach or detach', async () => {
     const image = await newImage('64M');
     const kill = 'pkill -KILL -f attach-process.js; until ! pgrep -f attach-process.js; do sleep 0.1; done';
     const again = `${tsnbd} --kernel-api=netlink -c /dev/nbd0 -f raw ${image}`;

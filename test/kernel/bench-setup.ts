@@ -6,7 +6,7 @@ import type { TestProject } from 'vitest/node';
 import { bundle } from '../../scripts/bundle.js';
 import { bootGuest, type Guest } from '../../scripts/kernel-bench-guest.js';
 import { chosenKernel } from '../../scripts/kernel-bench-kernels.js';
-import { KILL_AT_CALL, ROOT, TEST_PROGRAMS } from './test-programs.js';
+import { KILL_AT_CALL, POPULATED_MEMORY, ROOT, TEST_PROGRAMS } from './test-programs.js';
 
 /** What guest.ts asks for: one request a connection, JSON both ways, each ended by closing that direction. */
 export interface GuestRequest {
@@ -32,7 +32,7 @@ declare module 'vitest' {
 }
 
 /** One guest for each worker of vitest (vitest.config.ts), so that none disturbs another's devices. */
-const GUESTS = 1;
+const GUESTS = 2;
 
 /** What the tests run in the guest, and the threads and the process that it starts by their own files. */
 const PROGRAMS = [
@@ -55,10 +55,12 @@ export async function setup(project: TestProject): Promise<void> {
     PROGRAMS.map((path) => join(ROOT, path)),
     TEST_PROGRAMS,
   );
-  const source = join(ROOT, 'test/fault/drivers/kill-at-call.c');
-  execFileSync('cc', ['-shared', '-fPIC', '-O1', '-Wall', '-Wextra', '-Werror', '-o', KILL_AT_CALL, source, '-ldl']);
+  compileLibrary('test/fault/drivers/kill-at-call.c', KILL_AT_CALL);
+  compileLibrary('test/kernel/populated-memory.c', POPULATED_MEMORY);
   const kernel = chosenKernel(project.config.env.TSNBD_BENCH_KERNEL);
-  const booted = await Promise.allSettled(Array.from({ length: GUESTS }, () => bootGuest({ kernel })));
+  const booted = await Promise.allSettled(
+    Array.from({ length: GUESTS }, () => bootGuest({ kernel, preload: POPULATED_MEMORY })),
+  );
   for (const boot of booted) if (boot.status === 'fulfilled') guests.push(boot.value);
   const failed = booted.find((boot) => boot.status === 'rejected');
   if (failed !== undefined) {
@@ -76,6 +78,11 @@ export async function setup(project: TestProject): Promise<void> {
     benches.push({ socketPath, workDir: guest.workDir });
   }
   project.provide('kernelBenches', benches);
+}
+
+function compileLibrary(source: string, library: string): void {
+  const options = ['-shared', '-fPIC', '-O1', '-Wall', '-Wextra', '-Werror'];
+  execFileSync('cc', [...options, '-o', library, join(ROOT, source), '-ldl']);
 }
 
 export async function teardown(): Promise<void> {

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
-import { assertQuietKernel, ok, run, until } from './guest.js';
+import { assertQuietKernel, longTest, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbd } from './programs.js';
 import { attached, dropStorage, ext4Folder } from './storage.js';
 
@@ -55,7 +55,7 @@ describe('a range of the device', () => {
     expect((await attachment.stop()).status).toBe(0);
   });
 
-  test('cannot be discarded with --discard=ignore; zeroed, it keeps its storage', async () => {
+  longTest('cannot be discarded with --discard=ignore; zeroed, it keeps its storage', async () => {
     const files = await fullImage();
     const attachment = await attached(`--discard=ignore ${files.image}`);
     expect((await run('blkdiscard -o 1M -l 3M /dev/nbd0')).stderr).toMatch(/not supported/);

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { assertQuietKernel, type Background, memoryDir, ok, run, until } from './guest.js';
+import { assertQuietKernel, type Background, longTest, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, listensOn, startServer, tsnbd } from './programs.js';
 
 // What a user does with lines of fstab, by the real mount(8) and umount(8). Node starts in a quarter of a second here: each
@@ -12,9 +12,6 @@ let server: Background;
 
 /** `t COMMAND...` prints its status and, behind it, what it wrote; `ours` the devices that are up, and where they are mounted. */
 const PRELUDE = `
-# The shell has a mount and an umount of its own, which know nothing of us.
-mount() { /bin/mount "$@"; }
-umount() { /bin/umount "$@"; }
 t() { said=$("$@" 2>&1); echo "$? $said"; }
 ours() { for n in 0 1 2; do
   [ -e /sys/block/nbd$n/pid ] && echo nbd$n $(sed -n "s,^/dev/nbd$n[^ ]* \\([^ ]*\\) .*,\\1,p" /proc/mounts); done | tr "\\n" ";"; echo; }
@@ -43,7 +40,7 @@ ${tsnbd} install >/dev/null`,
 });
 
 afterEach(async () => {
-  await run(`/bin/umount -a -O helper=tsnbd; rm -f /etc/fstab*`);
+  await run(`umount -a -O helper=tsnbd; rm -f /etc/fstab*`);
   await expectNothingLeft();
   await assertQuietKernel();
 });
@@ -127,7 +124,7 @@ ours`;
   });
 });
 
-test('tsnbd fstab writes a line for what is there, and finds what is wrong with others', async () => {
+longTest('tsnbd fstab writes a line for what is there, and finds what is wrong with others', async () => {
   const script = `lines; a="${tsnbd} fstab add"
 t $a nbd://127.0.0.1:4000/ $d/1 -o nofail
 t $a nbd://127.0.0.1:4000/ $d/1 -o nofail,partition=2
@@ -165,22 +162,25 @@ t ${tsnbd} mount $d/lazy.raw $d/1 -o format=raw,partition=1,ro; cmp kept 1/late 
     ]);
   });
 
-  test('umount -i: the device is detached by the next call, and an entry that is left is a plain unmount', async () => {
-    const script = `lines "$d/disk.raw $d/1 tsnbd format=raw,partition=1 0 0" "$d/disk.qcow2 $d/2 tsnbd partition=2 0 0"
+  longTest(
+    'umount -i: the device is detached by the next call, and an entry that is left is a plain unmount',
+    async () => {
+      const script = `lines "$d/disk.raw $d/1 tsnbd format=raw,partition=1 0 0" "$d/disk.qcow2 $d/2 tsnbd partition=2 0 0"
 t mount $d/1; t umount -i $d/1; ours
 t mount $d/2; ours
 t umount $d/2
 ${tsnbd} -c nbd0 -f raw $d/disk.raw; mount -i -t ext4 -o helper=tsnbd /dev/nbd0p1 $d/1; t umount $d/1; ours
 ${tsnbd} mount $d/disk.raw $d/1 -o format=raw,partition=1; ours; t umount $d/1; ours; ${tsnbd} -d nbd0`;
-    expect(await told(script)).toEqual([
-      ...['0 ', '0 ', 'nbd0;'],
-      ...['0 ', 'nbd0 D/2;'],
-      '0 ',
-      ...['0 ', 'nbd0;'],
-      // What was attached by hand is used, and stays.
-      ...['nbd0 D/1;', '0 ', 'nbd0;', '/dev/nbd0 disconnected'],
-    ]);
-  });
+      expect(await told(script)).toEqual([
+        ...['0 ', '0 ', 'nbd0;'],
+        ...['0 ', 'nbd0 D/2;'],
+        '0 ',
+        ...['0 ', 'nbd0;'],
+        // What was attached by hand is used, and stays.
+        ...['nbd0 D/1;', '0 ', 'nbd0;', '/dev/nbd0 disconnected'],
+      ]);
+    },
+  );
 
   test('the serving process is killed under a mount: it is unmounted, detached, and mounted anew', async () => {
     const script = `t ${tsnbd} mount $d/disk.raw $d/1 -o format=raw,partition=1
@@ -199,32 +199,37 @@ t ${tsnbd} mount $d/disk.raw $d/1 -o format=raw,partition=1; cat 1/name; t umoun
   });
 });
 
-test('with /run read-only nothing is touched; with /run/mount alone it is mounted, and can be unmounted by us', async () => {
-  const script = `unshare -m sh -c '${PRELUDE}
+longTest(
+  'with /run read-only nothing is touched; with /run/mount alone it is mounted, and can be unmounted by us',
+  async () => {
+    const script = `unshare -m sh -c '${PRELUDE}
 mount --bind /run /run; mount -o remount,ro,bind /run
 t $m ${dir}/disk.raw ${dir}/1 -o format=raw,partition=1; cat /sys/block/nbd0/size
 umount /run; mount --bind /run/mount /run/mount; mount -o remount,ro,bind /run/mount
 t $m ${dir}/disk.raw ${dir}/1 -o format=raw,partition=1; cat 1/name; t ${tsnbd} umount ${dir}/1; ours'`;
-  expect(await told(script)).toEqual([
-    '2 mount.tsnbd: cannot write /run/tsnbd.lock (EROFS), so nothing was touched',
-    '0',
-    '0 mount.tsnbd: D/1 is mounted, but that could not be written down: unmount it by: tsnbd umount D/1',
-    ...['1', '0 ', ''],
-  ]);
-});
+    expect(await told(script)).toEqual([
+      '2 mount.tsnbd: cannot write /run/tsnbd.lock (EROFS), so nothing was touched',
+      '0',
+      '0 mount.tsnbd: D/1 is mounted, but that could not be written down: unmount it by: tsnbd umount D/1',
+      ...['1', '0 ', ''],
+    ]);
+  },
+);
 
-test('in another mount namespace, and without a process that stays', async () => {
+longTest('in another mount namespace, and without a process that stays', async () => {
   const script = `unshare -m sleep 60 & sleep 0.5; ns=/proc/$!/ns/mnt
 t mount -N $ns -t tsnbd -o partition=1,nopersist nbd://127.0.0.1:4000/ $d/1; ls 1; nsenter --mount=$ns cat $d/1/name
 ours; pgrep -f 'tsnbd|attach-process'; t umount -N $ns $d/1; ours; kill $!`;
   expect(await told(script)).toEqual(['0 ', '1', 'nbd0;', '0 ', '']);
 });
 
-test.runIf(long)('50 rounds of mount -a and umount -a', async () => {
-  const script = `lines "nbd://127.0.0.1:4000/ $d/1 tsnbd _netdev,partition=1 0 0" "$d/disk.qcow2 $d/2 tsnbd partition=2 0 0" \\
+if (long) {
+  test('50 rounds of mount -a and umount -a', async () => {
+    const script = `lines "nbd://127.0.0.1:4000/ $d/1 tsnbd _netdev,partition=1 0 0" "$d/disk.qcow2 $d/2 tsnbd partition=2 0 0" \\
     "nbd://127.0.0.1:4000/ $d/3 tsnbd _netdev,partition=2 0 0"
 for round in $(seq 50); do mount -a && echo $round >1/round && umount -a -O helper=tsnbd || { echo "round $round"; break; }; done
 ours; mount -a && cat 1/round; umount -a -O helper=tsnbd`;
-  expect(await told(script, 1_200_000)).toEqual(['', '50']);
-  await until('! ls -A /run/tsnbd | grep .');
-});
+    expect(await told(script, 1_200_000)).toEqual(['', '50']);
+    await until('! ls -A /run/tsnbd | grep .');
+  });
+}

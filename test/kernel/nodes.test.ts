@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from 'vitest';
-import { assertQuietKernel, memoryDir, ok, run } from './guest.js';
+import { assertQuietKernel, longTest, memoryDir, ok, run } from './guest.js';
 import { expectNothingLeft, newImage, TWO_PARTITIONS, tsnbd } from './programs.js';
 
 afterEach(async () => {
@@ -50,7 +50,7 @@ test('where nobody makes nodes, as in a container, they are made, and gone after
   );
 });
 
-test('udev does not see volumes of LVM and md on a device, unless it may', async () => {
+longTest('udev does not see volumes of LVM and md on a device, unless it may', async () => {
   const image = await newImage('16M');
   await ok(`printf 'HM\\001\\0' | dd of=${image} conv=notrunc status=none`); // what LVM 1 begins with
   const seen = 'udevadm info -q property /dev/nbd0 | grep ^ID_FS_TYPE; cat /tmp/activated 2>/dev/null';

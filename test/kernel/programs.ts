@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { SERVING_NODE_OPTIONS } from '#tsnbd/attach/serving-process.js';
 import { type Background, background, memoryDir, ok, run, until } from './guest.js';
 import { ROOT, TEST_PROGRAMS } from './test-programs.js';
 
@@ -9,11 +8,9 @@ export const tsnbd = join(ROOT, 'dist/tsnbd.js');
 export const tsnbdClient = join(ROOT, 'dist/tsnbd-client.js');
 /** Sets PR_SET_IO_FLUSHER, by its numbers on x86-64, and becomes the program that follows. */
 export const AS_IO_FLUSHER = "perl -e 'syscall(157, 57, 1, 0, 0, 0); exec @ARGV'";
-/** Node as the process behind a device is started: behind AS_IO_FLUSHER a foreground attach need not start itself again. */
-export const servingNode = `node ${SERVING_NODE_OPTIONS.join(' ')}`;
-/** The programs in the foreground, by one start of Node. */
-export const tsnbdHere = `${AS_IO_FLUSHER} ${servingNode} ${tsnbd} --nofork`;
-export const tsnbdClientHere = `${AS_IO_FLUSHER} ${servingNode} ${tsnbdClient} -nofork`;
+/** The programs in the foreground, by one start of Node: started so, they need not start themselves again. */
+export const tsnbdHere = `${AS_IO_FLUSHER} node ${tsnbd} --nofork`;
+export const tsnbdClientHere = `${AS_IO_FLUSHER} node ${tsnbdClient} -nofork`;
 
 /** A program of the tests, for the guest. */
 export const testProgram = (name: string) => join(TEST_PROGRAMS, `${name}.js`);

@@ -1,5 +1,5 @@
 import { afterEach, expect, test, vi } from 'vitest';
-import { assertQuietKernel, background, memoryDir, ok, run } from './guest.js';
+import { assertQuietKernel, background, longTest, memoryDir, ok, run } from './guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, tsnbd } from './programs.js';
 
 afterEach(async () => {
@@ -55,7 +55,7 @@ test('it is detached when ^C or a signal ends the command, or comes before it', 
   expect(await early.result).toMatchObject({ status: 130, stdout: '' });
 });
 
-test('what the command leaves mounted stays attached, and is told', async () => {
+longTest('what the command leaves mounted stays attached, and is told', async () => {
   const image = await newImage('64M');
   const dir = await memoryDir('run');
   const work = `mkfs.ext4 -q $TSNBD_DEVICE && mount $TSNBD_DEVICE ${dir}`;

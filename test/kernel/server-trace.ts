@@ -8,8 +8,12 @@ import {
   NBD_SIMPLE_REPLY_BYTES,
 } from '#tsnbd/protocol/constants.js';
 
-/** What strace has to be told for a server whose trace is read here: a file a thread, and all bytes of every call. */
-export const TRACE_OPTIONS = '-ff -qq -xx -s 2000000 -e trace=openat,read,write,pwrite64,fdatasync,fallocate';
+/**
+ * What strace has to be told for a server whose trace is read here: a file a thread, and all bytes of every call. No trace shows
+ * when a sync by io_uring is done, so there is none; power-cut.test.ts sees what that makes durable.
+ */
+export const TRACE_OPTIONS =
+  '-ff -qq -xx -s 2000000 -e trace=openat,read,write,pwrite64,fdatasync,fallocate,io_uring_setup -e inject=io_uring_setup:error=ENOSYS';
 
 export interface Durability {
   readonly flushes: number;

@@ -47,7 +47,7 @@ export async function dropStorage(): Promise<void> {
 
 /** What `-v` tells of an attach that goes well. */
 const STEPS =
-  /^(tsnbd: ((open|start|connect|set|write|hand over|look for|wait until) [a-z0-9 ]+)|NBD device .* is now connected to .*)\n/gm;
+  /^(tsnbd: ((open|start|connect|set|write|make|hide|hand over|look for|wait until) [a-z0-9 ]+)|NBD device .* is now connected to .*)\n/gm;
 
 /**
  * `tsnbd --nofork -c`: one start of Node, and SIGTERM detaches. `options` are the image's and it. What the command says in

@@ -5,3 +5,5 @@ export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 export const TEST_PROGRAMS = `${ROOT}build/test-programs`;
 /** A library that kills at a chosen call (test/fault/drivers/kill-at-call.c). */
 export const KILL_AT_CALL = `${TEST_PROGRAMS}/kill-at-call.so`;
+/** A library by which Node gets its memory at once (populated-memory.c). */
+export const POPULATED_MEMORY = `${TEST_PROGRAMS}/populated-memory.so`;

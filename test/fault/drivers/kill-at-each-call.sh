@@ -37,7 +37,7 @@ leftovers() {
 
 n=1
 while [ "$n" -le "$runs_max" ]; do
-  KILL_CALLS=$calls KILL_AT=$n LD_PRELOAD=$library "$@" >"$folder/out" 2>&1 </dev/null &
+  KILL_CALLS=$calls KILL_AT=$n LD_PRELOAD="$library ${LD_PRELOAD:-}" "$@" >"$folder/out" 2>&1 </dev/null &
   program=$!
   within 3000 settled || outcome=hangs
   if is_attached; then
