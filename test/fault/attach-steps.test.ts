@@ -1,8 +1,8 @@
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { assertQuietKernel, memoryDir, ok } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, testProgram } from '../kernel/programs.js';
+import { long } from '../long.js';
 
-const long = process.env.TSNBD_TEST_LONG === '1';
 /** Of each attach. */
 const ROUNDS = long ? 1_000 : 5;
 /** Of each of the devices that are attached beside each other. */

@@ -3,6 +3,7 @@ import { expect } from 'vitest';
 import { ok } from '../kernel/guest.js';
 import { AS_IO_FLUSHER, ROOT, tsnbd } from '../kernel/programs.js';
 import { KILL_AT_CALL } from '../kernel/test-programs.js';
+import { long } from '../long.js';
 
 const driver = join(ROOT, 'test/fault/drivers/kill-at-each-call.sh');
 const LIMIT_MS = 1_700_000;
@@ -10,7 +11,6 @@ const LIMIT_MS = 1_700_000;
 /** The calls that reach outside of the process, counted together; with --long those too that an attach makes for itself. */
 const OUTSIDE = 'ioctl,connect,socketpair,bind,sendmsg,write-open,rename,unlink';
 const INSIDE = ['mkdir,chmod', 'close', 'fcntl', 'shutdown', 'pthread_create', 'listen,accept4', 'setsockopt', 'fsync'];
-const long = process.env.TSNBD_TEST_LONG === '1';
 export const calls = long ? [OUTSIDE, ...INSIDE] : [OUTSIDE];
 /** Where an attach by the other interface differs, and at every which of them. */
 export const otherCalls = long ? calls : ['ioctl'];

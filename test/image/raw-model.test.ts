@@ -7,11 +7,12 @@ import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
 import { emptyExtent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { type ImageHandle, imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import { directIoAlignment } from '#tsnbd/kernel/direct-io.js';
+import { long } from '../long.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
 const { EINTR, EMFILE, EOPNOTSUPP } = constants.errno;
 const inFolder = useTemporaryFolder();
-const runs = process.env.TSNBD_TEST_LONG === '1' ? 1000 : 40;
+const runs = long ? 1000 : 40;
 
 const zeroWays = {
   zero: ZERO_MAY_PUNCH,

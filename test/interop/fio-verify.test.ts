@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { inLongRun } from '../long.js';
 import { type Served, serveTcp, serveUnix, succeed } from './served.js';
 
 const MIB = 1_048_576;
@@ -167,24 +168,27 @@ describe('what fio writes is what it reads while the way it is served changes', 
     ...options,
   });
 
-  test.each([[[]], [['--cache=none']]])('alone, among seven others, cold, and alone again (%j)', async (options) => {
-    const uri = await serve('unix', ...options);
-    const others = [
-      { bs: '4k', iodepth: 16 },
-      { bs: '4k', iodepth: 1 },
-      { bs: '64k', iodepth: 16 },
-      { bs: '256k', iodepth: 8 },
-      MIXED_AGAIN,
-      { bs: '1m', iodepth: 4 },
-      { bs: '512', iodepth: 64 },
-    ];
-    // It reads each block right after it wrote it: on a busy machine it may write few.
-    const alone = { bs: '4k', iodepth: 1, offset: 0, size: SIZE_BYTES / 8, runtime: 8, verify_backlog: 1 };
-    const jobs = others.map((shape, index) => later(index, shape));
-    const fio = verify(uri, { rw: 'randwrite', time_based: 1, verify_backlog: 8 }, alone, ...jobs);
-    await sleep(2_000);
-    await whileDropped(Promise.race([fio, sleep(1_500)]));
-    const [readAlone] = await fio;
-    expect(readAlone).toBeGreaterThan(0); // the others' threads may hardly have begun, on a busy machine
-  });
+  test.each([[[]], ...inLongRun([[['--cache=none']]])])(
+    'alone, among seven others, cold, and alone again (%j)',
+    async (options) => {
+      const uri = await serve('unix', ...options);
+      const others = [
+        { bs: '4k', iodepth: 16 },
+        { bs: '4k', iodepth: 1 },
+        { bs: '64k', iodepth: 16 },
+        { bs: '256k', iodepth: 8 },
+        MIXED_AGAIN,
+        { bs: '1m', iodepth: 4 },
+        { bs: '512', iodepth: 64 },
+      ];
+      // It reads each block right after it wrote it: on a busy machine it may write few.
+      const alone = { bs: '4k', iodepth: 1, offset: 0, size: SIZE_BYTES / 8, runtime: 8, verify_backlog: 1 };
+      const jobs = others.map((shape, index) => later(index, shape));
+      const fio = verify(uri, { rw: 'randwrite', time_based: 1, verify_backlog: 8 }, alone, ...jobs);
+      await sleep(2_000);
+      await whileDropped(Promise.race([fio, sleep(1_500)]));
+      const [readAlone] = await fio;
+      expect(readAlone).toBeGreaterThan(0); // the others' threads may hardly have begun, on a busy machine
+    },
+  );
 });

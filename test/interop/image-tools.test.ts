@@ -16,6 +16,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { longTest } from '../long.js';
 import { makeHoleyDisk } from './holey-disk.js';
 import { qemuNbd } from './peers.js';
 import { run, runTsnbd, succeed } from './served.js';
@@ -109,7 +110,7 @@ describe('an image', () => {
     expect(await json(tsnbd('info', '--json', top))).toMatchObject({ format: 'qcow2', 'virtual-size': 10 * MIB });
   });
 
-  test('is mapped to the last line for a reader that takes its time', async () => {
+  longTest('is mapped to the last line for a reader that takes its time', async () => {
     const fd = openSync(image, 'w');
     for (let piece = 0; piece < 4_000; piece += 1) writeSync(fd, Buffer.alloc(4_096, 7), 0, 4_096, piece * 65_536);
     closeSync(fd);

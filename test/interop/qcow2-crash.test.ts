@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Image, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
+import { long } from '../long.js';
 import { seeded } from '../server/seeded.js';
 import { BLOCK, type Done, expectNoErrors, expectPossible, firstBytes, PossibleDisk } from './possible-disk.js';
 import { type Change, recordingCalls, replay } from './recorded-calls.js';
 
 const SIZE = 4 << 20;
 const OPERATIONS = 220;
-const long = process.env.TSNBD_TEST_LONG === '1';
 /** Of each image: stops with all that was written so far, and power cuts. */
 const KILLS = long ? 400 : 8;
 const CUTS = long ? 400 : 14;

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { NBD_CMD_FLUSH, NBD_CMD_WRITE, NBD_CMD_WRITE_ZEROES } from '#tsnbd/protocol/constants.js';
+import { long } from '../long.js';
 import { ProtocolClient } from '../server/protocol-client.js';
 import { seeded } from '../server/seeded.js';
 import { BLOCK, type Done, expectNoErrors, expectPossible, firstBytes, PossibleDisk } from './possible-disk.js';
@@ -13,7 +14,7 @@ import { type Served, serveUnix } from './served.js';
 const SIZE = 4 << 20;
 const CLIENTS = 4;
 const LANE_BLOCKS = SIZE / BLOCK / CLIENTS;
-const KILLS = process.env.TSNBD_TEST_LONG === '1' ? 300 : 3;
+const KILLS = long ? 300 : 3;
 
 let folder: string;
 let served: Served | undefined;

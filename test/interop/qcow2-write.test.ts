@@ -6,11 +6,12 @@ import { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { type Image, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
+import { long } from '../long.js';
 import { seeded } from '../server/seeded.js';
 import { changeByQemu, IMAGE_RECIPES } from './qcow2-images.js';
 import { run } from './served.js';
 
-const OPERATIONS = process.env.TSNBD_TEST_LONG === '1' ? 300 : 150;
+const OPERATIONS = long ? 300 : 150;
 /** Larger disks are changed here and there, and not compared byte by byte with a model. */
 const MODEL_BYTES_MAX = 2 ** 28;
 

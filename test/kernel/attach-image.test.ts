@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { assertQuietKernel, background, longTest, memoryDir, ok, run, until, withOwnGuest } from './guest.js';
+import { longTest } from '../long.js';
+import { assertQuietKernel, background, memoryDir, ok, run, until, withOwnGuest } from './guest.js';
 import {
   expectFree,
   expectNothingLeft,

@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from 'vitest';
+import { long } from '../long.js';
 import { assertQuietKernel, ok } from './guest.js';
 import { expectNothingLeft } from './programs.js';
 import { attached, dropStorage, ext4Folder } from './storage.js';
@@ -10,7 +11,7 @@ afterEach(async () => {
 });
 
 const FIRST_MODES = ['none', 'writethrough', 'writeback'] as const;
-const MODES = [...FIRST_MODES, ...(process.env.TSNBD_TEST_LONG === '1' ? (['directsync', 'unsafe'] as const) : [])];
+const MODES = [...FIRST_MODES, ...(long ? (['directsync', 'unsafe'] as const) : [])];
 const MIB = 1 << 20;
 
 test(`what was written by each cache mode (${MODES.join(', ')}) is there when the image is attached again`, async () => {

@@ -1,12 +1,10 @@
 import { afterEach, describe, expect, test } from 'vitest';
-import { assertQuietKernel, longTest, ok, run, until } from './guest.js';
+import { long, longTest } from '../long.js';
+import { assertQuietKernel, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbd } from './programs.js';
 import { attached, dropStorage, ext4Folder } from './storage.js';
 
-const MODES: readonly (readonly [string, number])[] = [
-  ['unmap', 12],
-  ...(process.env.TSNBD_TEST_LONG === '1' ? [['ignore', 0] as const] : []),
-];
+const MODES: readonly (readonly [string, number])[] = [['unmap', 12], ...(long ? [['ignore', 0] as const] : [])];
 
 afterEach(async () => {
   await dropStorage();

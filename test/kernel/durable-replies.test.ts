@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
+import { long } from '../long.js';
 import { assertQuietKernel, freshDir, ok, until } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbd } from './programs.js';
 import { type Durability, durabilityOf, isWorkerTrace, TRACE_OPTIONS } from './server-trace.js';
@@ -43,7 +44,7 @@ async function traced(cache: string): Promise<Durability> {
 }
 
 /** Past the page cache another way of writing is taken, for the same replies. */
-const MODES = process.env.TSNBD_TEST_LONG === '1' ? ['writeback', 'none', 'directsync'] : ['writeback'];
+const MODES = long ? ['writeback', 'none', 'directsync'] : ['writeback'];
 
 test.each(MODES)(
   'with --cache=%s a sync or a durable write comes before the reply to each FLUSH and each FUA',

@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from 'vitest';
+import { long } from '../long.js';
 import { assertQuietKernel, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbd } from './programs.js';
 import { attached, dropStorage, loopDevice, mappedDevice, swapTable } from './storage.js';
@@ -69,7 +70,7 @@ test.each(['raw', 'qcow2'])(
   },
 );
 
-const CACHE_MODES = process.env.TSNBD_TEST_LONG === '1' ? ['writeback', 'none'] : ['none'];
+const CACHE_MODES = long ? ['writeback', 'none'] : ['none'];
 test.each(CACHE_MODES)('a durable write (FUA) that fails is as bad, with --cache=%s', async (cache) => {
   const { server, fail, heal, detach } = await twoDevices(cache);
   await ok(write('/dev/nbd0', ',dsync'));

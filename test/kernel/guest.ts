@@ -4,7 +4,7 @@ import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { inject, test } from 'vitest';
+import { inject } from 'vitest';
 import { type BootOptions, bootGuest, type CommandResult, type Guest } from '../../scripts/kernel-bench-guest.js';
 import type { GuestReply, GuestRequest, KernelBench } from './bench-setup.js';
 
@@ -117,10 +117,6 @@ export async function assertQuietKernel(mark?: string): Promise<void> {
   const log = await kernelLog(mark);
   if (complaints.test(log)) throw new Error(`the kernel complained:\n${log}`);
 }
-
-/** A test for which only the long run has the time: what it looks at is near to what others look at, too. */
-export const longTest: (name: string, body: () => Promise<void>) => void =
-  process.env.TSNBD_TEST_LONG === '1' ? test : () => {};
 
 /** For what must not happen to the shared guest (a panic, another nbd module): a guest of the test's own, booted in 3 to 10 s. */
 export async function withOwnGuest<T>(options: BootOptions, use: (guest: Guest) => Promise<T>): Promise<T> {

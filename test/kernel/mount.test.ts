@@ -1,11 +1,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { assertQuietKernel, type Background, longTest, memoryDir, ok, run, until } from './guest.js';
+import { long, longTest } from '../long.js';
+import { assertQuietKernel, type Background, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, listensOn, startServer, tsnbd } from './programs.js';
 
 // What a user does with lines of fstab, by the real mount(8) and umount(8). Node starts in a quarter of a second here: each
 // command of the guest does several things, and tells of each by one line.
-
-const long = process.env.TSNBD_TEST_LONG === '1';
 
 let dir = '';
 let server: Background;

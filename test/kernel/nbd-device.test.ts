@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { long } from '../long.js';
 import { background, freshDir, ok, run, until, withOwnGuest } from './guest.js';
 import {
   type Api,
@@ -22,7 +23,6 @@ import {
 
 guardDevices();
 
-const long = process.env.TSNBD_TEST_LONG === '1';
 const ROUNDS = long ? 10 : 2;
 /** The one that is chosen first; with --long each. What only ioctl does is in one-api.test.ts. */
 const APIS: readonly Api[] = long ? ['ioctl', 'netlink'] : ['netlink'];

@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from 'vitest';
-import { assertQuietKernel, longTest, memoryDir, ok, run, until } from './guest.js';
+import { longTest } from '../long.js';
+import { assertQuietKernel, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, newImage, tsnbd } from './programs.js';
 
 // What a user may choose of a device where netlink sets it up.

@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from 'vitest';
-import { assertQuietKernel, longTest, memoryDir, ok, run } from './guest.js';
+import { longTest } from '../long.js';
+import { assertQuietKernel, memoryDir, ok, run } from './guest.js';
 import { expectNothingLeft, newImage, TWO_PARTITIONS, tsnbd } from './programs.js';
 
 afterEach(async () => {

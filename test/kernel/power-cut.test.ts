@@ -2,6 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
+import { long } from '../long.js';
 import { assertQuietKernel, freshDir, ok } from './guest.js';
 import { BLOCK_BYTES, LANE_BLOCKS, lostBlocks } from './numbered-blocks.js';
 import { expectNothingLeft, ROOT } from './programs.js';
@@ -14,7 +15,6 @@ const RAW_PARTITION_BYTES = 4 * MIB;
 const FILE_SYSTEM_OFFSET_BYTES = 8 * MIB;
 const DISK_BYTES = 32 * MIB;
 const LANE_BYTES = LANE_BLOCKS * BLOCK_BYTES;
-const long = process.env.TSNBD_TEST_LONG === '1';
 const ROUNDS_ALONE = long ? 6 : 3;
 const ROUNDS_TOGETHER = long ? 18 : 8;
 

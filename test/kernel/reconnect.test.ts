@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { long } from '../long.js';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import {
   expectNothingLeft,
@@ -13,7 +14,6 @@ import {
 // What becomes of devices whose server goes away. All of them wait at the same time: each has a server's outage of its own
 // or shares one, and what is seen meanwhile is looked at in the end.
 
-const long = process.env.TSNBD_TEST_LONG === '1';
 const OUTAGE_SECONDS = long ? 20 : 3;
 const STOP_SECONDS = long ? 60 : 16;
 /** A pause is the outage and this at most. */

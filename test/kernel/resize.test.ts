@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from 'vitest';
-import { assertQuietKernel, longTest, memoryDir, ok, run, until } from './guest.js';
+import { longTest } from '../long.js';
+import { assertQuietKernel, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, tsnbd, tsnbdClient } from './programs.js';
 
 afterEach(async () => {

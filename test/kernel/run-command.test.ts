@@ -1,5 +1,6 @@
 import { afterEach, expect, test, vi } from 'vitest';
-import { assertQuietKernel, background, longTest, memoryDir, ok, run } from './guest.js';
+import { longTest } from '../long.js';
+import { assertQuietKernel, background, memoryDir, ok, run } from './guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, tsnbd } from './programs.js';
 
 afterEach(async () => {

@@ -2,13 +2,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import type { Guest } from '../../scripts/kernel-bench-guest.js';
+import { long } from '../long.js';
 import { assertQuietKernel, freshDir, run, withOwnGuest } from './guest.js';
 import { tsnbd } from './programs.js';
 
 // A device that the kernel writes to when it has no memory left, and one that it swaps to: neither may wait for the other, or
 // for memory. The images lie on the host: the guest's own files are in its memory.
 
-const long = process.env.TSNBD_TEST_LONG === '1';
 /** With --long memory is short: a guest of its own takes minutes for that. */
 const MEMORY = '512M';
 const WRITTEN_MIB = long ? 4096 : 16;

@@ -2,12 +2,13 @@ import { describe, expect, it } from 'vitest';
 import { ClientTransmission, type TransmissionStep } from '#tsnbd/protocol/client-transmission.js';
 import { NBD_STATUS_DESCRIPTORS_MAX } from '#tsnbd/protocol/constants.js';
 import { ProtocolError } from '#tsnbd/protocol/errors.js';
+import { long } from '../long.js';
 import { mutate } from './mutate.js';
 import { type Transmission, transmissions } from './transmissions.js';
 import { hex, pieces, seededRandom } from './wire.js';
 
 const SEED = 11;
-const STREAMS = 60_000 * (process.env.TSNBD_TEST_LONG === '1' ? 20 : 1);
+const STREAMS = 60_000 * (long ? 20 : 1);
 /** Each kind of end is to come at least so often. */
 const ENDS_MIN = 300;
 const BUFFERED_BYTES_MAX = 8 + 16 * NBD_STATUS_DESCRIPTORS_MAX;

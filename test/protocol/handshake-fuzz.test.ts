@@ -4,13 +4,14 @@ import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
 import { ProtocolError } from '#tsnbd/protocol/errors.js';
 import { OPTION_DATA_BYTES_MAX, OPTION_REPLY_BYTES_MAX } from '#tsnbd/protocol/limits.js';
 import { ServerHandshake, type ServerStateName } from '#tsnbd/protocol/server-handshake.js';
+import { long } from '../long.js';
 import { clientSides, contextAnswers, describedAnswers, goAnswers, infoAnswers, listAnswers } from './conversations.js';
 import { converse, directory } from './converse.js';
 import { mutate } from './mutate.js';
 import { hex, join, pieces, seededRandom } from './wire.js';
 
 const SEED = 9;
-const HANDSHAKES = 60_000 * (process.env.TSNBD_TEST_LONG === '1' ? 20 : 1);
+const HANDSHAKES = 60_000 * (long ? 20 : 1);
 /** Each state is to be reached, and left by error, at least so often. */
 const HITS_MIN = 100;
 /** No handshake here has reason to send more. */

@@ -7,6 +7,7 @@ import { NBD_FLAG_SEND_FAST_ZERO, NBD_FLAG_SEND_TRIM } from '#tsnbd/protocol/con
 import { BASE_ALLOCATION } from '#tsnbd/protocol/meta-context.js';
 import type { ReplyStyle } from '#tsnbd/protocol/reply.js';
 import { imageFlags } from '#tsnbd/server/exports.js';
+import { long } from '../long.js';
 import { anyRequest, withData } from './any-request.js';
 import { DiskModel, errorsOf, type Terms } from './disk-model.js';
 import { FuzzSession } from './fuzz-session.js';
@@ -15,7 +16,7 @@ import { agreement } from './reply-audit.js';
 import { seeded } from './seeded.js';
 
 const SIZE_BYTES = 4_194_304;
-const ROUNDS = process.env.TSNBD_TEST_LONG === '1' ? 10 : 1;
+const ROUNDS = long ? 10 : 1;
 const CLIENTS = 2;
 /** A client leaves after so many batches, on average: its successor gets a thread of its own, whose start takes as long as thousands of requests. */
 const SESSION_BATCHES = 24;

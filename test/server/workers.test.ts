@@ -17,11 +17,12 @@ import { imageFlags, rulesOf } from '#tsnbd/server/exports.js';
 import { PIPED_BYTES_MIN } from '#tsnbd/server/piped-reads.js';
 import { INPUT_BYTES } from '#tsnbd/server/request-input.js';
 import { type ServedConnection, startConnection } from '#tsnbd/server/workers.js';
+import { long } from '../long.js';
 import { type AskedRequest, RawClient, type Reply } from './raw-client.js';
 import { seeded } from './seeded.js';
 
 const SIZE_BYTES = 4_194_304;
-const BATCHES = process.env.TSNBD_TEST_LONG === '1' ? 2_000 : 60;
+const BATCHES = long ? 2_000 : 60;
 let folder: string;
 let path: string;
 let image: OpenedImage;

@@ -4,13 +4,14 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { ImageError } from '#tsnbd/image/errors.js';
 import { emptyExtent, type Image } from '#tsnbd/image/image.js';
+import { long } from '../../long.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { withImage } from './open-qcow2.js';
 import { BACKING_FORMAT, type Cluster, FEATURE_NAMES, type Qcow2Bytes, qcow2Bytes } from './qcow2-bytes.js';
 
 const { EIO } = constants.errno;
 const inFolder = useTemporaryFolder();
-const runs = process.env.TSNBD_TEST_LONG === '1' ? 100_000 : 400;
+const runs = long ? 100_000 : 400;
 const guestClusters = 40;
 /** A read that takes longer hangs: most take microseconds. */
 const LIMIT_MS = 5_000;
