@@ -3,7 +3,7 @@ import { readState } from '../daemon/state-file.js';
 import { requireRoot } from '../kernel/nbd-device.js';
 import { attachedDevices, requireDevice } from '../kernel/sysfs.js';
 import { AttachError, attachErrorOf } from './errors.js';
-import { askOwner } from './owner.js';
+import { askOwner, isGone } from './owner.js';
 import { lastRecord } from './revive.js';
 import { donePreparing, prepareServing, servingNodeOptions } from './serving-process.js';
 import type { Program, Revival } from './succession.js';
@@ -22,15 +22,23 @@ export async function restartDevice(device: string): Promise<void> {
   requireRoot(`restart the process of /dev/${device}`);
   if (!attachedDevices().includes(device)) throw new AttachError('refused', `/dev/${device} is not attached`);
   const entry = new URL('./attach-process.js', import.meta.url);
-  if (readState(device) === undefined) {
-    const { request } = lastRecord(device).served;
-    const task: Revival = { kind: 'revival', device, request };
-    prepareServing(request);
-    const launched = launch(entry, task, () => {}, { nodeOptions: servingNodeOptions(request) });
-    donePreparing();
-    await launched;
-    return;
+  if (readState(device) !== undefined) {
+    try {
+      await restartByOwner(device, entry);
+      return;
+    } catch (error) {
+      if (!(await isGone(device, error))) throw error;
+    }
   }
+  const { request } = lastRecord(device).served;
+  const task: Revival = { kind: 'revival', device, request };
+  prepareServing(request);
+  const launched = launch(entry, task, () => {}, { nodeOptions: servingNodeOptions(request) });
+  donePreparing();
+  await launched;
+}
+
+async function restartByOwner(device: string, entry: URL): Promise<void> {
   const program: Program = { execPath: process.execPath, entry: entry.href };
   const answer = await askOwner(device, { command: 'restart', program }, RESTART_LIMIT_MS);
   if (!answer.ok) throw attachErrorOf(answer);
