@@ -7,4 +7,6 @@ export interface AttachContext {
   readonly onEvent: OnAttachEvent;
   /** Aborted when the process is asked to end. */
   readonly stop: AbortSignal;
+  /** Nobody waits for this very process: another may take its place. */
+  readonly inBackground: boolean;
 }

@@ -1,25 +1,59 @@
 import { endWithin } from '../daemon/exit.js';
 import { log } from '../daemon/log.js';
-import { isService, openReadyChannel } from '../daemon/ready.js';
+import { isService, openReadyChannel, type ReadyChannel } from '../daemon/ready.js';
 import { stopOnSignals } from '../daemon/signals.js';
 import { exitNow } from '../kernel/fd-calls.js';
+import type { AttachContext } from './attach-context.js';
 import type { AttachEvent } from './attach-event.js';
 import type { AttachRequest } from './attach-request.js';
-import { attachAndHold } from './hold.js';
+import type { Attachment } from './attachment.js';
+import { attach, hold } from './hold.js';
+import { revive } from './revive.js';
 import { prepareService } from './serving-process.js';
+import { standBy } from './stand-by.js';
+import type { Revival, StandBy, Succession } from './succession.js';
+import { takeOver } from './take-over.js';
 
 /** What is left of the process when all is undone gets so long. */
 const END_LIMIT_MS = 10_000;
+
+type Task = AttachRequest | Succession | Revival | StandBy;
+
+/** How a process has come to its device. */
+const BEGUN: Readonly<Record<Task['kind'], string>> = {
+  image: 'attached',
+  remote: 'attached',
+  succession: 'taken over from another process',
+  revival: 'taken over from a process that was killed',
+  standby: 'taken over from a process that was killed',
+};
+
+function requestOf(task: Task): AttachRequest {
+  return 'request' in task ? task.request : task;
+}
+
+function begin(task: Task, channel: ReadyChannel, context: AttachContext): Promise<Attachment | undefined> {
+  switch (task.kind) {
+    case 'succession':
+      return takeOver(task, channel, context);
+    case 'revival':
+      return revive(task.device, context);
+    case 'standby':
+      return standBy(task, channel, context);
+    default:
+      return attach(task, context);
+  }
+}
 
 // The process behind an attached device. It hears what to attach from the command that launched it, tells it how that
 // goes, and stays until the device ends.
 async function answerForDevice(): Promise<void> {
   if (isService()) prepareService();
   const channel = openReadyChannel();
-  const request = (await channel.task) as AttachRequest;
-  let name = request.device ?? 'a device';
+  const task = (await channel.task) as Task;
+  let name = task.device ?? 'a device';
   // What systemd kills at the very end spares a process that is called so: a file system that could not be unmounted needs it.
-  if (request.forMounts) process.title = '@tsnbd attach-process.js';
+  if (requestOf(task).forMounts) process.title = '@tsnbd attach-process.js';
   let attached = false;
 
   process.on('uncaughtException', (error) => {
@@ -28,22 +62,28 @@ async function answerForDevice(): Promise<void> {
   });
 
   const onEvent = (event: AttachEvent) => {
-    if (!attached) channel.event(event);
+    if (channel.isListening()) channel.event(event);
     else if (event.kind === 'notice') log('warning', `${name}: ${event.text}`);
   };
 
   try {
-    const end = await attachAndHold(request, {
+    const end = await hold(requestOf(task), (context) => begin(task, channel, context), {
       onEvent,
-      stop: stopOnSignals(channel.abandoned),
+      // Who takes over knows best what becomes of the device when the other one is gone.
+      stop: stopOnSignals(task.kind === 'succession' ? undefined : channel.abandoned),
+      inBackground: true,
       onAttached: async ({ device }) => {
         attached = true;
         name = device;
         await channel.ready();
-        log('info', `${name}: attached`);
+        log('info', `${name}: ${BEGUN[task.kind]}`);
       },
     });
-    if (end === 'left') log('info', `${name}: left to the kernel`);
+    if (end === 'handed over') {
+      log('info', `${name}: handed over to another process`);
+      exitNow(0); // all that it has is that one's, too
+    }
+    if (end === 'left') log('info', `${name}: left to ${task.kind === 'standby' ? 'nobody' : 'the kernel'}`);
     else if (end === 'detached') log('info', `${name}: detached`);
     else log('err', `${name}: the connection was lost; the device is gone`);
   } catch (error) {

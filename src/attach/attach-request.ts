@@ -45,6 +45,8 @@ export interface RemoteAttachRequest extends DeviceChoice, ServingChoice, Export
   readonly blockSizeBytes: number | undefined;
   /** The kernel drops a request, and the connection, after so long; 0 is never. */
   readonly requestTimeoutSeconds: number;
+  /** How many are made, where the server allows more than one. */
+  readonly connections: number;
   /** Whether a lost connection is replaced, which only netlink can; 'required' is refused where it cannot be. */
   readonly persist: 'no' | 'where-possible' | 'required';
   /** How long requests wait for that before they fail; 0 is not at all. */
@@ -73,6 +75,10 @@ export interface ImageAttachRequest extends ImageSettings, DeviceChoice, Serving
   readonly kind: 'image';
   /** Absolute. */
   readonly imagePath: string;
+  /** A second process goes on with it when the one that serves it is killed, which only netlink can. */
+  readonly persist: boolean;
+  /** How long requests wait for another process before they fail, which only netlink can; absent is not at all. */
+  readonly deadTimeoutSeconds: number | undefined;
 }
 
 export type AttachRequest = RemoteAttachRequest | ImageAttachRequest;

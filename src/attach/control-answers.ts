@@ -1,44 +1,35 @@
-import type { ControlAnswer } from '../daemon/control.js';
-import type { Attachment } from './attachment.js';
+import type { Said } from '../daemon/control.js';
+import type { DeviceAttachment } from './device-attachment.js';
 import type { AttachError } from './errors.js';
-import type { NewSize } from './resize.js';
+import type { Program } from './succession.js';
 
-/** What the process behind a device has to answer with. */
-export interface ControlContext {
-  /** What it wrote into the state file. */
-  readonly about: Readonly<Record<string, unknown>>;
-  readonly writeErrors: (() => number) | undefined;
-  readonly resizeIt: (wanted: NewSize) => Promise<number>;
-}
-
-/** Does what is asked on the control socket: status, detach, resize. */
-export async function answerControl(
-  attachment: Attachment,
-  { about, writeErrors, resizeIt }: ControlContext,
-  question: unknown,
-): Promise<ControlAnswer> {
-  const { command, force, sizeBytes } = (question ?? {}) as Readonly<Record<string, unknown>>;
-  if (command === 'status')
-    return {
-      ok: true,
-      device: attachment.device,
-      pid: process.pid,
-      about,
-      link: attachment.link(),
-      writeErrors: writeErrors?.(),
-    };
-  if (command !== 'detach' && command !== 'resize') {
-    return { ok: false, code: 'refused', message: `no such command: ${String(command)}` };
-  }
+/** What a device's process answers on its control socket. */
+export async function answerControl(attachment: DeviceAttachment, question: unknown): Promise<Said> {
+  const { device, about, writeErrors } = attachment;
+  const { command, force, sizeBytes, program } = (question ?? {}) as Readonly<Record<string, unknown>>;
   try {
-    if (command === 'resize') {
-      const wanted = Number.isSafeInteger(sizeBytes) ? Number(sizeBytes) : undefined;
-      return { ok: true, sizeBytes: await resizeIt({ sizeBytes: wanted, force: force === true }) };
+    switch (command) {
+      case 'status': {
+        const link = attachment.link();
+        return { answer: { ok: true, device, pid: process.pid, about, link, writeErrors: writeErrors?.() } };
+      }
+      case 'detach':
+        await attachment.detach(force === true);
+        return { answer: { ok: true, writeErrors: writeErrors?.() } };
+      case 'resize': {
+        const wanted = Number.isSafeInteger(sizeBytes) ? Number(sizeBytes) : undefined;
+        const resized = await attachment.resize({ sizeBytes: wanted, force: force === true });
+        return { answer: { ok: true, sizeBytes: resized } };
+      }
+      case 'restart': {
+        const pid = await attachment.handOver(program as Program);
+        return { answer: { ok: true, pid }, afterwards: () => attachment.left() };
+      }
+      default:
+        return { answer: { ok: false, code: 'refused', message: `no such command: ${String(command)}` } };
     }
-    await attachment.detach(force === true);
-    return { ok: true, writeErrors: writeErrors?.() };
   } catch (error) {
     const { code, message } = error as AttachError;
-    return { ok: false, code, message };
+    return { answer: { ok: false, code, message } };
   }
 }

@@ -1,4 +1,4 @@
-import { askControl } from '../daemon/control.js';
+import type { ControlAnswer } from '../daemon/control.js';
 import { readLastState, readState, removeRunFiles } from '../daemon/state-file.js';
 import { dropPartitions } from '../kernel/device-child.js';
 import { requireRoot } from '../kernel/nbd-device.js';
@@ -7,8 +7,9 @@ import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
 import { unhideVolumes } from '../kernel/udev.js';
 import { refuseClaimed } from './claim.js';
 import { disconnectInProcess } from './disconnect.js';
-import { AttachError, isAttachErrorCode } from './errors.js';
+import { AttachError, attachErrorOf } from './errors.js';
 import { detachLeftover, isWithoutProcess } from './leftover.js';
+import { askOwner, isGone } from './owner.js';
 import { describeUsers } from './users.js';
 
 /** A flush of what the page cache holds, then the disconnect: the process that serves bounds both itself. */
@@ -34,12 +35,7 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
     if (readState(device) === undefined && !isFree(device)) await refuseClaimed(device, 0);
   }
   const isDestroyed = readLastState(device)?.about.destroyOnDisconnect === true;
-  if (readState(device) !== undefined) await askOwner(device, force, onNotice);
-  else if (isWithoutProcess(device)) await detachLeftover(device, force, onNotice);
-  else if (deviceState(device).pid !== undefined) {
-    if (force) await disconnectInProcess({ device, how: 'cut' }, FREE_LIMIT_MS);
-    else await disconnectInProcess({ device, how: 'flush' }, OWNER_LIMIT_MS);
-  } else removeRunFiles(device);
+  await letGo(device, force, onNotice);
   await waitUntilFree(device);
   if (isDestroyed) await waitFor(`/dev/${device} to be gone`, FREE_LIMIT_MS, () => !deviceState(device).exists);
   await dropPartitions(device);
@@ -61,12 +57,27 @@ function isFree(device: string): boolean {
   return pid === undefined && sizeBytes === 0 && readState(device) === undefined;
 }
 
-async function askOwner(device: string, force: boolean, onNotice: (text: string) => void): Promise<void> {
-  const answer = await askControl(device, { command: 'detach', force }, OWNER_LIMIT_MS);
+async function letGo(device: string, force: boolean, onNotice: (text: string) => void): Promise<void> {
+  if (readState(device) !== undefined && (await detachByOwner(device, force, onNotice))) return;
+  if (isWithoutProcess(device)) await detachLeftover(device, force, onNotice);
+  else if (deviceState(device).pid === undefined) removeRunFiles(device);
+  else if (force) await disconnectInProcess({ device, how: 'cut' }, FREE_LIMIT_MS);
+  else await disconnectInProcess({ device, how: 'flush' }, OWNER_LIMIT_MS);
+}
+
+/** Answers false where it is gone. */
+async function detachByOwner(device: string, force: boolean, onNotice: (text: string) => void): Promise<boolean> {
+  let answer: ControlAnswer;
+  try {
+    answer = await askOwner(device, { command: 'detach', force }, OWNER_LIMIT_MS);
+  } catch (error) {
+    if (await isGone(device, error)) return false;
+    throw error;
+  }
   const { writeErrors } = answer;
   if (typeof writeErrors === 'number' && writeErrors > 0) {
     onNotice(`${writeErrors} writes to /dev/${device} failed while it was attached`);
   }
-  if (answer.ok) return;
-  throw new AttachError(isAttachErrorCode(answer.code) ? answer.code : 'system', String(answer.message));
+  if (!answer.ok) throw attachErrorOf(answer);
+  return true;
 }

@@ -1,9 +1,11 @@
-import { askControl } from '../daemon/control.js';
 import { type RunState, readLastState, readState } from '../daemon/state-file.js';
+import type { DeviceSetup } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { attachedDevices, deviceBackend, deviceState, requestCounts, requireDevice } from '../kernel/sysfs.js';
 import { formatNbdUri, type NbdTarget } from '../transport/uri.js';
+import type { ImageAttachRequest } from './attach-request.js';
 import { AttachError } from './errors.js';
+import { askOwner } from './owner.js';
 import type { LinkStatus } from './reconnect.js';
 
 /** A process of ours that is stopped is not waited for. */
@@ -24,6 +26,8 @@ export interface DeviceRecord {
   readonly snapshot?: unknown;
   /** What mounts it shares it, and the last unmount detaches it. */
   readonly forMounts?: true;
+  /** What another process needs to go on with it, if this one is killed. */
+  readonly served?: ServedRecord;
   readonly kernelApi: 'ioctl' | 'netlink';
   readonly blockSizeBytes: number;
   readonly flags: number;
@@ -34,6 +38,17 @@ export interface DeviceRecord {
   readonly attachedAtMs: number;
   /** By netlink: the mark of the device (device-owner.ts). */
   readonly backend?: string;
+  /** Our mark where the device carries a user's text instead. */
+  readonly owner?: string;
+  readonly destroyOnDisconnect?: true;
+}
+
+/** An image as it was attached. */
+export interface ServedRecord {
+  readonly request: ImageAttachRequest;
+  readonly setup: Omit<DeviceSetup, 'sockets'>;
+  /** Each of its files: path, and what it is (identityOf). */
+  readonly files: readonly (readonly [string, string])[];
 }
 
 /** A device that is attached, by us or by another program; what only its owner knows is absent for another's. */
@@ -122,7 +137,7 @@ function recordLeft(device: string): RunState['about'] | undefined {
 
 async function askStatus(device: string) {
   try {
-    return await askControl(device, { command: 'status' }, ANSWER_LIMIT_MS);
+    return await askOwner(device, { command: 'status' }, ANSWER_LIMIT_MS);
   } catch {
     return undefined; // it ends just now, does not answer, or we may not ask
   }

@@ -14,6 +14,6 @@ export type DisconnectTask =
  * Disconnects a device whose connections this process does not have: such a disconnect may hang for ever, so a process of
  * its own makes it.
  */
-export function disconnectInProcess(task: DisconnectTask, limitMs: number): Promise<void> {
-  return launch(new URL('./disconnect-process.js', import.meta.url), task, () => {}, { limitMs });
+export async function disconnectInProcess(task: DisconnectTask, limitMs: number): Promise<void> {
+  await launch(new URL('./disconnect-process.js', import.meta.url), task, () => {}, { limitMs });
 }

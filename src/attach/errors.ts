@@ -1,3 +1,5 @@
+import type { ControlAnswer } from '../daemon/control.js';
+
 /** How an attach or a detach fails for reasons of its own; other rooms' errors pass through it unchanged. */
 const CODES = [
   'busy',
@@ -12,11 +14,6 @@ const CODES = [
 ] as const;
 export type AttachErrorCode = (typeof CODES)[number];
 
-/** Whether a code that another process told is one of these. */
-export function isAttachErrorCode(code: unknown): code is AttachErrorCode {
-  return (CODES as readonly unknown[]).includes(code);
-}
-
 export class AttachError extends Error {
   override readonly name = 'AttachError';
   readonly code: AttachErrorCode;
@@ -26,3 +23,11 @@ export class AttachError extends Error {
     this.code = code;
   }
 }
+
+/** The failure that another process of ours has told. */
+export function attachErrorOf({ code, message }: ControlAnswer): AttachError {
+  return new AttachError(CODES.find((known) => known === code) ?? 'system', String(message));
+}
+
+/** What a device needs that is to outlive its connection. */
+export const noNetlink = 'netlink for nbd, which this network namespace, or this kernel, does not have';

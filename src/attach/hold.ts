@@ -17,6 +17,7 @@ export interface HoldOptions {
   readonly onEvent: OnAttachEvent;
   /** Aborted when the process is asked to end: an attach is undone, a device that is up is detached once nothing uses it. */
   readonly stop: AbortSignal;
+  readonly inBackground?: boolean;
   /** Told the name of each step before it is done; what it throws fails that step. */
   readonly beforeStep?: (step: string) => void;
   /** The device is usable; the process now holds it. */
@@ -27,8 +28,17 @@ export interface HoldOptions {
  * The whole life of an attached device in the process that answers for it: attach, hold until it ends, leave nothing
  * behind. Answers how it ended; throws what kept it from being attached.
  */
-export async function attachAndHold(request: AttachRequest, options: HoldOptions): Promise<AttachmentEnd> {
-  const { onEvent, stop } = options;
+export function attachAndHold(request: AttachRequest, options: HoldOptions): Promise<AttachmentEnd> {
+  return hold(request, (context) => attach(request, context), options);
+}
+
+/** The same for a device that `begin` makes ours; or does not, which is no failure. */
+export async function hold(
+  request: AttachRequest,
+  begin: (context: AttachContext) => Promise<Attachment | undefined>,
+  options: HoldOptions,
+): Promise<AttachmentEnd> {
+  const { onEvent, stop, inBackground = false } = options;
   const undo = new UndoStack((step) => {
     if (stop.aborted) throw interrupted();
     onEvent({ kind: 'step', step });
@@ -37,7 +47,8 @@ export async function attachAndHold(request: AttachRequest, options: HoldOptions
   try {
     loadLibc();
     const danger = endureShortMemory(request);
-    const attachment = await attach(request, { undo, onEvent, stop });
+    const attachment = await begin({ undo, onEvent, stop, inBackground });
+    if (attachment === undefined) return 'left';
     if (danger !== undefined && !attachment.isLeft) onEvent({ kind: 'notice', text: danger });
     await options.onAttached?.(attachment);
     if (attachment.isLeft) {
@@ -46,7 +57,9 @@ export async function attachAndHold(request: AttachRequest, options: HoldOptions
     }
     const ended = attachment.ended;
     await Promise.race([ended, detachOnceUnused(attachment, stop, onEvent)]);
-    return await ended;
+    const end = await ended;
+    if (end === 'handed over') undo.keep();
+    return end;
   } finally {
     for (const { step, cause } of await undo.undoAll()) {
       onEvent({ kind: 'notice', text: `cannot undo '${step}': ${cause instanceof Error ? cause.message : cause}` });
@@ -54,7 +67,7 @@ export async function attachAndHold(request: AttachRequest, options: HoldOptions
   }
 }
 
-async function attach(request: AttachRequest, context: AttachContext): Promise<Attachment> {
+export async function attach(request: AttachRequest, context: AttachContext): Promise<Attachment> {
   try {
     return request.kind === 'image' ? await attachImage(request, context) : await attachRemote(request, context);
   } catch (error) {

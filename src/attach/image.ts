@@ -1,17 +1,21 @@
-import { closeSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { type OpenedImage, openImage } from '../image/open-image.js';
-import { socketPair } from '../kernel/fd-calls.js';
+import { identityOf } from '../image/seen-files.js';
 import { SECTOR_BYTES } from '../kernel/nbd-abi.js';
-import { within } from '../kernel/within.js';
-import { imageFlags, rulesOf } from '../server/exports.js';
-import { type ServedConnection, startConnection } from '../server/workers.js';
+import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
+import { imageFlags } from '../server/exports.js';
 import type { AttachContext } from './attach-context.js';
 import type { ImageAttachRequest } from './attach-request.js';
 import { type Attachment, bringUp } from './attachment.js';
-import { AttachError } from './errors.js';
+import type { ServedRecord } from './devices.js';
+import { AttachError, noNetlink } from './errors.js';
+import { handOverImage } from './hand-over.js';
+import { ImageServer } from './image-server.js';
+import { launchStandBy } from './launch-stand-by.js';
+import { refuseForgetful } from './revive.js';
 
-/** A worker in a call to a disk that does not answer cannot be ended; the rest of the undo does not wait for it. */
-const WORKER_LIMIT_MS = 30_000;
+/** What the state file can hold of an image's files. */
+const FILES_CHARS_MAX = 32_768;
 
 /**
  * Attaches an image: a worker of ours serves it at one end of a socketpair, the kernel gets the other. Both ends are
@@ -19,82 +23,73 @@ const WORKER_LIMIT_MS = 30_000;
  */
 export async function attachImage(request: ImageAttachRequest, context: AttachContext): Promise<Attachment> {
   const { undo, onEvent } = context;
-  const { imagePath, device, format, readOnly, snapshot, temporary, forceShare, cache, discard, detectZeroes, part } =
-    request;
+  const { imagePath, device, persist, deadTimeoutSeconds } = request;
   // What the kernel may choose is free: nothing lies on it.
   const becomes = device === undefined ? {} : { becomes: device };
   const image = await undo.step(
     'open the image',
-    () =>
-      openImage(imagePath, {
-        format,
-        readOnly,
-        snapshot,
-        temporary,
-        forceShare,
-        cache,
-        discard,
-        detectZeroes,
-        part,
-        ...becomes,
-      }),
+    () => openImage(imagePath, { ...request, ...becomes }),
     (opened) => opened.close(),
   );
+  if (deadTimeoutSeconds !== undefined) refuseForgetful(request, image.formatName);
   for (const text of image.notices) onEvent({ kind: 'notice', text });
   onEvent({ kind: 'negotiated', sizeBytes: image.sizeBytes });
 
-  const { kernelEnd, connection } = await undo.step('start the worker', () => startServing(image), stopServing);
-  const setup = {
+  const server = await undo.step(
+    'start the worker',
+    () => new ImageServer(image),
+    (started) => started.stop(),
+  );
+  server.goOn();
+  const settled = {
     sizeBytes: image.sizeBytes,
     blockSizeBytes: SECTOR_BYTES,
     flags: imageFlags(image, true),
     requestTimeoutSeconds: 0,
     requestBytesMax: undefined,
-    sockets: [kernelEnd],
-    deadTimeoutSeconds: undefined,
+    deadTimeoutSeconds,
     unattended: false,
   };
-  const about = {
+  const served = recordOf(request, settled, image);
+  if (persist && served === undefined)
+    throw new AttachError('refused', '--persist: the paths of its files are too long');
+  const { temporary, snapshot, forMounts } = request;
+  const what = {
     kind: 'image',
     imagePath,
     format: image.formatName,
     readOnly: image.readOnly,
-    sizeBytes: image.sizeBytes,
     temporary,
     snapshot,
-    forMounts: request.forMounts,
-  };
-  return bringUp(request, setup, about, context, {
-    serverEnd: connection.ended,
-    writeErrors: connection.writeErrors,
+    ...(forMounts && { forMounts }),
+    ...(served && { served }),
+  } as const;
+  const setup: DeviceSetup = { ...settled, sockets: [server.ends.kernelEnd] };
+  return bringUp(request, setup, what, context, {
+    serverEnd: server.ended,
+    handOver: handOverImage({ request, setup, image, server }),
+    supervise: ({ link }: NbdDevice) => {
+      if (deadTimeoutSeconds !== undefined && link === undefined) throw needsNetlink();
+      return undefined;
+    },
+    startSecond: persist ? (name) => launchStandBy(name, request, server.ends.kernelEnd) : undefined,
+    writeErrors: () => server.writeErrors(),
   });
 }
 
-/** A worker at one end of a socket pair; the other is for the kernel. */
-interface Serving {
-  readonly kernelEnd: number;
-  readonly connection: ServedConnection;
+/** What another process needs to go on with the image. */
+function recordOf(
+  request: ImageAttachRequest,
+  setup: ServedRecord['setup'],
+  image: OpenedImage,
+): ServedRecord | undefined {
+  const files = [...image.files].map(([path, fd]) => [path, identityOf(fstatSync(fd))] as const);
+  return JSON.stringify(files).length > FILES_CHARS_MAX ? undefined : { request, setup, files };
 }
 
-function startServing(image: OpenedImage): Serving {
-  const [kernelEnd, socketFd] = socketPair();
-  const rules = rulesOf(image, { flags: imageFlags(image, true), replyStyle: 'simple', statusContexts: 0 });
-  const received = new Uint8Array(0);
-  const connection = startConnection({
-    socketFd,
-    image: image.handle,
-    rules,
-    contexts: [],
-    received,
-    keepsMemory: true,
-  });
-  return { kernelEnd, connection };
-}
-
-async function stopServing({ kernelEnd, connection }: Serving): Promise<void> {
-  connection.shutdown();
-  const end = await within(connection.ended, WORKER_LIMIT_MS);
-  closeSync(kernelEnd);
-  if (end === 'late') throw new AttachError('time-limit', 'the worker still waits for the disk of the image');
-  if (end.kind === 'failed') throw end.error;
+function needsNetlink(): AttachError {
+  return new AttachError(
+    'refused',
+    `--persist and --dead-timeout need ${noNetlink}: by ioctl a device ends with its process`,
+  );
 }

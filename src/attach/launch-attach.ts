@@ -24,5 +24,5 @@ export async function launchAttach(
   prepareServing(request);
   const launched = launch(entry, request, hear, { nodeOptions, ...(stop === undefined ? {} : { stop }) });
   donePreparing(); // the process was started in the call
-  return launched;
+  await launched;
 }

@@ -1,10 +1,12 @@
 import { statSync } from 'node:fs';
-import { readLastState, removeRunFiles } from '../daemon/state-file.js';
+import { DaemonError } from '../daemon/errors.js';
+import { readLastState, readState, removeRunFiles } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
 import { isOfDeadProcess, isUnattended } from '../kernel/device-owner.js';
 import { type Leftover, requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers, type FileUser, processesWithFileOpen } from '../kernel/proc.js';
 import { deviceBackend, deviceState, waitFor } from '../kernel/sysfs.js';
+import type { DeviceRecord } from './devices.js';
 import { disconnectInProcess } from './disconnect.js';
 import { AttachError } from './errors.js';
 import { describeUsers } from './users.js';
@@ -27,9 +29,13 @@ function leftoverOf(device: string): Leftover {
   return { backend, owner: isTold && typeof about.owner === 'string' ? about.owner : backend };
 }
 
-/** A device that a process of ours connected by netlink, and left in the kernel when it was killed. */
+/**
+ * A device that a process of ours connected by netlink, and left in the kernel when it was killed. The mark is that of the
+ * process that connected it; one that has taken over from that writes the device down as its own.
+ */
 export function isLeftover(device: string): boolean {
-  return isOfDeadProcess(leftoverOf(device).owner);
+  const { backend, owner } = leftoverOf(device);
+  return isOfDeadProcess(owner) && readState(device)?.about.backend !== backend;
 }
 
 /** Whether no process answers for a device that a process of ours connected: it was killed, or not to stay. */
@@ -73,8 +79,21 @@ export async function detachLeftover(device: string, force: boolean, onNotice: O
     }
   }
   const leftover = leftoverOf(device);
+  const { address } = (readLastState(device)?.about ?? {}) as Partial<DeviceRecord>;
   removeRunFiles(device); // the dead process's: nobody else writes files for a device that carries its mark
-  await disconnectInProcess({ device, how: 'leftover', leftover }, DISCONNECT_LIMIT_MS);
+  try {
+    await disconnectInProcess({ device, how: 'leftover', leftover }, DISCONNECT_LIMIT_MS);
+  } catch (error) {
+    if (!(error instanceof DaemonError && error.code === 'time-limit')) throw error;
+    throw new AttachError('time-limit', `the kernel does not let go of /dev/${device}: ${howToFree(address)}`, error);
+  }
+}
+
+/** Who sends into a full socket holds the lock that a disconnect takes (nbd.c: send_disconnects); only the socket's end ends that. */
+function howToFree(address: DeviceRecord['address']): string {
+  const waits = 'it waits for its server, which does not read';
+  if (address?.kind !== 'tcp') return `${waits}; end the server, or let it go on`;
+  return `${waits}; let it go on, or cut its connection: ss -K dst ${address.host} dport = ${address.port}`;
 }
 
 /** The programs that have the device or a partition of it open. */

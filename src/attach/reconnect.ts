@@ -2,10 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DeviceLink, NbdDevice } from '../kernel/nbd-device.js';
 import { waitFor } from '../kernel/sysfs.js';
 import type { OnAttachEvent } from './attach-event.js';
+import { Probes } from './probes.js';
 import { Standstill } from './standstill.js';
 
-/** How often the connection is looked at. */
-const LOOK_MS = 500;
+/** How often the connections are looked at. */
+const LOOK_MS = 250;
 /** Pauses between attempts to connect: the first follows at once, each other later than the one before. */
 const PAUSE_MS_MIN = 100;
 const PAUSE_MS_MAX = 1_000;
@@ -13,16 +14,14 @@ const PAUSE_MS_MAX = 1_000;
 const STABLE_MS = 10_000;
 /** Requests that stand still for so long may be slow, or their server may be gone: a second connection tells. */
 const SILENT_MS = 5_000;
-/** How long after an answer on it the next is made. */
-const PROBE_PAUSE_MS = 10_000;
 /** How long whoever wants another connection waits for it. */
 const CONNECT_AGAIN_LIMIT_MS = 30_000;
-/** What a server that answers again gets to answer on the connection that it was silent on. */
-const GRACE_MS = 3_000;
+/** What a server that answers again gets to answer on the connection that it was silent on, unless that does not reach it. */
+const GRACE_MS = 1_500;
 
-/** What is known of the connection of a device that somebody watches over. */
+/** What is known of the connections of a device that somebody watches over. */
 export interface LinkStatus {
-  /** 'dead': it stands, but the server answers nobody; 'reconnecting': it is lost, and another is looked for. */
+  /** As long as one of several works, 'connected'. 'dead': it stands, but the server answers nobody; 'reconnecting': it is lost, and another is looked for. */
   readonly state: 'connected' | 'dead' | 'reconnecting';
   /** For how long it has been so. */
   readonly seconds: number;
@@ -38,9 +37,7 @@ export interface ConnectionSource {
   renew(stop: AbortSignal): Promise<number>;
   /** Whether the server answers on a second connection, in its time limit. */
   isAnswering(stop: AbortSignal): Promise<boolean>;
-  /** `socket` has become the connection of the device: the one before may be closed. */
-  replaced(socket: number): void;
-  /** `socket` has not. */
+  /** The device has no part in `socket` any more, or never had. */
   discard(socket: number): void;
 }
 
@@ -52,8 +49,8 @@ export interface Patience {
 }
 
 /**
- * Watches over the connection of a device. When it is lost, by the word of the kernel, or because the server is silent on it
- * and on a second one, another is looked for until there is one, and handed to the kernel.
+ * Watches over the connections of a device. When one is lost, by the word of the kernel, or because the server is silent on
+ * it and on a second one, another is looked for until there is one, and handed to the kernel.
  */
 export class Supervisor {
   readonly #device: NbdDevice;
@@ -63,13 +60,12 @@ export class Supervisor {
   readonly #tell: (text: string) => void;
   readonly #standstill: Standstill;
   readonly #ended = new AbortController();
+  readonly #probes: Probes;
   #state: LinkStatus['state'] = 'connected';
   #since = performance.now();
   #reconnects = 0;
   #watching: Promise<void> | undefined;
   #pauseMs = 0;
-  #probeAt = 0;
-  #answersSince: number | undefined;
   /** Whether requests fail now (DeviceLink.failRequests). */
   #isFailing = false;
 
@@ -85,13 +81,14 @@ export class Supervisor {
     this.#source = source;
     this.#patience = patience;
     this.#standstill = new Standstill(device.name);
+    this.#probes = new Probes((stop) => source.isAnswering(stop), this.#ended.signal);
     this.#tell = (text) => onEvent({ kind: 'notice', text });
     void device.ended.then(() => this.#ended.abort(new Error('the device has ended')));
   }
 
   status(): LinkStatus {
     const seconds = Math.floor((performance.now() - this.#since) / 1_000);
-    const isSeen = this.#state !== 'connected' || !this.#link.isLost();
+    const isSeen = this.#state !== 'connected' || !this.#isCutOff();
     return {
       state: isSeen ? this.#state : 'reconnecting',
       seconds: isSeen ? seconds : 0,
@@ -113,7 +110,7 @@ export class Supervisor {
   async connectAgain(): Promise<void> {
     const before = this.#reconnects;
     this.#giveUpConnection('the connection is made again, as it was asked for');
-    const isThere = () => this.#reconnects > before && !this.#link.isLost();
+    const isThere = () => this.#reconnects > before && this.#link.lost() === 'none';
     await waitFor(`another connection to ${this.#source.server}`, CONNECT_AGAIN_LIMIT_MS, isThere);
   }
 
@@ -126,8 +123,8 @@ export class Supervisor {
   async #watch(): Promise<void> {
     for (const ended = this.#ended.signal; !ended.aborted; await pause(LOOK_MS, ended)) {
       try {
-        if (this.#link.isLost()) await this.#reconnect();
-        else await this.#lookForSilence();
+        if (this.#link.lost() !== 'none') await this.#reconnect();
+        else this.#lookForSilence();
       } catch (error) {
         this.#tell(textOf(error)); // whatever it is, the device needs somebody who goes on
       }
@@ -139,19 +136,26 @@ export class Supervisor {
     const { deadTimeoutSeconds, retryLimitSeconds = Number.POSITIVE_INFINITY } = this.#patience;
     const wasSilentMs = this.#state === 'dead' ? performance.now() - this.#since : 0;
     if (performance.now() - this.#since > STABLE_MS) this.#pauseMs = 0;
-    this.#become('reconnecting', `the connection to ${server} is lost; connecting again`);
-    const lostAt = performance.now() - wasSilentMs;
+    let lostAt = performance.now() - wasSilentMs;
     const downSeconds = () => (performance.now() - lostAt) / 1_000;
     const tell = this.#tellOnce();
+    const tellLoss = this.#tellOnce();
     const tellFailure = this.#tellOnce();
-    while (!(await this.#isReplaced(tell))) {
+    const look = () => {
+      if (this.#state === 'reconnecting') return;
+      if (!this.#isCutOff()) return tellLoss(`a connection to ${server} is lost; connecting again`);
+      this.#become('reconnecting', `the connection to ${server} is lost; connecting again`);
+      lostAt = performance.now() - wasSilentMs;
+    };
+    for (look(); !(await this.#isReplaced(tell)); look()) {
       if (this.#ended.signal.aborted) return;
-      if (downSeconds() >= retryLimitSeconds) {
+      const isCutOff = this.#isCutOff();
+      if (isCutOff && downSeconds() >= retryLimitSeconds) {
         this.#tell(`no connection to ${server} for ${retryLimitSeconds} s: giving up`);
         this.#ended.abort(new Error('given up'));
         return this.#device.disconnect();
       }
-      if (!this.#isFailing && downSeconds() >= deadTimeoutSeconds) {
+      if (isCutOff && !this.#isFailing && downSeconds() >= deadTimeoutSeconds) {
         tellFailure(`no connection to ${server} for ${deadTimeoutSeconds} s: requests fail until there is one`);
         await this.#link.failRequests();
         this.#isFailing = true;
@@ -159,8 +163,12 @@ export class Supervisor {
       this.#pauseMs = Math.min(Math.max(2 * this.#pauseMs, PAUSE_MS_MIN), PAUSE_MS_MAX);
       await pause(this.#pauseMs, this.#ended.signal);
     }
-    this.#reconnects += 1;
     this.#become('connected', `connected to ${server} again after ${downSeconds().toFixed(1)} s`);
+  }
+
+  /** No connection is left. */
+  #isCutOff(): boolean {
+    return this.#link.lost() === 'all';
   }
 
   /** What is said again and again is told the first time. */
@@ -181,57 +189,56 @@ export class Supervisor {
       if (!this.#ended.signal.aborted) tell(textOf(error));
       return false;
     }
-    let taken = false;
     this.#isFailing = false; // an offer ends that, also one that comes to nothing
+    let unused: number | undefined = socket;
     try {
-      taken = await this.#link.replace(socket);
+      const old = await this.#link.replace(socket);
+      if (old !== undefined) {
+        unused = old;
+        this.#reconnects += 1;
+      }
     } catch (error) {
       tell(textOf(error));
     }
-    if (taken) this.#source.replaced(socket);
-    else this.#source.discard(socket);
-    return taken && !this.#link.isLost();
+    this.#source.discard(unused);
+    return unused !== socket && this.#link.lost() === 'none';
   }
 
   /**
    * A stopped server keeps its connections, and keepalive its kernel answers. Only one that answered nobody meanwhile is
    * taken for silent: a slow request must not be cut off and sent again.
    */
-  async #lookForSilence(): Promise<void> {
+  #lookForSilence(): void {
     const { server } = this.#source;
     const silentMs = this.#standstill.look();
     if (silentMs < SILENT_MS) {
+      this.#probes.reset();
       if (this.#state === 'dead') this.#become('connected', `${server} answers again`);
       return;
     }
-    const now = performance.now();
-    if (this.#answersSince !== undefined && now - this.#answersSince > GRACE_MS) {
-      return this.#giveUpConnection(`${server} answers again, but not on the connection`);
-    }
-    if (now < this.#probeAt) return;
-    const answers = await this.#source.isAnswering(this.#ended.signal);
-    if (this.#ended.signal.aborted) return;
-    this.#probeAt = performance.now() + (answers ? PROBE_PAUSE_MS : 0);
-    if (!answers) {
-      this.#answersSince = undefined;
-      if (this.#state !== 'dead') this.#become('dead', `${server} does not answer; requests wait`);
-      const { deadTimeoutSeconds } = this.#patience;
-      if (silentMs >= deadTimeoutSeconds * 1_000) {
-        this.#giveUpConnection(`${server} has not answered for ${deadTimeoutSeconds} s`);
-      }
-    } else if (this.#state === 'dead') this.#answersSince ??= performance.now();
+    this.#probes.ask();
+    const { isSilent, answersSince } = this.#probes;
+    if (!isSilent) return;
+    const { deadTimeoutSeconds } = this.#patience;
+    if (answersSince !== undefined) {
+      // After a loss TCP takes up to as long as that was until it tries again.
+      const graceMs = this.#link.isUnheard() ? 0 : GRACE_MS;
+      if (performance.now() - answersSince < graceMs) return;
+      this.#giveUpConnection(`${server} answers again, but not on the connection`);
+    } else if (silentMs >= deadTimeoutSeconds * 1_000) {
+      this.#giveUpConnection(`${server} has not answered for ${deadTimeoutSeconds} s`);
+    } else if (this.#state !== 'dead') this.#become('dead', `${server} does not answer; requests wait`);
   }
 
   #giveUpConnection(why: string): void {
     this.#tell(why);
+    this.#probes.reset();
     this.#device.cut();
   }
 
   #become(state: LinkStatus['state'], text: string): void {
     this.#state = state;
     this.#since = performance.now();
-    this.#answersSince = undefined;
-    this.#probeAt = 0;
     this.#tell(text);
   }
 }

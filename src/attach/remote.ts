@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
+import { NBD_FLAG_CAN_MULTI_CONN } from '../protocol/constants.js';
 import type { ExportInfo } from '../protocol/export-info.js';
 import { addressInWords } from '../transport/address.js';
 import { connect } from '../transport/connect.js';
@@ -10,16 +11,13 @@ import type { AttachContext } from './attach-context.js';
 import type { RemoteAttachRequest } from './attach-request.js';
 import { type Attachment, bringUp } from './attachment.js';
 import { CONNECT_LIMIT_MS } from './connect-limit.js';
-import { AttachError } from './errors.js';
+import { AttachError, noNetlink } from './errors.js';
 import { describeExport, isAnswering, negotiate } from './query.js';
 import { type ConnectionSource, Supervisor } from './reconnect.js';
-import { chooseRemoteSetup, inFull, requireUnchanged, untoldExport } from './remote-setup.js';
+import { chooseRemoteSetup, inFull, type RemoteSetup, requireUnchanged, untoldExport } from './remote-setup.js';
 
-/** The connection that a device has now: its fd, and how much the export had when it was negotiated, for servers go by that. */
-interface Connection {
-  socketFd: number;
-  exportBytes: number;
-}
+/** The connections that are open: fds, and how much the export had when each was negotiated, for servers go by that. */
+type Connections = Map<number, number>;
 
 /** Attaches a server's export: connect, negotiate, hand the socket to the kernel, wait until the device is usable. */
 export async function attachRemote(request: RemoteAttachRequest, context: AttachContext): Promise<Attachment> {
@@ -36,24 +34,29 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
 
   const chosen = chooseRemoteSetup(request, found);
   for (const text of chosen.notices) onEvent({ kind: 'notice', text });
-  const connection: Connection = await undo.step(
+  const open: Connections = new Map();
+  await undo.step(
     'take the socket from the event loop',
-    async () => ({ socketFd: await detachFd(socket), exportBytes: found.sizeBytes }),
-    ({ socketFd }) => closeSync(socketFd),
+    async () => open.set(await detachFd(socket), found.sizeBytes),
+    () => {
+      for (const fd of open.keys()) closeSync(fd);
+    },
   );
+  await undo.step('connect again, as often as was asked for', () => connectMore(request, chosen.setup, open, context));
   const deadTimeoutSeconds = request.persist === 'no' ? undefined : request.deadTimeoutSeconds;
   const { unattended } = request;
-  const setup = { ...chosen.setup, sockets: [connection.socketFd], deadTimeoutSeconds, unattended };
+  const setup = { ...chosen.setup, sockets: [...open.keys()], deadTimeoutSeconds, unattended };
   /** Its size changes with the device's. */
   const known = { ...setup };
-  const about = { kind: 'remote', address, exportName, sizeBytes: setup.sizeBytes, forMounts: request.forMounts };
+  const { forMounts } = request;
+  const about = { kind: 'remote', address, exportName, ...(forMounts && { forMounts }) } as const;
   const supervise = (device: NbdDevice) => {
     if (device.link === undefined && request.persist === 'required') throw needsNetlink();
     if (device.link === undefined) {
       if (request.persist !== 'no') onEvent({ kind: 'notice', text: goesDown });
       return undefined;
     }
-    return new Supervisor(device, device.link, connections(request, known, connection), request, onEvent);
+    return new Supervisor(device, device.link, connections(request, known, open), request, onEvent);
   };
   const resizing = {
     availableBytes: async () => {
@@ -62,7 +65,7 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
       requireUnchanged({ ...known, sizeBytes: 0 }, chooseRemoteSetup(inFull(request), info).setup);
       return info.sizeBytes;
     },
-    reachableBytes: () => connection.exportBytes,
+    reachableBytes: () => Math.min(...open.values()),
     resized: (sizeBytes: number) => {
       known.sizeBytes = sizeBytes;
     },
@@ -70,23 +73,36 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
   return bringUp(request, setup, about, context, { supervise, resizing });
 }
 
-function connections(request: RemoteAttachRequest, setup: DeviceSetup, connection: Connection): ConnectionSource {
+/** The rest of several connections; of what the server does not allow the user is told. */
+async function connectMore(
+  request: RemoteAttachRequest,
+  setup: RemoteSetup['setup'],
+  open: Connections,
+  { onEvent, stop }: AttachContext,
+): Promise<void> {
+  const { connections } = request;
+  const tell = (why: string) => onEvent({ kind: 'notice', text: `${open.size} of ${connections} connections: ${why}` });
+  if (connections > 1 && (setup.flags & NBD_FLAG_CAN_MULTI_CONN) === 0) {
+    return tell('the server does not say that more than one is safe (NBD_FLAG_CAN_MULTI_CONN)');
+  }
+  try {
+    while (open.size < connections) await renew(request, setup, open, stop);
+  } catch (error) {
+    if (stop.aborted) throw error;
+    tell(error instanceof Error ? error.message : String(error));
+  }
+}
+
+function connections(request: RemoteAttachRequest, setup: DeviceSetup, open: Connections): ConnectionSource {
   const { address, exportName } = request;
-  let offeredBytes = connection.exportBytes;
   return {
     server: addressInWords(address),
-    renew: async (stop) => {
-      const { socketFd, exportBytes } = await renew(request, setup, stop);
-      offeredBytes = exportBytes;
-      return socketFd;
-    },
+    renew: (stop) => renew(request, setup, open, stop),
     isAnswering: (stop) => isAnswering({ address, exportName }, deadlineAfter(CONNECT_LIMIT_MS, stop)),
-    replaced: (socketFd) => {
-      closeSync(connection.socketFd);
-      connection.socketFd = socketFd;
-      connection.exportBytes = offeredBytes;
+    discard: (socket) => {
+      open.delete(socket);
+      closeSync(socket);
     },
-    discard: closeSync,
   };
 }
 
@@ -98,22 +114,28 @@ async function learn(socket: Socket, request: RemoteAttachRequest, deadline: Abo
   return (await negotiate(socket, goal, 'transmission', deadline)).export;
 }
 
-/** Another connection of the export that a device was set up with. */
-async function renew(request: RemoteAttachRequest, setup: DeviceSetup, stop: AbortSignal): Promise<Connection> {
+/** Opens another connection of the export that a device was set up with. */
+async function renew(
+  request: RemoteAttachRequest,
+  setup: RemoteSetup['setup'],
+  open: Connections,
+  stop: AbortSignal,
+): Promise<number> {
   const deadline = deadlineAfter(CONNECT_LIMIT_MS, stop);
   const socket = await connect(request.address, deadline);
   try {
     const found = await learn(socket, request, deadline);
     const wanted = { ...inFull(request), blockSizeBytes: setup.blockSizeBytes };
     requireUnchanged(setup, chooseRemoteSetup(wanted, found).setup);
-    return { socketFd: await detachFd(socket), exportBytes: found.sizeBytes };
+    const socketFd = await detachFd(socket);
+    open.set(socketFd, found.sizeBytes);
+    return socketFd;
   } catch (error) {
     socket.destroy();
     throw error;
   }
 }
 
-const noNetlink = 'netlink for nbd, which this network namespace, or this kernel, does not have';
 const goesDown = `nobody connects again when the connection is lost: that needs ${noNetlink}; by ioctl the device goes down`;
 
 function needsNetlink(): AttachError {

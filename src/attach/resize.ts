@@ -1,9 +1,9 @@
-import { askControl } from '../daemon/control.js';
 import { readState } from '../daemon/state-file.js';
 import { flushDevice } from '../kernel/device-child.js';
 import { type NbdDevice, requireRoot } from '../kernel/nbd-device.js';
 import { deviceState, requireDevice } from '../kernel/sysfs.js';
-import { AttachError, isAttachErrorCode } from './errors.js';
+import { AttachError, attachErrorOf } from './errors.js';
+import { askOwner } from './owner.js';
 import type { Supervisor } from './reconnect.js';
 
 /** To flush, to connect again, and to ask the kernel. */
@@ -34,9 +34,9 @@ export async function resizeDevice(device: string, wanted: NewSize): Promise<num
   if (readState(device) === undefined) {
     throw new AttachError('refused', `/dev/${device} has no process of ours behind it, which could resize it`);
   }
-  const answer = await askControl(device, { command: 'resize', ...wanted }, OWNER_LIMIT_MS);
+  const answer = await askOwner(device, { command: 'resize', ...wanted }, OWNER_LIMIT_MS);
   if (answer.ok) return Number(answer.sizeBytes);
-  throw new AttachError(isAttachErrorCode(answer.code) ? answer.code : 'system', String(answer.message));
+  throw attachErrorOf(answer);
 }
 
 /**

@@ -7,6 +7,7 @@ import { isNbdUri } from '../transport/uri.js';
 import { about, UsageError } from './errors.js';
 import {
   cacheMode,
+  connectionCount,
   detectZeroes,
   device,
   exportName,
@@ -80,9 +81,9 @@ export const MOUNT_OPTIONS = {
   name: { value: 'NAME', read: exportName, of: 'remote', help: 'the export, where the URI names none' },
   connections: {
     value: 'N',
-    read: oneConnection,
+    read: connectionCount,
     of: 'remote',
-    help: 'how many connections are made: 1, more are not supported yet',
+    help: 'as --connections of tsnbd-client(8): how many connections are made',
   },
   timeout: {
     value: 'SECONDS',
@@ -180,6 +181,8 @@ export function sourceRequest(spec: string, { own, readOnly }: MountSettings): A
       cache: own.cache,
       discard: undefined,
       detectZeroes: own['detect-zeroes'],
+      persist: false,
+      deadTimeoutSeconds: undefined,
     };
   }
   if (own.persist && own.nopersist) throw new UsageError('options persist and nopersist: only one of them at a time');
@@ -193,6 +196,7 @@ export function sourceRequest(spec: string, { own, readOnly }: MountSettings): A
     ...about('SPEC', () => target(spec, own)),
     blockSizeBytes: undefined,
     requestTimeoutSeconds: own.timeout ?? 0,
+    connections: own.connections ?? 1,
     persist: own.nopersist ? 'no' : own.persist ? 'required' : 'where-possible',
     unattended: own.nopersist ?? false,
     deadTimeoutSeconds: own['dead-timeout'] ?? DEAD_TIMEOUT_SECONDS,
@@ -246,11 +250,6 @@ function ownValue({ name, value }: ListedOption): unknown {
   if (value === undefined && row.value?.startsWith('[')) return true;
   if (value === undefined) throw new UsageError(`option ${name}: it needs a value, ${row.value}`);
   return about(`option ${name}`, () => read(value));
-}
-
-function oneConnection(text: string): 1 {
-  if (text === '1') return 1;
-  throw new UsageError(`'${text}': more than one connection is not supported yet`);
 }
 
 const PARTITION_NUMBER_MAX = 255;

@@ -23,6 +23,8 @@ const PARTITION_MAX = 255;
 
 /** The kernel keeps a request's time limit in jiffies, 32 bits, of which there may be 1000 in a second. */
 const REQUEST_TIMEOUT_SECONDS_MAX = 4_000_000;
+/** Each is a queue of the device: more than machines have processors for. */
+const CONNECTIONS_MAX = 64;
 /** A day, far from what a timer of Node's can hold. */
 const HANDSHAKE_LIMIT_SECONDS_MAX = 86_400;
 /** What NBD_SET_BLKSIZE takes: 512 up to the page size. */
@@ -36,6 +38,11 @@ export function portNumber(text: string): number {
 /** 0 is no limit. */
 export function clientCount(text: string): number {
   return numberIn(text, 0, CLIENTS_MAX, 'a number of clients');
+}
+
+/** Of one device to its server. */
+export function connectionCount(text: string): number {
+  return numberIn(text, 1, CONNECTIONS_MAX, 'a number of connections');
 }
 
 /** 0 is no time limit. */

@@ -1,6 +1,7 @@
 import type { RemoteAttachRequest } from '../attach/attach-request.js';
 import type { KernelApi } from '../kernel/nbd-device.js';
 import { type Address, DEFAULT_PORT } from '../transport/address.js';
+import { connectionsOption } from './connections-option.js';
 import { type DetachAction, detachAction, detachOptions } from './detach-options.js';
 import { UsageError } from './errors.js';
 import { CHECK_STATUSES } from './exit-status.js';
@@ -61,6 +62,7 @@ const options = {
     help: 'The kernel gives the device up when a request takes longer; 0, or no such option, is no limit.',
   },
   ...exportChoiceOptions<Mode>(['attach']),
+  ...connectionsOption<Mode>(['attach']),
   persist: {
     short: 'p',
     modes: ['attach'],
@@ -130,7 +132,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
   name: 'tsnbd-client',
   summary: 'attach exports of a remote server as network block devices',
   synopsis: [
-    'HOST [PORT] DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
+    'HOST [PORT] DEV [-N NAME] [-b BYTES] [-t SECONDS] [-C NUM] [-n]',
     '-u PATH DEV [-N NAME] [-b BYTES] [-t SECONDS] [-n]',
     'URI DEV [-b BYTES] [-t SECONDS] [-n]',
     'DEV [-n]',
@@ -237,6 +239,7 @@ function actionOf(
     kernelApi: kernelApiOf(values),
     blockSizeBytes: old.blockSizeBytes,
     requestTimeoutSeconds: old.requestTimeoutSeconds ?? 0,
+    connections: values.connections ?? 1,
     locksMemory: values.swap ?? false,
     ...exportChoice(values),
     ...persistenceOf(values, calledAs),

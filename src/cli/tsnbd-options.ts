@@ -1,4 +1,5 @@
 import type { ImageAttachRequest } from '../attach/attach-request.js';
+import type { KernelApi } from '../kernel/nbd-device.js';
 import type { Address } from '../transport/address.js';
 import { type DetachAction, detachAction, detachOptions } from './detach-options.js';
 import { UsageError } from './errors.js';
@@ -7,9 +8,10 @@ import { checkChoice, kernelApiOption, netlinkChoice, netlinkOptions } from './k
 import { MOUNT_STATUS_NOTE } from './mount-status.js';
 import type { MountAction } from './mount-tsnbd-options.js';
 import { nodeChoice, nodeOptions } from './node-options.js';
-import type { OptionTable, Program } from './option-table.js';
-import { description, device, deviceOrAuto, exportName, path } from './option-values.js';
+import type { OptionTable, OptionValues, Program } from './option-table.js';
+import { description, device, deviceOrAuto, exportName, path, patienceSeconds } from './option-values.js';
 import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
+import { DEAD_TIMEOUT_SECONDS } from './patience.js';
 import { REFUSED_OF_QEMU_NBD } from './refused-options.js';
 import { type ServeAction, servingOf, servingOptions, whereOf, whereOptions } from './serving-options.js';
 import { swapOption } from './swap-option.js';
@@ -24,6 +26,7 @@ import { type LsAction, parseTsnbdLs, tsnbdLsProgram } from './tsnbd-ls-options.
 import { type MapAction, parseTsnbdMap, tsnbdMapProgram } from './tsnbd-map-options.js';
 import { parseTsnbdMount, tsnbdMountProgram } from './tsnbd-mount-options.js';
 import { parseTsnbdResize, type ResizeAction, tsnbdResizeProgram } from './tsnbd-resize-options.js';
+import { parseTsnbdRestart, type RestartAction, tsnbdRestartProgram } from './tsnbd-restart-options.js';
 import { parseTsnbdRun, type RunAction, tsnbdRunProgram } from './tsnbd-run-options.js';
 import { parseTsnbdServe, tsnbdServeProgram } from './tsnbd-serve-options.js';
 import { parseTsnbdStatus, type StatusAction, tsnbdStatusProgram } from './tsnbd-status-options.js';
@@ -54,6 +57,7 @@ export type TsnbdAction =
   | InstallAction
   | FstabAction
   | UmountAction
+  | RestartAction
   | Answer;
 
 type Mode = 'serve' | 'attach' | 'detach' | 'list';
@@ -79,6 +83,7 @@ const subcommands = {
   umount: { program: tsnbdUmountProgram, parse: parseTsnbdUmount },
   install: { program: tsnbdInstallProgram, parse: parseTsnbdInstall },
   fstab: { program: tsnbdFstabProgram, parse: parseTsnbdFstab },
+  restart: { program: tsnbdRestartProgram, parse: parseTsnbdRestart },
 } as const;
 
 const options = {
@@ -100,6 +105,16 @@ const options = {
   nofork: {
     modes: ['attach'],
     help: 'Stay in the foreground until the device is detached.',
+  },
+  persist: {
+    modes: ['attach'],
+    help: 'Have a second process stand by, which goes on with the image when the one that serves it is killed. By netlink only; a qcow2 image that is written to needs --cache=writethrough or directsync.',
+  },
+  'dead-timeout': {
+    value: '<SECONDS>',
+    read: patienceSeconds,
+    modes: ['attach'],
+    help: `How long requests wait when the process that serves the image was killed; then they fail, until another goes on (--persist, "tsnbd restart"). Unless given, ${DEAD_TIMEOUT_SECONDS} with --persist, and not at all without it.`,
   },
   ...kernelApiOption<Mode>(['attach']),
   ...netlinkOptions<Mode>(['attach']),
@@ -134,7 +149,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   name: 'tsnbd',
   summary: 'attach disk images as network block devices, and serve them',
   synopsis: [
-    '-c DEV [-f FORMAT] [-r] [--nofork] IMAGE',
+    '-c DEV [-f FORMAT] [-r] [--nofork | --persist] IMAGE',
     '-d DEV [--release | --force]',
     '[-b ADDR] [-p PORT] [-f FORMAT] [-r] [-e NUM] [-t] IMAGE',
     '-k PATH [-f FORMAT] [-r] [-e NUM] [-t] IMAGE',
@@ -148,7 +163,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
     'IMAGE is a regular file or a block device, raw or qcow2. It is locked like QEMU locks its images, so that no second program writes to it.',
     'The backing file and the data file that a qcow2 image names are opened too: relative names from the folder of the image itself, absolute ones and those that lead out of that folder as they are, which is told. Only names of files are followed, and a backing file only if the image says what format it has.',
     'What a client trims is given back to the file system that IMAGE lies on, unless --discard says otherwise.',
-    'The background process of an attached device detaches it on SIGTERM, once no file system, swap or other device uses it, and reports to syslog. A device that was set up by ioctl goes down if that process is stopped, frozen or suspended; by netlink it waits. If the process is killed, a device of ioctl goes down and what waits for it fails; by netlink the device stays, its requests wait, and new ones fail, until it is detached or attached again.',
+    'The background process of an attached device detaches it on SIGTERM, once no file system, swap or other device uses it, and reports to syslog. A device that was set up by ioctl goes down if that process is stopped, frozen or suspended; by netlink it waits. If the process is killed, a device of ioctl goes down and what waits for it fails; by netlink the device stays, its requests wait, and new ones fail, until it is detached, attached again, or restarted ("tsnbd restart DEV"). With --dead-timeout new ones wait too, and with --persist a second process goes on at once. A write that the killed process had begun is waited for, so that it cannot come to lie over a later one.',
   ],
   modes: {
     attach: { chosenBy: 'connect', title: 'attaching an image' },
@@ -215,10 +230,30 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
     const choice = { ...values.connect, kernelApi, ...netlinkChoice(values, kernelApi), ...nodeChoice(values) };
     checkChoice(choice);
     const locksMemory = values.swap ?? false;
-    const request = { kind: 'image', imagePath, ...settings, ...choice, locksMemory } as const;
+    const persistence = persistenceOf(values, kernelApi);
+    const request = { kind: 'image', imagePath, ...settings, ...choice, ...persistence, locksMemory } as const;
     return { kind: 'attach', request, foreground: values.nofork ?? false, verbosity };
   }
   const name = values['export-name'] ?? DEFAULT_EXPORT;
   const exports = [{ name, description: values.description, imagePath }];
   return { kind: 'serve', ...servingOf(values, passedSockets), exports, settings, verbosity };
+}
+
+function persistenceOf(values: OptionValues<typeof options>, kernelApi: KernelApi) {
+  const { persist = false, 'dead-timeout': deadTimeout } = values;
+  if (kernelApi === 'ioctl' && (persist || deadTimeout !== undefined)) {
+    const option = persist ? 'persist' : 'dead-timeout';
+    throw new UsageError(
+      `option --${option}: it needs netlink; by ioctl a device ends with the process that serves it`,
+    );
+  }
+  if (persist && values.nofork === true) {
+    throw new UsageError(
+      'option --persist: with --nofork it is for whoever started the command to start another process',
+    );
+  }
+  if (persist && values['disconnect-on-close'] === true) {
+    throw new UsageError('options --persist and --disconnect-on-close: only one of them at a time');
+  }
+  return { persist, deadTimeoutSeconds: deadTimeout ?? (persist ? DEAD_TIMEOUT_SECONDS : undefined) };
 }

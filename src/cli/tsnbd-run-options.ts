@@ -77,7 +77,14 @@ export function parseTsnbdRun(argv: readonly string[]): RunAction | Answer {
 function sourceOf(values: OptionValues<typeof options>, operands: Operands) {
   const given = operands.at(0);
   if (given === undefined || !isNbdUri(given)) {
-    return { kind: 'image', imagePath: operands.read('IMAGE', path), ...imageSettingsOf(values) } as const;
+    const imagePath = operands.read('IMAGE', path);
+    return {
+      kind: 'image',
+      imagePath,
+      ...imageSettingsOf(values),
+      persist: false,
+      deadTimeoutSeconds: undefined,
+    } as const;
   }
   for (const long of Object.keys(imageOptions(MODES))) {
     if (long in values) throw new UsageError(`option --${long}: it is for images, not for a URI`);
@@ -87,6 +94,7 @@ function sourceOf(values: OptionValues<typeof options>, operands: Operands) {
     ...operands.read('URI', nbdUri),
     blockSizeBytes: undefined,
     requestTimeoutSeconds: 0,
+    connections: 1,
     persist: 'where-possible',
     deadTimeoutSeconds: DEAD_TIMEOUT_SECONDS,
     retryLimitSeconds: undefined,

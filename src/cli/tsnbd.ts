@@ -87,6 +87,12 @@ async function act(action: TsnbdAction): Promise<number> {
       const { fstabAndTell } = await import('./fstab.js');
       return fstabAndTell(PROGRAM, action);
     }
+    case 'restart': {
+      const { restartDevice } = await import('../attach/restart.js');
+      await restartDevice(action.device);
+      process.stdout.write(`/dev/${action.device} restarted\n`);
+      return EXIT_STATUSES.done.status;
+    }
     case 'create': {
       const { createImage } = await import('./create.js');
       return createImage(PROGRAM, action);

@@ -1,4 +1,4 @@
-import { chmodSync, rmSync } from 'node:fs';
+import { chmodSync, renameSync, rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { DaemonError } from './errors.js';
 import { JsonLines, jsonLine } from './json-lines.js';
@@ -14,17 +14,22 @@ export interface ControlAnswer {
   readonly [field: string]: unknown;
 }
 
+/** What is said to a client, and what is to be done when it has been told. */
+export interface Said {
+  readonly answer: ControlAnswer;
+  readonly afterwards?: () => void;
+}
+
 export interface ControlSocket {
+  /** From now on it is NAME's: what a dead process, or the one before, has there is replaced. */
+  show(): void;
   close(): Promise<void>;
 }
 
-/** Opens NAME's control socket for root alone; the caller owns NAME, so what a dead process left there is replaced. */
-export async function openControl(
-  name: string,
-  answer: (question: unknown) => Promise<ControlAnswer>,
-): Promise<ControlSocket> {
+/** Opens a control socket for root alone, to become NAME's, which the caller owns by then. */
+export async function openControl(name: string, answer: (question: unknown) => Promise<Said>): Promise<ControlSocket> {
   makeRunFolder();
-  const path = runFile(name, '.sock');
+  const path = runFile(name, '.sock.new');
   rmSync(path, { force: true });
   const clients = new Set<Socket>();
   const server = createServer((client) => {
@@ -42,9 +47,15 @@ export async function openControl(
     server.close();
     throw new DaemonError('system', `cannot protect the control socket ${path}: ${cause}`, cause);
   }
+  let isShown = false;
   return {
+    show: () => {
+      renameSync(path, runFile(name, '.sock'));
+      isShown = true;
+    },
     close: () =>
       new Promise((resolve) => {
+        if (isShown) rmSync(runFile(name, '.sock'), { force: true });
         server.close(() => resolve());
         for (const client of clients) client.end();
         for (const client of clients) setTimeout(() => client.destroy(), 1_000).unref();
@@ -88,14 +99,16 @@ function listening(server: Server, path: string): Promise<void> {
   });
 }
 
-function serveClient(client: Socket, answer: (question: unknown) => Promise<ControlAnswer>): void {
+function serveClient(client: Socket, answer: (question: unknown) => Promise<Said>): void {
   const lines = new JsonLines((question) => {
     client.setTimeout(0); // the answer may take longer than a client may be idle
-    const reply = (said: ControlAnswer) => {
+    const reply = ({ answer: said, afterwards }: Said) => {
       client.setTimeout(CONTROL_IDLE_MS);
-      client.write(jsonLine(said));
+      client.write(jsonLine(said), () => afterwards?.());
     };
-    answer(question).then(reply, (error: unknown) => reply({ ok: false, code: 'system', message: String(error) }));
+    answer(question).then(reply, (error: unknown) =>
+      reply({ answer: { ok: false, code: 'system', message: String(error) } }),
+    );
   });
   client.setTimeout(CONTROL_IDLE_MS, () => client.destroy());
   client.on('data', (bytes) => lines.receive(bytes) || client.destroy());

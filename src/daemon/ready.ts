@@ -5,8 +5,12 @@ import { CHANNEL_FD, type ChannelMessage } from './launch.js';
 /** The launched process's side of the channel to the command that waits for it. */
 export interface ReadyChannel {
   readonly task: Promise<unknown>;
+  /** What it is told next, behind the task. */
+  readonly next: Promise<unknown>;
   /** Aborted when the waiting command goes away before `ready` or `failed` was said. */
   readonly abandoned: AbortSignal;
+  /** Until `ready` or `failed` is said, or the command goes away. */
+  isListening(): boolean;
   event(event: unknown): void;
   /** The command may return; nothing can be said afterwards. */
   ready(): Promise<void>;
@@ -25,8 +29,16 @@ export function openReadyChannel(): ReadyChannel {
   const socket = path === undefined ? new Socket({ fd: CHANNEL_FD }) : connect(path);
   const abandoned = new AbortController();
   let said = false;
+  let onNext: (message: unknown) => void = () => {};
+  const next = new Promise<unknown>((resolve) => {
+    onNext = resolve;
+  });
   const task = new Promise<unknown>((resolve) => {
-    const lines = new JsonLines(resolve);
+    let hears = resolve;
+    const lines = new JsonLines((message) => {
+      hears(message);
+      hears = onNext;
+    });
     socket.on('data', (bytes) => {
       if (!lines.receive(bytes)) socket.destroy();
     });
@@ -47,7 +59,9 @@ export function openReadyChannel(): ReadyChannel {
   };
   return {
     task,
+    next,
     abandoned: abandoned.signal,
+    isListening: () => !said && !socket.destroyed,
     event: (event) => void say({ kind: 'event', event }),
     ready: () => lastWord({ kind: 'ready' }),
     failed: (error) => lastWord(failure(error)),

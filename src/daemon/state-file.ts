@@ -14,8 +14,8 @@ export interface RunState {
 }
 
 /** Writes the state of the calling process under NAME, whole or not at all. */
-export function writeState(name: string, about: Readonly<Record<string, unknown>>): void {
-  const state: RunState = { pid: process.pid, startTime: processStartTime(process.pid) ?? 0, about };
+export function writeState(name: string, about: object): void {
+  const state = { pid: process.pid, startTime: processStartTime(process.pid) ?? 0, about };
   makeRunFolder();
   // One fixed name: what a killed process left is overwritten by the next, who alone owns the device by then.
   const fresh = runFile(name, '.json.new');
@@ -42,7 +42,8 @@ export function readLastState(name: string): RunState | undefined {
 
 /** Removes every file of NAME: at the end of its process, or what a dead one left. */
 export function removeRunFiles(name: string): void {
-  for (const suffix of ['.json', '.json.new', '.sock'] as const) rmSync(runFile(name, suffix), { force: true });
+  for (const suffix of ['.json', '.json.new', '.sock', '.sock.new'] as const)
+    rmSync(runFile(name, suffix), { force: true });
 }
 
 function readWhole(path: string): string | undefined {

@@ -4,7 +4,7 @@ import { imageLiesOn } from './backing-device.js';
 import { ImageError } from './errors.js';
 import { IMAGE_FORMATS, type ImageFormat } from './image-format.js';
 import { type LockPlan, layerLockPlan } from './lock.js';
-import type { OpenFile } from './open-file.js';
+import type { GivenFiles, OpenFile } from './open-file.js';
 import { openLocked } from './open-locked.js';
 import { type OpenedLayer, openRaw } from './open-raw.js';
 import { type PartKind, partPath, printable } from './part-path.js';
@@ -22,6 +22,7 @@ export interface ChainOptions {
   readonly forceShare: boolean;
   /** The device that the image is to become ('nbd0'); nothing of it may lie on it. */
   readonly becomes: string | undefined;
+  readonly given: GivenFiles | undefined;
 }
 
 /**
@@ -30,6 +31,8 @@ export interface ChainOptions {
  * Absolute ones, and those that lead out of the image's folder, are followed as QEMU does, and told.
  */
 export class ImageChain {
+  /** By the paths that they were opened by. */
+  readonly files = new Map<string, number>();
   readonly #options: ChainOptions;
   readonly #seen = new SeenFiles();
   #depth = 0;
@@ -55,6 +58,7 @@ export class ImageChain {
   ): OpenedLayer<LayerHandle> {
     const { direct } = this.#options;
     this.#seen.remember(path, file);
+    this.files.set(path, file.fd);
     if (format === 'raw') {
       if (snapshot === undefined) return openRaw(path, file, { readOnly, direct });
       throw new ImageError('unsupported', `${path} is a raw image, and only a qcow2 image has snapshots in it`);
@@ -84,7 +88,7 @@ export class ImageChain {
     }
     return this.#asPartOf(imagePath, 'backing file', () => {
       this.refuseOwnDevice(path);
-      const file = openLocked(path, true, () => this.#plan(layerLockPlan(true)));
+      const file = openLocked(path, true, () => this.#plan(layerLockPlan(true)), this.#options);
       try {
         return this.open(path, file, known, true);
       } catch (error) {
@@ -98,9 +102,10 @@ export class ImageChain {
     const path = this.#pathOf(imagePath, name, 'data file', told);
     return this.#asPartOf(imagePath, 'data file', () => {
       this.refuseOwnDevice(path);
-      const file = openLocked(path, readOnly, () => this.#plan(layerLockPlan(readOnly)));
+      const file = openLocked(path, readOnly, () => this.#plan(layerLockPlan(readOnly)), this.#options);
       try {
         this.#seen.remember(path, file);
+        this.files.set(path, file.fd);
         return file;
       } catch (error) {
         closeSync(file.fd);

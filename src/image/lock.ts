@@ -58,6 +58,14 @@ export function takeLocks(fd: number, { uses, unshared }: LockPlan): LockConflic
   return undefined;
 }
 
+/**
+ * Marks another open file of the same file, which has its locks, as one that is written by: what is on its way there can
+ * outlive the process (io_uring), and nobody else is to open the image before it has arrived.
+ */
+export function markWriting(fd: number): void {
+  lockByteRead(fd, usedBase + permissionBits.write);
+}
+
 /** Whether somebody else writes to the file, or may. */
 export function isWrittenByAnother(fd: number): boolean {
   return probeByteLock(fd, usedBase + permissionBits.write);

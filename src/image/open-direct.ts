@@ -6,6 +6,7 @@ import { alignedMemory } from '../kernel/memory.js';
 import { DIRECT_BUFFER_BYTES, type DirectFile, MEMORY_ALIGNMENT_BYTES } from './direct-io.js';
 import { ImageError } from './errors.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
+import { markWriting } from './lock.js';
 import type { OpenFile } from './open-file.js';
 
 const { EINVAL, EOPNOTSUPP } = constants.errno;
@@ -34,6 +35,7 @@ export function openDirect(
     const block = alignedMemory(blockBytes, MEMORY_ALIGNMENT_BYTES);
     const got = calls.read(directFd, block, 0, blockBytes, 0);
     if (got < 0) throw refusal(path, -got);
+    if (!readOnly) markWriting(directFd);
     return { fd: directFd, blockBytes };
   } catch (error) {
     calls.close(directFd);

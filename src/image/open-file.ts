@@ -14,13 +14,25 @@ const sectorBytes = 512;
 /** What to do where an image cannot be opened for writing. */
 const READ_ONLY_ADVICE = '-r opens it for reading only';
 
+/** Files that another process has opened, and locked, for this one: their fds, by the paths that it knew them by. */
+export type GivenFiles = ReadonlyMap<string, number>;
+
 /**
  * Opens what is at `path`, if it can be an image; makes nothing, and opens nothing else: to open a pipe or a tape has
- * effects of its own. `advice` is for who cannot open it for writing.
+ * effects of its own. Of files that were `given` it is one of them, whatever is at its path now. `advice` is for who
+ * cannot open it for writing.
  *
  * @throws ImageError
  */
-export function openFile(path: string, readOnly: boolean, advice = READ_ONLY_ADVICE): OpenFile {
+export function openFile(
+  path: string,
+  readOnly: boolean,
+  {
+    given,
+    advice = READ_ONLY_ADVICE,
+  }: { readonly given?: GivenFiles | undefined; readonly advice?: string | undefined } = {},
+): OpenFile {
+  if (given !== undefined) return givenFile(path, given);
   const known = lookAt(path);
   if (known.isBlockDevice() && !readOnly && isReadOnlyDevice(known)) {
     throw new ImageError('read-only', `${path} is a read-only device; ${advice}`);
@@ -36,6 +48,13 @@ export function openFile(path: string, readOnly: boolean, advice = READ_ONLY_ADV
     closeSync(fd);
     throw error;
   }
+}
+
+function givenFile(path: string, given: GivenFiles): OpenFile {
+  const fd = given.get(path);
+  if (fd === undefined) throw new ImageError('system', `${path} was not opened before`);
+  const stat = fstatSync(fd);
+  return { fd, stat, fileBytes: fileBytes(path, stat) };
 }
 
 /** The same file, as long as it is now. */

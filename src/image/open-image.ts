@@ -12,14 +12,14 @@ import { type Image, ZERO_MAY_PUNCH } from './image.js';
 import { ImageChain } from './image-chain.js';
 import { guessFormat, type ImageFormat } from './image-format.js';
 import { type LockPlan, layerLockPlan, rawLockPlan } from './lock.js';
-import type { OpenFile } from './open-file.js';
+import type { GivenFiles, OpenFile } from './open-file.js';
 import { openLocked } from './open-locked.js';
 import { rawSizeBytes } from './open-raw.js';
 import { type ImagePart, PartImage } from './part.js';
 import type { Qcow2Handle } from './qcow2/handle.js';
 import type { SnapshotChoice } from './qcow2/load-snapshot.js';
 import type { RawHandle } from './raw.js';
-import { openTemporaryOverlay, overlayFolder } from './temporary-overlay.js';
+import { OVERLAY, openTemporaryOverlay, overlayFolder } from './temporary-overlay.js';
 import { type ImageTraits, isRotational } from './traits.js';
 import { UnsafeImage } from './unsafe.js';
 import { WritethroughImage } from './writethrough.js';
@@ -51,6 +51,10 @@ export interface OpenedImage {
   readonly traits: ImageTraits;
   /** What the user should know about it, a sentence each. */
   readonly notices: readonly string[];
+  /** The files that it is made of, for another process to open it by (OpenOptions.given). */
+  readonly files: GivenFiles;
+  /** With no worker left: what is in memory reaches the files, so that another opening finds it. @throws ImageError 'system' */
+  settle(): void;
   /** Once no worker is left. */
   close(): void;
 }
@@ -75,6 +79,8 @@ export interface OpenOptions {
   readonly discard?: DiscardMode | undefined;
   /** Absent: 'off'. With 'unmap', storage is given back only if `discard` lets it be. */
   readonly detectZeroes?: DetectZeroes | undefined;
+  /** Its files, and those of its temporary overlay, that the process before has opened by their paths, and locked. */
+  readonly given?: GivenFiles | undefined;
 }
 
 /**
@@ -84,9 +90,9 @@ export interface OpenOptions {
  * @throws ImageError, or KernelError 'system' on a file system without locks
  */
 export function openImage(path: string, options: OpenOptions): OpenedImage {
-  const { readOnly, becomes, temporary = false, forceShare = false } = options;
+  const { readOnly, becomes, temporary = false, forceShare = false, given } = options;
   const { cache = 'writeback', discard = 'unmap', detectZeroes = 'off' } = options;
-  const chain = new ImageChain({ direct: CACHE_MODES[cache].direct, forceShare, becomes });
+  const chain = new ImageChain({ direct: CACHE_MODES[cache].direct, forceShare, becomes, given });
   chain.refuseOwnDevice(path);
   if (temporary) chain.refuseOwnDevice(overlayFolder());
   const { file, format } = openAsFormat(path, options);
@@ -94,9 +100,10 @@ export function openImage(path: string, options: OpenOptions): OpenedImage {
     () => chain.open(path, file, format, readOnly || temporary, options.snapshot),
     () => closeSync(file.fd),
   );
-  const { handle, notices, punches, close } = temporary
-    ? orClosed(() => openTemporaryOverlay(path, layer), layer.close)
+  const { handle, notices, punches, settle, close } = temporary
+    ? orClosed(() => openTemporaryOverlay(path, layer, given), layer.close)
     : layer;
+  if (temporary) chain.files.set(OVERLAY, handle.fd);
   const writesImage = !readOnly && !temporary;
   const guessed = writesImage && format === 'raw' && options.format === undefined;
   // Nobody can ask for a temporary overlay after a crash.
@@ -113,6 +120,8 @@ export function openImage(path: string, options: OpenOptions): OpenedImage {
       maximumPayload: PAYLOAD_BYTES_MAX,
     },
     traits: { rotational: isRotational(path), fastZero: punches, trim: punches && discard === 'unmap' },
+    files: chain.files,
+    settle,
     notices: [...notices, ...(writesImage ? writingNotices(path, guessed, cache) : [])],
     close,
   };
@@ -145,19 +154,21 @@ function orClosed<T>(open: () => T, close: () => void): T {
 export function openAsFormat(
   path: string,
   {
-    format: given,
+    format: asked,
     readOnly,
     temporary = false,
     forceShare = false,
-  }: Pick<OpenOptions, 'format' | 'readOnly' | 'temporary' | 'forceShare'>,
+    given,
+  }: Pick<OpenOptions, 'format' | 'readOnly' | 'temporary' | 'forceShare' | 'given'>,
   advice?: string,
 ): { readonly file: OpenFile; readonly format: ImageFormat } {
   let format: ImageFormat = 'raw';
   const plan = (opened: OpenFile) => {
-    format = given ?? guessFormat(path, opened);
+    format = asked ?? guessFormat(path, opened);
     return temporary ? layerLockPlan(true) : lockPlan(format, opened, readOnly, forceShare);
   };
-  return { file: openLocked(path, readOnly || temporary, plan, forceShare && readOnly, advice), format };
+  const lockOptions = { force: forceShare && readOnly, given, advice };
+  return { file: openLocked(path, readOnly || temporary, plan, lockOptions), format };
 }
 
 /** The image in a worker, of the handle that the main thread opened. */

@@ -1,11 +1,12 @@
 import { closeSync } from 'node:fs';
 import { inUseError } from './in-use.js';
 import { type LockConflict, type LockPlan, takeLocks } from './lock.js';
-import { type OpenFile, openFile } from './open-file.js';
+import { type GivenFiles, type OpenFile, openFile } from './open-file.js';
 
 /**
  * Opens what is at `path` and takes the locks that `planOf` wants, which may look at the file first and refuse it. With
- * `force`, what another program forbids is passed over. `advice` as for openFile.
+ * `force`, what another program forbids is passed over. A file that was `given` has its locks already. `advice` as for
+ * openFile.
  *
  * @throws ImageError, or KernelError 'system' on a file system without locks
  */
@@ -13,13 +14,18 @@ export function openLocked(
   path: string,
   readOnly: boolean,
   planOf: (file: OpenFile) => LockPlan,
-  force = false,
-  advice?: string,
+  options: {
+    readonly force?: boolean;
+    readonly given?: GivenFiles | undefined;
+    readonly advice?: string | undefined;
+  } = {},
 ): OpenFile {
-  const file = openFile(path, readOnly, advice);
+  const { force = false, given } = options;
+  const file = openFile(path, readOnly, options);
   let conflict: LockConflict | undefined;
   try {
-    conflict = takeLocks(file.fd, planOf(file));
+    const plan = planOf(file);
+    conflict = given === undefined ? takeLocks(file.fd, plan) : undefined;
   } catch (error) {
     closeSync(file.fd);
     throw error;

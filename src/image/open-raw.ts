@@ -19,6 +19,8 @@ export interface OpenedLayer<Handle> {
   readonly punches: boolean;
   /** What the user should know about it, a sentence each. */
   readonly notices: readonly string[];
+  /** With no worker left: what is in memory reaches the file, so that another opening finds it. @throws ImageError 'system' */
+  settle(): void;
   close(): void;
 }
 
@@ -52,6 +54,7 @@ export function openRaw(
     handle: { format: 'raw', fd, direct, fileBytes, sizeBytes, readOnly, slowZeroRange, shared },
     punches,
     notices,
+    settle: () => {},
     close: () => {
       if (direct !== undefined) closeSync(direct.fd);
       closeSync(fd);

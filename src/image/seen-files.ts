@@ -1,3 +1,4 @@
+import type { Stats } from 'node:fs';
 import { ImageError } from './errors.js';
 import type { OpenFile } from './open-file.js';
 
@@ -7,8 +8,13 @@ export class SeenFiles {
 
   /** @throws ImageError 'damaged' for one that was seen, of which `path` is told */
   remember(path: string, { stat }: OpenFile): void {
-    const identity = stat.isBlockDevice() ? `device ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
+    const identity = identityOf(stat);
     if (this.#seen.has(identity)) throw new ImageError('damaged', `${path} is a part of itself`);
     this.#seen.add(identity);
   }
+}
+
+/** What tells a file or a block device from every other, whatever its name, until the machine is started again. */
+export function identityOf(stat: Stats): string {
+  return stat.isBlockDevice() ? `device ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
 }

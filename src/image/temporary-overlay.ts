@@ -11,7 +11,7 @@ import {
 import { basename, join } from 'node:path';
 import { ImageError, reasonOf } from './errors.js';
 import type { ImageFormat } from './image-format.js';
-import type { OpenFile } from './open-file.js';
+import { type GivenFiles, type OpenFile, openFile } from './open-file.js';
 import type { OpenedLayer } from './open-raw.js';
 import { emptyOverlay } from './qcow2/empty-image.js';
 import type { LayerHandle, Qcow2Handle } from './qcow2/handle.js';
@@ -21,6 +21,9 @@ import { openQcow2 } from './qcow2/open-qcow2.js';
 const DEFAULT_FOLDER = '/var/tmp';
 const PRIVATE_MODE = 0o600;
 
+/** What a temporary overlay's file is called among those that one process gives another. */
+export const OVERLAY = 'temporary overlay';
+
 /** The folder of temporary overlays. */
 export function overlayFolder(): string {
   const { TMPDIR } = process.env;
@@ -29,13 +32,20 @@ export function overlayFolder(): string {
 
 /**
  * A qcow2 image in a file without a name, on an image that was opened for reading only: what is written goes there, and
- * is gone when the last fd of it is, however the process ends. `below` stays the caller's where this throws.
+ * is gone when the last fd of it is, however the process ends; or the one that was `given`. `below` stays the caller's where this throws.
  *
  * @throws ImageError 'system'
  */
-export function openTemporaryOverlay(path: string, below: OpenedLayer<LayerHandle>): OpenedLayer<Qcow2Handle> {
+export function openTemporaryOverlay(
+  path: string,
+  below: OpenedLayer<LayerHandle>,
+  given?: GivenFiles,
+): OpenedLayer<Qcow2Handle> {
   const name = `the temporary overlay of ${path}`;
-  const file = makeFile(name, below.handle.sizeBytes, { name: basename(path), format: below.handle.format });
+  const file =
+    given === undefined
+      ? makeFile(name, below.handle.sizeBytes, { name: basename(path), format: below.handle.format })
+      : openFile(OVERLAY, false, { given });
   try {
     const layer = openQcow2(
       name,

@@ -138,6 +138,13 @@ export const SK_MEMINFO_WMEM_ALLOC = 2;
 /** Two longs: a duration in seconds and microseconds. */
 export const STRUCT_TIMEVAL = { sizeof: 16, tv_sec: 0, tv_usec: 8 } as const;
 
+// <netinet/tcp.h>
+export const IPPROTO_TCP = 6;
+export const TCP_INFO = 11;
+
+/** The fields that are of use here are 8 bits. */
+export const STRUCT_TCP_INFO = { sizeof: 104, tcpi_retransmits: 2 } as const;
+
 // <poll.h>
 export const POLLIN = 0x001;
 export const POLLOUT = 0x004;

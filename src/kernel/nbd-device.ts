@@ -53,7 +53,7 @@ export interface DeviceChoice {
 export interface NbdDevice {
   readonly name: string;
   readonly kernelApi: Exclude<KernelApi, 'auto'>;
-  /** Where its connection can be replaced: by netlink, and with a `deadTimeoutSeconds`. */
+  /** Where its connections can be replaced: by netlink, and with a `deadTimeoutSeconds`. */
   readonly link: DeviceLink | undefined;
   /** Resolves, and never rejects, once the kernel has let go and this process holds nothing of the device any more. */
   readonly ended: Promise<DeviceEnd>;
@@ -76,19 +76,21 @@ export interface NbdDevice {
   leave?(): void;
 }
 
-/** The one connection of a device that can be given another. */
+/** The connections of a device that can be given others. */
 export interface DeviceLink {
-  /** From now on the device stays when its connection is lost: the caller replaces it, or disconnects the device. */
+  /** From now on the device stays when its connections are lost: the caller replaces them, or disconnects the device. */
   takeOver(): void;
-  /** Whether nothing can be sent or received any more. */
-  isLost(): boolean;
+  /** How many of its connections are lost: nothing can be sent or received on them any more. */
+  lost(): 'none' | 'some' | 'all';
+  /** Whether what was sent on one of them does not reach the other side, as far as TCP knows. */
+  isUnheard(): boolean;
   /**
-   * Gives the device `socket` in the place of the connection that is lost. The fd stays the caller's, like that of the one
-   * before, which may be closed now. Answers false where there is no such device any more: then nobody has `socket`. It may
-   * be lost in its turn, for whoever read from the old one may end it too.
+   * Gives the device `socket` in the place of a connection that is lost, and answers that one's fd, which may be closed now;
+   * the fd stays the caller's. Absent where there is no such device any more: then nobody has `socket`. It may be lost in
+   * its turn, for whoever read from the old one may end it too.
    */
-  replace(socket: number): Promise<boolean>;
-  /** While the connection is lost: what waits for another one fails soon, and what comes at once, until another is offered. */
+  replace(socket: number): Promise<number | undefined>;
+  /** While all are lost: what waits for another one fails soon, and what comes at once, until another is offered. */
   failRequests(): Promise<void>;
 }
 

@@ -4,13 +4,14 @@ import type { UndoStack } from '../base/undo.js';
 import { connectError } from './device-errors.js';
 import { deviceIndex, deviceName } from './device-name.js';
 import { newIdentifier } from './device-owner.js';
+import { KernelError } from './errors.js';
 import { shutdownFd } from './fd-calls.js';
 import type { DeviceChoice, DeviceSetup, NbdDevice } from './nbd-device.js';
-import type { NbdFamily } from './nbd-family.js';
+import { NbdFamily } from './nbd-family.js';
 import { NBD_CFLAG_DESTROY_ON_DISCONNECT } from './netlink-abi.js';
 import { NetlinkDevice } from './netlink-device.js';
 import { isSentAgain, sendAgainSoon } from './resend.js';
-import { deviceState, setLongestRequest } from './sysfs.js';
+import { deviceBackend, deviceState, setLongestRequest } from './sysfs.js';
 
 const { EBUSY } = constants.errno;
 
@@ -71,4 +72,23 @@ async function connect(choice: DeviceChoice, setup: DeviceSetup, family: NbdFami
     for (const socket of setup.sockets) shutdownFd(socket);
     throw error;
   }
+}
+
+/**
+ * A device that another process of ours set up, for this one to answer for. `setup` has copies of its sockets.
+ *
+ * @throws KernelError 'refused' where it is not that device any more, 'time-limit' or 'system'
+ */
+export async function adoptDevice(
+  name: string,
+  setup: DeviceSetup,
+  identifier: string,
+  destroyOnDisconnect: DeviceChoice['destroyOnDisconnect'],
+): Promise<NetlinkDevice> {
+  const family = await NbdFamily.find();
+  if (family === undefined) throw new KernelError('refused', 'this network namespace has no netlink for nbd');
+  const clientFlags = destroyOnDisconnect ? NBD_CFLAG_DESTROY_ON_DISCONNECT : 0;
+  if (deviceBackend(name) === identifier) return new NetlinkDevice(name, family, setup, { identifier, clientFlags });
+  family.close();
+  throw new KernelError('refused', `/dev/${name} is not the device any more that it was`);
 }

@@ -9,7 +9,7 @@ import type { DeviceChange, NbdFamily, NetlinkDeviceSetup } from './nbd-family.j
 import { NBD_CFLAG_DISCONNECT_ON_CLOSE } from './netlink-abi.js';
 import { describeReply } from './netlink-socket.js';
 import { sendAgainSoon } from './resend.js';
-import { hasRoom, isHungUp } from './socket-calls.js';
+import { hasRoom, isHungUp, isRetransmitting } from './socket-calls.js';
 import { deviceBackend, deviceState, waitFor } from './sysfs.js';
 import { within } from './within.js';
 
@@ -22,10 +22,12 @@ const retryMs = 1_000;
 const endLimitMs = 10_000;
 /**
  * When another connection is offered to the kernel, from the first time on. It does not tell whether it took it: not if it
- * did not see yet that the old one is lost (nbd_reconnect_socket), which is a matter of moments. Offered again, one that
- * was taken stays as it is.
+ * did not see yet that the old one is lost (nbd_reconnect_socket), which is a matter of moments. Offered again, the one
+ * connection of a device that was taken stays as it is.
  */
 const offerPausesMs = [0, 50, 200, 1_000];
+/** Of several connections a second might be lost by then, and the same one be put there too; so it is offered once, late. */
+const onlyOfferPausesMs = [1_000];
 
 /** A device that netlink set up. The kernel owns its connections; this process has a copy of each, and looks after them. */
 export class NetlinkDevice implements NbdDevice {
@@ -68,7 +70,7 @@ export class NetlinkDevice implements NbdDevice {
     this.#watch = setInterval(() => {
       if (this.#isLost() && !(this.#isTakenOver && this.#mayBeOurs())) this.disconnect();
     }, watchMs);
-    this.link = setup.deadTimeoutSeconds === undefined ? undefined : this.#oneLink();
+    this.link = setup.deadTimeoutSeconds === undefined ? undefined : this.#linkOf();
   }
 
   disconnect(): void {
@@ -107,13 +109,13 @@ export class NetlinkDevice implements NbdDevice {
     throw new KernelError('time-limit', `the kernel did not let go of /dev/${this.name} in ${endLimitMs / 1000} s`);
   }
 
-  #oneLink(): DeviceLink {
-    invariant(this.#sockets.length === 1, 'one connection is replaced');
+  #linkOf(): DeviceLink {
     return {
       takeOver: () => {
         this.#isTakenOver = true;
       },
-      isLost: () => this.#isLost(),
+      lost: () => (this.#isLost() ? 'all' : this.#sockets.some(isHungUp) ? 'some' : 'none'),
+      isUnheard: () => this.#sockets.some(isRetransmitting),
       replace: (socket) => this.#replace(socket),
       failRequests: () => this.#failRequests(),
     };
@@ -123,25 +125,30 @@ export class NetlinkDevice implements NbdDevice {
     return this.#sockets.every(isHungUp);
   }
 
-  async #replace(socket: number): Promise<boolean> {
+  async #replace(socket: number): Promise<number | undefined> {
     const failedRequests = this.#failsRequests;
     if (failedRequests) {
       const { requestTimeoutSeconds, deadTimeoutSeconds = 0 } = this.#setup;
       await this.#reconfigure({ requestTimeoutSeconds, deadTimeoutSeconds });
       this.#failsRequests = false;
     }
+    const lost = this.#sockets.find(isHungUp);
+    invariant(lost !== undefined, 'a connection that is lost is replaced');
+    const isTaken = () => this.#sockets.includes(socket);
     try {
-      for (const pauseMs of offerPausesMs) {
+      for (const pauseMs of this.#sockets.length === 1 ? offerPausesMs : onlyOfferPausesMs) {
         await sleep(pauseMs);
         if (this.#ending !== undefined || isHungUp(socket)) break;
-        if (await this.#reconfigure({ socket })) this.#sockets = [socket];
+        if ((await this.#reconfigure({ socket })) && !isTaken()) {
+          this.#sockets = this.#sockets.map((each) => (each === lost ? socket : each));
+        }
       }
     } catch (error) {
-      if (this.#sockets[0] !== socket) throw error; // it is in the kernel's hands, whatever it said later
+      if (!isTaken()) throw error; // it is in the kernel's hands, whatever it said later
     }
     // Without that the next loss is a longer pause, and no more.
     if (failedRequests) await sendAgainSoon(this.#setup, this.name).catch(() => {});
-    return this.#sockets[0] === socket;
+    return isTaken() ? lost : undefined;
   }
 
   /** A request limit ends what was sent, and without a time to wait for another connection that fails (nbd_xmit_timeout). */

@@ -4,6 +4,7 @@ import { expect } from './errors.js';
 import { libc } from './libc.js';
 import {
   AF_UNIX,
+  IPPROTO_TCP,
   POLLHUP,
   POLLIN,
   POLLOUT,
@@ -19,7 +20,9 @@ import {
   SOCK_NONBLOCK,
   SOL_SOCKET,
   STRUCT_POLLFD,
+  STRUCT_TCP_INFO,
   STRUCT_TIMEVAL,
+  TCP_INFO,
 } from './libc-abi.js';
 
 const { EINTR } = constants.errno;
@@ -87,6 +90,14 @@ export function isAllReceived(socketFd: number): boolean {
   const length = Uint8Array.of(meminfo.length, 0, 0, 0);
   if (libc.getsockopt(socketFd, SOL_SOCKET, SO_MEMINFO, meminfo, length) < 0) return false;
   return new DataView(meminfo.buffer).getUint32(4 * SK_MEMINFO_WMEM_ALLOC, true) === 0;
+}
+
+/** Whether TCP sends again, in vain until now, what the other side has not acknowledged. */
+export function isRetransmitting(socketFd: number): boolean {
+  const info = new Uint8Array(STRUCT_TCP_INFO.sizeof);
+  const length = Uint8Array.of(info.length, 0, 0, 0);
+  if (libc.getsockopt(socketFd, IPPROTO_TCP, TCP_INFO, info, length) < 0) return false;
+  return (info[STRUCT_TCP_INFO.tcpi_retransmits] ?? 0) > 0;
 }
 
 /** Sends one datagram to a unix socket, of an abstract name where the path begins with a zero, or not: answers 0 or −errno, and does not wait. */

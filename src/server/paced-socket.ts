@@ -34,7 +34,8 @@ export type Spare = Pick<Busyness, 'hasCoreToSpare'>;
 export class PacedSocket {
   readonly #fd: number;
   readonly #busyness: Spare;
-  readonly #onIdle: () => void;
+  readonly #wakes: boolean;
+  readonly #onIdle: () => boolean;
   readonly #clockMs: () => number;
   #spinning = false;
   /** The socket's own state: whether its reads and writes wait. */
@@ -52,20 +53,27 @@ export class PacedSocket {
   #periodsToGo = 1;
 
   /**
-   * `onIdle` is called when the client has been silent for a second, before the wait for it goes on. Tests pass a clock
-   * (milliseconds) of their own.
+   * `onIdle` is called when the client has been silent for a second, with `wakes` each second anew, before the wait for it
+   * goes on; or does not, if it answers true. Tests pass a clock (milliseconds) of their own.
    */
-  constructor(fd: number, busyness: Spare, onIdle: () => void, clockMs: () => number = () => performance.now()) {
+  constructor(
+    fd: number,
+    busyness: Spare,
+    wakes: boolean,
+    onIdle: () => boolean,
+    clockMs: () => number = () => performance.now(),
+  ) {
     this.#fd = fd;
     this.#busyness = busyness;
+    this.#wakes = wakes;
     this.#onIdle = onIdle;
     this.#clockMs = clockMs;
     limitReads(fd, IDLE_SECONDS);
   }
 
   /**
-   * Waits for bytes and reads what is there, like receiveBytes. `answered` is the number of requests that were answered
-   * since the last call.
+   * Waits for bytes and reads what is there, like receiveBytes; −EAGAIN when `onIdle` ended the wait. `answered` is the
+   * number of requests that were answered since the last call.
    */
   receive(target: Uint8Array, at: number, length: number, answered: number): number {
     this.#waits += 1;
@@ -98,6 +106,11 @@ export class PacedSocket {
     }
   }
 
+  /** The socket waits again, as it did. */
+  close(): void {
+    this.#block(true);
+  }
+
   #receiveOnceReadable(target: Uint8Array, at: number, length: number): number {
     // A blocking read that gave up has waited its second already.
     let limitMs = this.#blocking ? 0 : IDLE_SECONDS * 1_000;
@@ -105,8 +118,8 @@ export class PacedSocket {
       const ready = waitReadable(this.#fd, limitMs);
       if (ready < 0) return ready;
       if (ready === 0) {
-        this.#onIdle();
-        limitMs = -1;
+        if (this.#onIdle()) return -EAGAIN;
+        limitMs = this.#wakes ? IDLE_SECONDS * 1_000 : -1;
         continue;
       }
       const received = receiveBytes(this.#fd, target, at, length);

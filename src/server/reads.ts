@@ -55,10 +55,10 @@ export class Reads {
     this.#piped.takeBack();
   }
 
-  /** A client that says goodbye may not have read its replies, of which some lie in the image. Waits until `stop` is not 0. */
-  untilTakenBack(stop: Int32Array): void {
+  /** A client that says goodbye may not have read its replies, of which some lie in the image. It is waited for until `hurries`. */
+  untilTakenBack(hurries: () => boolean): void {
     this.#piped.takeBack();
-    while (this.#piped.isLending && Atomics.load(stop, 0) === 0) {
+    while (this.#piped.isLending && !hurries()) {
       Atomics.wait(clock, 0, 0, LOOK_MS);
       this.#piped.takeBack();
     }

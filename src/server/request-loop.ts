@@ -1,17 +1,12 @@
 import { constants } from 'node:os';
 import { invariant } from '../base/invariant.js';
-import { type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '../image/image.js';
-import { errnoText } from '../kernel/errno.js';
+import type { Image } from '../image/image.js';
 import {
   NBD_CMD_BLOCK_STATUS,
-  NBD_CMD_CACHE,
   NBD_CMD_DISC,
-  NBD_CMD_FLAG_FAST_ZERO,
   NBD_CMD_FLAG_FUA,
-  NBD_CMD_FLAG_NO_HOLE,
   NBD_CMD_FLUSH,
   NBD_CMD_READ,
-  NBD_CMD_TRIM,
   NBD_CMD_WRITE,
   NBD_ESHUTDOWN,
 } from '../protocol/constants.js';
@@ -21,9 +16,23 @@ import { emptyRequest, payloadBytes } from '../protocol/request.js';
 import { checkRequest, type ExportRules, endsConnection } from '../protocol/request-rules.js';
 import type { Busyness } from './activity.js';
 import { BegunWrites } from './begun-writes.js';
+import { Changes } from './changes.js';
 import { ColdReads } from './cold-reads.js';
 import { Flushes } from './flushes.js';
-import { CLOSED, DISCONNECTED, failed, GARBAGE, HALF_A_REQUEST, type LoopEnd, lost, STOPPED } from './loop-end.js';
+import {
+  afterFlush,
+  CLOSED,
+  DISCONNECTED,
+  DRAIN,
+  failed,
+  GARBAGE,
+  HALF_A_REQUEST,
+  HALT,
+  HALTED,
+  type LoopEnd,
+  lost,
+  STOPPED,
+} from './loop-end.js';
 import { PacedSocket } from './paced-socket.js';
 import { Reads } from './reads.js';
 import { Replies } from './replies.js';
@@ -43,8 +52,9 @@ export interface Connection {
   readonly contexts: readonly MetaContext[];
   /** Requests that came with the handshake, at most INPUT_BYTES. */
   readonly received: Uint8Array;
-  /** One field: not 0 once the connection is to end. The main thread writes it, the loop looks once a batch. */
+  /** One field, SERVE, DRAIN or HALT (loop-end). The main thread writes it, the loop looks once a batch. */
   readonly stop: Int32Array;
+  readonly mayHalt: boolean; // then the loop wakes to look
   readonly busyness: Busyness;
   readonly keepsMemory?: true; // see whenIdle
   readonly writeErrors: Int32Array; // see Replies
@@ -57,9 +67,7 @@ export interface Connection {
 export function serveRequests(connection: Connection): LoopEnd {
   const loop = new RequestLoop(connection);
   const end = loop.run();
-  const errno = loop.close();
-  if (errno === 0) return end;
-  return failed('system', `what the client wrote could not be flushed: ${errnoText(errno)}`);
+  return afterFlush(end, loop.close());
 }
 
 class RequestLoop {
@@ -71,6 +79,7 @@ class RequestLoop {
   readonly #replies: Replies;
   readonly #reads: Reads;
   readonly #cold: ColdReads;
+  readonly #changes: Changes;
   readonly #status: StatusReplies;
   /** Absent where the image does one write at a time. */
   readonly #begun: BegunWrites | undefined;
@@ -78,9 +87,9 @@ class RequestLoop {
   readonly #request = emptyRequest();
   /** Since bytes were received last. */
   #answered = 0;
-  #hasWritten = false;
   /** What is received from now on is answered with ESHUTDOWN. */
   #draining = false;
+  #isInRequest = false;
 
   constructor({ socketFd, image, rules, contexts, received, stop, busyness, ...more }: Connection) {
     invariant(received.length <= INPUT_BYTES, 'what came with the handshake fits into the input buffer');
@@ -90,9 +99,14 @@ class RequestLoop {
     this.#stop = stop;
     this.#input = new RequestInput(replyStyle, received);
     this.#replies = new Replies(socketFd, replyStyle, more.writeErrors);
-    this.#socket = new PacedSocket(socketFd, busyness, whenIdle(more.keepsMemory, this.#input, this.#replies, image));
+    const relax = whenIdle(more.keepsMemory, this.#input, this.#replies, image);
+    this.#socket = new PacedSocket(socketFd, busyness, more.mayHalt, () => {
+      relax();
+      return this.#isAsked(HALT) && !this.#isInRequest; // its next request is not to be waited for
+    });
     this.#reads = new Reads(socketFd, image, this.#replies, replyStyle);
     this.#cold = new ColdReads(image, rules, this.#input, this.#reads);
+    this.#changes = new Changes(image, this.#input, this.#replies);
     this.#status = new StatusReplies(image, this.#replies, contexts);
     this.#begun = image.beginsWrites ? new BegunWrites(image, this.#replies) : undefined;
     this.#flushes = new Flushes(image, this.#replies);
@@ -106,8 +120,10 @@ class RequestLoop {
       this.#replies.send();
       if (end !== undefined) return end;
       if (this.#replies.sendErrno !== 0) return lost(this.#replies.sendErrno);
-      this.#draining = Atomics.load(this.#stop, 0) !== 0;
+      if (this.#isAsked(HALT) && this.#input.length === 0) return HALTED;
+      this.#draining = this.#isAsked(DRAIN);
       const received = this.#receiveMore();
+      if (received === -EAGAIN) continue;
       if (received < 0) return lost(-received);
       if (received === 0) return this.#endOfStream();
     }
@@ -117,10 +133,15 @@ class RequestLoop {
   close(): number {
     this.#flushes.finishAll();
     this.#replies.send();
-    const errno = this.#hasWritten ? this.#image.flush() : 0;
-    this.#reads.untilTakenBack(this.#stop);
+    const errno = this.#changes.hasWritten ? this.#image.flush() : 0;
+    this.#reads.untilTakenBack(() => this.#isAsked(DRAIN));
     this.#reads.close();
+    this.#socket.close();
     return errno;
+  }
+
+  #isAsked(what: number): boolean {
+    return Atomics.load(this.#stop, 0) === what;
   }
 
   /** Answers every request that is there as a whole, and one that never can be. */
@@ -158,7 +179,7 @@ class RequestLoop {
     if (this.#begun === undefined || this.#request.type !== NBD_CMD_WRITE) return false;
     // By itself a write takes longer in this way.
     if (this.#begun.isEmpty && this.#input.length === this.#request.lengthBytes) return false;
-    this.#hasWritten = true;
+    this.#changes.hasWritten = true;
     return this.#begun.begin(this.#request, this.#input.bytes, this.#input.start);
   }
 
@@ -198,23 +219,7 @@ class RequestLoop {
     const request = this.#request;
     if (request.type === NBD_CMD_BLOCK_STATUS) this.#status.answer(request);
     else if (request.type === NBD_CMD_FLUSH) this.#flushes.answer(request);
-    else this.#replies.reply(request, replyError(this.#change(), request));
-  }
-
-  /** Answers 0 or a positive errno. */
-  #change(): number {
-    const { type, flags, offsetBytes, lengthBytes } = this.#request;
-    const durable = (flags & NBD_CMD_FLAG_FUA) !== 0;
-    // Stable storage takes long: what is answered already need not wait for it.
-    if (durable) this.#replies.send();
-    if (lengthBytes === 0) return 0;
-    if (type === NBD_CMD_CACHE) return this.#image.cache(offsetBytes, lengthBytes);
-    this.#hasWritten = true;
-    if (type === NBD_CMD_WRITE) {
-      return this.#image.write(offsetBytes, lengthBytes, this.#input.bytes, this.#input.start, durable);
-    }
-    if (type === NBD_CMD_TRIM) return this.#image.trim(offsetBytes, lengthBytes, durable);
-    return this.#image.zero(offsetBytes, lengthBytes, zeroWays(flags), durable);
+    else this.#replies.reply(request, replyError(this.#changes.make(request), request));
   }
 
   /** A WRITE longer than the input buffer, or, with an `error`, the throwing away of a request's data. */
@@ -223,65 +228,73 @@ class RequestLoop {
     const input = this.#input;
     this.#begun?.finish();
     this.#replies.send();
+    this.#isInRequest = true;
     let errno = 0;
     for (let done = 0; done < dataBytes; ) {
       if (input.length === 0) {
-        const received = this.#receiveMore();
+        const received = this.#receiveMore(dataBytes - done);
         if (received < 0) return lost(-received);
         if (received === 0) return HALF_A_REQUEST;
       }
       const pieceBytes = Math.min(input.length, dataBytes - done);
       if (error === 0 && errno === 0) {
-        this.#hasWritten = true;
+        this.#changes.hasWritten = true;
         errno = this.#image.write(offsetBytes + done, pieceBytes, input.bytes, input.start, false);
       }
       input.start += pieceBytes;
       done += pieceBytes;
     }
+    this.#isInRequest = false;
     if ((flags & NBD_CMD_FLAG_FUA) !== 0 && error === 0 && errno === 0) errno = this.#image.flush();
     this.#replies.reply(this.#request, error === 0 ? replyError(errno, this.#request) : error);
     return undefined;
   }
 
-  /** Moves the beginning of a request to the front and waits for more behind it. */
-  #receiveMore(): number {
+  /**
+   * Moves the beginning of a request to the front and waits for more behind it; before a halt only for the rest of that
+   * request, so that nothing of the next is read.
+   */
+  #receiveMore(missingBytes = this.#missingBytes()): number {
     const input = this.#input;
     input.makeRoom();
-    const received = this.#receiveBesideFlushes();
+    const wanted = this.#isAsked(HALT) ? missingBytes : INPUT_BYTES;
+    const received = this.#receiveBesideFlushes(Math.min(wanted, INPUT_BYTES - input.end));
     if (received > 0) input.end += received;
     this.#reads.takeBack();
     return received;
   }
 
-  #receiveBesideFlushes(): number {
+  #receiveBesideFlushes(length: number): number {
     const { bytes, end } = this.#input;
     while (this.#flushes.isBegun) {
-      const received = this.#socket.receiveUnless(this.#flushes.fd, bytes, end, INPUT_BYTES - end);
+      const received = this.#socket.receiveUnless(this.#flushes.fd, bytes, end, length);
       if (received !== -EAGAIN) return received;
       this.#flushes.finish();
       this.#replies.send();
     }
-    const received = this.#socket.receive(bytes, end, INPUT_BYTES - end, this.#answered);
+    const received = this.#socket.receive(bytes, end, length, this.#answered);
     this.#answered = 0;
     return received;
+  }
+
+  /** Of the request that has begun to come, which was decoded if its header is there. */
+  #missingBytes(): number {
+    const { start, length, headerBytes } = this.#input;
+    const isRead = this.#input.holdsHeader(start);
+    return headerBytes - length + (isRead ? payloadBytes(this.#request, this.#rules.replyStyle) : 0);
   }
 
   /** The end of the stream, or an error, is told again by the next read that waits. */
   #receiveWhatIsThere(): void {
     const input = this.#input;
     input.makeRoom();
-    if (input.end === INPUT_BYTES) return;
+    if (input.end === INPUT_BYTES || this.#isAsked(HALT)) return;
     const received = this.#socket.receiveIfThere(input.bytes, input.end, INPUT_BYTES - input.end);
     if (received > 0) input.end += received;
   }
 
   #endOfStream(): LoopEnd {
-    if (Atomics.load(this.#stop, 0) !== 0) return STOPPED;
+    if (this.#isAsked(DRAIN)) return STOPPED;
     return this.#input.length === 0 ? CLOSED : HALF_A_REQUEST;
   }
-}
-
-function zeroWays(flags: number): number {
-  const mayPunch = (flags & NBD_CMD_FLAG_NO_HOLE) === 0 ? ZERO_MAY_PUNCH : 0;
-  return mayPunch | ((flags & NBD_CMD_FLAG_FAST_ZERO) !== 0 ? ZERO_FAST : 0);
 }

@@ -10,6 +10,23 @@ export function startWorker(): Worker {
   return new Worker(new URL('./worker.js', import.meta.url), { trackUnmanagedFds: false });
 }
 
+/** A worker that was started before it is needed, and does not keep the process from its end. */
+export class SpareWorker {
+  #worker: Worker | undefined = startWorker();
+
+  constructor() {
+    this.#worker?.unref();
+  }
+
+  /** Once that one; then a new one. */
+  take(): Worker {
+    const worker = this.#worker ?? startWorker();
+    this.#worker = undefined;
+    worker.ref();
+    return worker;
+  }
+}
+
 /**
  * Workers that were started before their clients come: to start a thread takes as long as thousands of requests. They hold
  * up neither the process nor its end.

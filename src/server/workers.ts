@@ -6,7 +6,7 @@ import type { MetaContext } from '../protocol/meta-context.js';
 import type { ExportRules } from '../protocol/request-rules.js';
 import { type Activity, newActivity } from './activity.js';
 import { ServerError } from './errors.js';
-import type { LoopEnd } from './loop-end.js';
+import { DRAIN, HALT, type LoopEnd, SERVE } from './loop-end.js';
 import { CLIENTS_MAX } from './places.js';
 import { startWorker } from './spare-workers.js';
 
@@ -21,28 +21,36 @@ export interface ConnectionStart {
   readonly received: Uint8Array;
   /** Its buffers stay in memory while it is idle. */
   readonly keepsMemory?: true;
+  /** Whether `halt` may be called. */
+  readonly mayHalt?: boolean;
 }
 
 export type ConnectionEnd =
   /** The client said DISC, closed its end, or was asked to go by `drain`. */
   | { readonly kind: 'left'; readonly how: 'disconnected' | 'closed' | 'stopped' }
+  /** The socket is the caller's again (LoopEnd). */
+  | { readonly kind: 'left'; readonly how: 'halted'; readonly errno: number }
   | { readonly kind: 'failed'; readonly error: ServerError };
 
 /** A connection that a worker serves. */
 export interface ServedConnection {
-  /** Resolves when the worker and the socket are gone; what the client wrote is flushed then. Never rejects. */
+  /** Resolves when the worker and, unless it was halted, the socket are gone; what was written is flushed. Never rejects. */
   readonly ended: Promise<ConnectionEnd>;
   /** How many writes and flushes it has answered with an error. */
   writeErrors(): number;
   /** Lets the worker answer the requests it has, and then end. */
   drain(): void;
+  /** Lets the worker end between two requests, within a second of the last. */
+  halt(): void;
+  /** A worker that was to halt serves on, unless it has halted already. */
+  goOn(): void;
   /** Cuts the connection; a worker that waits for its client ends at once, one that waits for a disk after that. */
   shutdown(): void;
 }
 
 /** What a worker is told. */
 export interface WorkerTask extends ConnectionStart {
-  /** One field, written here: not 0 once the connection is to end. */
+  /** One field, written here: SERVE, DRAIN or HALT. */
   readonly stop: Int32Array<SharedArrayBuffer>;
   readonly writeErrors: Int32Array<SharedArrayBuffer>;
   readonly activity: Activity;
@@ -78,11 +86,12 @@ export function startConnection(start: ConnectionStart, worker = startWorker()):
       end = { kind: 'failed', error: new ServerError('died', `the worker broke: ${why}`, { cause }) };
     });
     worker.on('exit', () => {
+      open = false;
+      freeFields.push(field);
+      if (end.kind === 'left' && end.how === 'halted') return resolve(end);
       // Whatever ended the worker, the client sees the end, even while somebody holds a copy of the fd.
       shutdownFd(start.socketFd);
-      open = false;
       closeSync(start.socketFd);
-      freeFields.push(field);
       resolve(end);
     });
   });
@@ -90,9 +99,14 @@ export function startConnection(start: ConnectionStart, worker = startWorker()):
     ended,
     writeErrors: () => Atomics.load(writeErrors, 0),
     drain: () => {
-      Atomics.store(stop, 0, 1);
+      Atomics.store(stop, 0, DRAIN);
       unlessClosed(shutdownReading);
     },
+    halt: () => {
+      invariant(start.mayHalt === true, 'who may halt was started so');
+      Atomics.store(stop, 0, HALT);
+    },
+    goOn: () => void Atomics.compareExchange(stop, 0, HALT, SERVE),
     shutdown: () => unlessClosed(shutdownFd),
   };
 }

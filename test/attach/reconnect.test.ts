@@ -17,29 +17,35 @@ type Attempt =
   | { readonly replace: string }
   | 'not taken'
   | 'taken, lost at once'
+  | 'taken, one is left to replace'
   | 'taken';
 
 function watched(
   attempts: readonly Attempt[],
   patience: { deadTimeoutSeconds?: number; retryLimitSeconds?: number } = {},
-  isLost = true,
+  isLost: 'none' | 'some' | 'all' = 'all',
 ) {
   const told: string[] = [];
-  const sockets: string[] = [];
+  const sockets: number[] = [];
   const fails: number[] = [];
   const probes: number[] = [];
   const rest = [...attempts];
-  let lost = false;
+  let lost: 'none' | 'some' | 'all' = 'none';
   let made = 0;
+  let current = 0;
   let end: (end: { result: number }) => void = () => {};
   const link = {
     takeOver: () => {},
-    isLost: () => lost,
-    replace: async () => {
+    lost: () => lost,
+    isUnheard: () => false,
+    replace: async (socket: number) => {
       const attempt = rest.shift() ?? 'taken';
       if (typeof attempt === 'object' && 'replace' in attempt) throw new Error(attempt.replace);
-      lost = attempt !== 'taken';
-      return attempt !== 'not taken';
+      lost = attempt === 'taken, one is left to replace' ? 'some' : attempt === 'taken' ? 'none' : 'all';
+      if (attempt === 'not taken') return undefined;
+      const old = current;
+      current = socket;
+      return old;
     },
     failRequests: async () => void fails.push(rest.length),
   };
@@ -53,7 +59,7 @@ function watched(
     disconnect: () => void setTimeout(end, 1_000, { result: 0 }),
     resize: async () => undefined,
     cut: () => {
-      lost = true;
+      lost = 'all';
     },
   } as const;
   const source = {
@@ -72,8 +78,7 @@ function watched(
         probes.push(performance.now());
         stop.addEventListener('abort', () => resolve(false));
       }),
-    replaced: (socket: number) => void sockets.push(`${socket} replaced`),
-    discard: (socket: number) => void sockets.push(`${socket} discarded`),
+    discard: (socket: number) => void sockets.push(socket),
   };
   const limits = { deadTimeoutSeconds: 300, retryLimitSeconds: undefined, ...patience };
   const supervisor = new Supervisor(device, link, source, limits, (event) => {
@@ -96,7 +101,7 @@ test('a lost connection is replaced until one stays; what fails alike is told on
   const refused = { renew: 'connection refused' };
   const attempts = [refused, refused, { replace: 'the kernel is busy' }, 'not taken', 'taken, lost at once'] as const;
   const { supervisor, told, sockets, fails } = watched(attempts);
-  await vi.waitFor(() => expect(supervisor.status()).toMatchObject({ state: 'connected', reconnects: 1 }), 10_000);
+  await vi.waitFor(() => expect(supervisor.status()).toMatchObject({ state: 'connected', reconnects: 2 }), 10_000);
   await supervisor.stop();
   expect(told).toEqual([
     'the connection to the server is lost; connecting again',
@@ -104,7 +109,8 @@ test('a lost connection is replaced until one stays; what fails alike is told on
     'the kernel is busy',
     expect.stringMatching(/^connected to the server again after \d+\.\d s$/),
   ]);
-  expect(sockets).toEqual(['1 discarded', '2 discarded', '3 replaced', '4 replaced']);
+  // 1 and 2 were not taken; 3 was in the place of the first, 4 in its place.
+  expect(sockets).toEqual([1, 2, 0, 3]);
   expect(fails).toEqual([]);
 });
 
@@ -136,21 +142,37 @@ test('requests are made to fail again when a connection that ended that did not 
 });
 
 test('another connection is made when it is asked for', async () => {
-  const { supervisor, told, sockets } = watched(['not taken', 'taken'], {}, false);
+  const { supervisor, told, sockets } = watched(['not taken', 'taken'], {}, 'none');
   await supervisor.connectAgain();
   expect(supervisor.status()).toMatchObject({ state: 'connected', reconnects: 1 });
-  expect(sockets).toEqual(['1 discarded', '2 replaced']);
+  expect(sockets).toEqual([1, 0]); // the first was not taken; then the one before is out of use
   expect(told[0]).toBe('the connection is made again, as it was asked for');
   await supervisor.stop();
 });
 
 test('a question that is broken off by the end is no silence of the server', async () => {
   inFlight = 1;
-  const { supervisor, told, probes } = watched([], {}, false);
+  const { supervisor, told, probes } = watched([], {}, 'none');
   await vi.waitFor(() => {
     vi.advanceTimersByTime(5_000);
     expect(probes).toHaveLength(1);
   }, 10_000);
   await supervisor.stop();
   expect(told).toEqual([]);
+});
+
+test('while one of several connections is left nothing fails, and each of the others is replaced', async () => {
+  const attempts = [{ renew: 'one client too many' }, 'taken, one is left to replace', 'taken'] as const;
+  const patience = { deadTimeoutSeconds: 0, retryLimitSeconds: 0 };
+  const { supervisor, told, sockets, fails } = watched(attempts, patience, 'some');
+  expect(supervisor.status()).toMatchObject({ state: 'connected', reconnects: 0 });
+  await vi.waitFor(() => expect(supervisor.status()).toMatchObject({ state: 'connected', reconnects: 2 }), 10_000);
+  await supervisor.stop();
+  expect(told).toEqual([
+    'a connection to the server is lost; connecting again',
+    'one client too many',
+    expect.stringMatching(/^connected to the server again after \d+\.\d s$/),
+  ]);
+  expect(sockets).toEqual([0, 1]);
+  expect(fails).toEqual([]);
 });

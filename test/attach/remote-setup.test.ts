@@ -10,6 +10,7 @@ const request = {
   locksMemory: false,
   blockSizeBytes: undefined,
   requestTimeoutSeconds: 0,
+  connections: 1,
   persist: 'where-possible',
   deadTimeoutSeconds: 300,
   retryLimitSeconds: undefined,

@@ -22,7 +22,11 @@ function alive(pid: number): boolean {
 
 async function launched(task: object): Promise<{ error: unknown; events: { cwd: string; pid: number }[] }> {
   const events: { cwd: string; pid: number }[] = [];
-  const error = await launch(entry, task, (event) => events.push(event as never)).catch((failure: unknown) => failure);
+  const onEvent = (event: unknown) => events.push(event as never);
+  const error = await launch(entry, task, onEvent).then(
+    () => undefined,
+    (failure: unknown) => failure,
+  );
   return { error, events };
 }
 

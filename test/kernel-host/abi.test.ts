@@ -63,6 +63,8 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <linux/prctl.h>
       #include <linux/seccomp.h>
       #include <linux/sock_diag.h>
+      #include <netinet/in.h>
+      #include <netinet/tcp.h>
       #include <poll.h>
       #include <sched.h>
       #include <signal.h>

@@ -111,7 +111,8 @@ beforeAll(async () => {
 
 afterAll(async () => {
   for (const client of clients) await client.stop('KILL');
-  for (const device of ['nbd0', 'nbd1', 'nbd2', 'nbd3', 'nbd4', 'nbd5', 'nbd6']) await expectNothingLeft(device);
+  for (const device of ['nbd0', 'nbd1', 'nbd2', 'nbd3', 'nbd4', 'nbd5', 'nbd6', 'nbd7'])
+    await expectNothingLeft(device);
   await assertQuietKernel();
 });
 
@@ -180,7 +181,8 @@ if (long) {
       await until(isSocket('/dev/log'));
       await ok(`${tsnbdClient} -unix ${socket} /dev/nbd0`);
       const pid = await ok('pgrep -f attach-process.js');
-      const impatient = await attachHere(`-unix ${socket} /dev/nbd1 -dead-timeout 2 -retry-limit 9`);
+      const impatient = await attachHere(`-unix ${socket} /dev/nbd1 -dead-timeout 2`);
+      const limited = await attachHere(`-unix ${socket} /dev/nbd7 -retry-limit 3`);
       // Nobody connects again: in the foreground the device goes with its server, in the background nobody is there.
       const without = await attachHere(`-unix ${socket} /dev/nbd2 --no-persist`);
       await ok(`${tsnbdClient} -unix ${socket} /dev/nbd4 --no-persist`);
@@ -201,7 +203,9 @@ if (long) {
       const refused = await run(`${tsnbdClient} -d nbd0`);
       expect(refused.status).toBe(8);
       expect(refused.stderr).toMatch(/^tsnbd-client: \/dev\/nbd0 has no connection to its server; .*--force/);
-      const [nbd0, ...rest] = JSON.parse(await ok(`${tsnbd} ls --json`)) as Record<string, unknown>[];
+      const [nbd0, ...rest] = (JSON.parse(await ok(`${tsnbd} ls --json`)) as Record<string, unknown>[]).filter(
+        ({ device }) => device !== '/dev/nbd7',
+      );
       expect(rest.map(({ device, state }) => [device, state])).toEqual([
         ['/dev/nbd1', 'reconnecting'],
         ['/dev/nbd3', 'reconnecting'],
@@ -256,11 +260,13 @@ if (long) {
         expect(late.status).toBe(0);
         expect(late.stderr).toContain(`what was written last to /dev/${device}, whose process is gone, may be lost`);
       }
-      const { status: end, stderr } = await impatient.result;
+      const { status: end, stderr } = await limited.result;
       expect(stderr).toMatch(
-        /no connection to .* for 9 s: giving up\n.*the connection of \/dev\/nbd1 was lost; the device is gone\n$/,
+        /no connection to .* for 3 s: giving up\n.*the connection of \/dev\/nbd7 was lost; the device is gone\n$/,
       );
       expect(end).toBe(8);
+      await ok(`${tsnbdClient} -d nbd1 --force`);
+      expect((await impatient.result).status).toBe(0);
       await syslog.stop();
       const log = await ok(`cat ${folder}/log`);
       expect(log).toMatch(new RegExp(` daemon\\.info tsnbd\\[${pid}\\]: nbd0: attached\n`));

@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { shutdownFd, shutdownReading, socketPair } from '#tsnbd/kernel/fd-calls.js';
 import type { MetaContext } from '#tsnbd/protocol/meta-context.js';
 import type { ReplyStyle } from '#tsnbd/protocol/reply.js';
-import type { LoopEnd } from '#tsnbd/server/loop-end.js';
+import { DRAIN, HALT, type LoopEnd } from '#tsnbd/server/loop-end.js';
 import { RawClient } from './raw-client.js';
 
 /** The image's calls, as fields of `faults` and `counts`; DURABLE counts writes, zeroes and trims with FUA. */
@@ -44,6 +44,7 @@ export interface Loop {
   fail(call: Call, errno: number): void;
   count(call: Call): number;
   stop(): void;
+  halt(): void;
   readonly end: Promise<LoopEnd>;
 }
 
@@ -88,9 +89,10 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
     },
     count: (call) => Atomics.load(counts, call),
     stop: () => {
-      Atomics.store(stop, 0, 1);
+      Atomics.store(stop, 0, DRAIN);
       shutdownReading(socketFd);
     },
+    halt: () => void Atomics.store(stop, 0, HALT),
     end,
   };
 }

@@ -93,4 +93,6 @@ const flags = announcedFlags(
 );
 /** @type {import('#tsnbd/protocol/request-rules.js').ExportRules} */
 const rules = { sizeBytes, readOnly, minimumBlockBytes, replyStyle, statusContexts: contexts.length, flags };
-parentPort?.postMessage(serveRequests({ socketFd, image, rules, contexts, received, stop, busyness, writeErrors }));
+parentPort?.postMessage(
+  serveRequests({ socketFd, image, rules, contexts, received, stop, mayHalt: true, busyness, writeErrors }),
+);

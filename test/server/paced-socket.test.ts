@@ -26,7 +26,8 @@ const paced = () =>
   new PacedSocket(
     server,
     { hasCoreToSpare: () => isSpare },
-    () => {},
+    false,
+    () => false,
     () => now,
   );
 const isAwake = () => (libc.fcntl(server, F_GETFL, 0) & O_NONBLOCK) !== 0;

@@ -71,13 +71,15 @@ export function openQcow2(
       readOnly,
       backing: backing?.handle,
     };
+    const settle = () => finishWriting(path, handle);
     return {
       handle,
       punches: !readOnly,
       notices: [...noticesOf(path, header), ...(backing?.notices ?? [])],
+      settle,
       close: () => {
         try {
-          finishWriting(path, handle);
+          settle();
         } finally {
           for (const close of closers) close();
           closeSync(fd);

@@ -1,0 +1,145 @@
+import { closeSync, fstatSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { readLastState, readState } from '../daemon/state-file.js';
+import { CACHE_MODES } from '../image/cache-modes.js';
+import { ImageError } from '../image/errors.js';
+import { type OpenedImage, openImage } from '../image/open-image.js';
+import { identityOf } from '../image/seen-files.js';
+import { socketPair } from '../kernel/fd-calls.js';
+import { adoptDevice } from '../kernel/nbd-netlink.js';
+import { deviceBackend } from '../kernel/sysfs.js';
+import { imageFlags } from '../server/exports.js';
+import type { SpareWorker } from '../server/spare-workers.js';
+import type { AttachContext } from './attach-context.js';
+import type { ImageAttachRequest } from './attach-request.js';
+import { type Attachment, answerFor } from './attachment.js';
+import type { DeviceRecord, ServedRecord } from './devices.js';
+import { AttachError } from './errors.js';
+import { handOverImage } from './hand-over.js';
+import { ImageServer } from './image-server.js';
+import { launchStandBy } from './launch-stand-by.js';
+
+/** What the killed process had on its way to the disk keeps the image locked until it has arrived. */
+const LOCKED_LIMIT_MS = 30_000;
+const LOCKED_PAUSE_MS = 100;
+
+/**
+ * Goes on with an image whose process was killed: opens it anew, and gives the kernel another connection. It is opened only
+ * when that process is gone, and locked as long as something of its writes is on its way: none can come to lie over a
+ * later one. With a worker that waits, if given.
+ *
+ * @throws AttachError 'refused' where the device cannot come back, 'busy' where somebody else serves it; ImageError,
+ * KernelError
+ */
+export async function revive(device: string, context: AttachContext, spare?: SpareWorker): Promise<Attachment> {
+  const { undo, onEvent } = context;
+  const { about, served } = lastRecord(device);
+  const { request } = served;
+  refuseForgetful(request, about.format);
+  const image = await undo.step(
+    'open the image',
+    () => openUnlocked(device, request),
+    (opened) => opened.close(),
+  );
+  requireSame(image, served);
+  refuseServed(device); // who has read the state before us may be done by now
+  const server = await undo.step(
+    'start the worker',
+    () => new ImageServer(image),
+    (started) => started.stop(),
+  );
+  server.goOn(spare?.take());
+  const { kernelEnd } = server.ends;
+  const setup = { ...served.setup, deadTimeoutSeconds: served.setup.deadTimeoutSeconds ?? 0, sockets: [kernelEnd] };
+  await undo.step('reconnect the device', () => reconnect(device, setup, about.backend ?? ''));
+  let isOurs = false;
+  const nbd = await undo.step(
+    'adopt the device',
+    () =>
+      adoptDevice(
+        device,
+        { ...setup, deadTimeoutSeconds: served.setup.deadTimeoutSeconds },
+        about.backend ?? '',
+        request.destroyOnDisconnect,
+      ),
+    (adopted) => (isOurs ? adopted.stop() : adopted.leave()),
+  );
+  const attachment = await answerFor(nbd, about, setup, context, {
+    serverEnd: server.ended,
+    handOver: handOverImage({ request, setup, image, server }),
+    writeErrors: () => server.writeErrors(),
+  });
+  isOurs = true;
+  if (request.persist) {
+    await launchStandBy(device, request, kernelEnd).catch((error: unknown) => {
+      const why = error instanceof Error ? error.message : error;
+      onEvent({ kind: 'notice', text: `nobody goes on when this process is killed: ${why}` });
+    });
+  }
+  return attachment;
+}
+
+/** An image that forgets with its process what it has acknowledged must not come back as if nothing had been. */
+export function refuseForgetful(request: ImageAttachRequest, format: string | undefined): void {
+  const { cache = 'writeback', readOnly, temporary } = request;
+  const why = temporary
+    ? 'what is written with --snapshot is gone with the process that serves it'
+    : format === 'raw' || readOnly || CACHE_MODES[cache].durable === 'always'
+      ? undefined
+      : 'the tables of a qcow2 image are in the memory of the process that serves it until a flush; --cache=writethrough and directsync write them at once';
+  if (why !== undefined)
+    throw new AttachError('refused', `nobody can go on with it when its process is killed: ${why}`);
+}
+
+/** What the killed process wrote down of a device that still waits. @throws AttachError 'refused' or 'busy' */
+export function lastRecord(device: string): { readonly about: DeviceRecord; readonly served: ServedRecord } {
+  refuseServed(device);
+  const about = readLastState(device)?.about as DeviceRecord | undefined;
+  const served = about?.served;
+  if (about !== undefined && served !== undefined && about.backend === deviceBackend(device)) return { about, served };
+  throw new AttachError('refused', `/dev/${device} is no image that a process of ours served by netlink`);
+}
+
+function refuseServed(device: string): void {
+  const state = readState(device);
+  if (state !== undefined) throw new AttachError('busy', `/dev/${device} is served by process ${state.pid}`);
+}
+
+async function openUnlocked(device: string, request: ImageAttachRequest): Promise<OpenedImage> {
+  for (const end = performance.now() + LOCKED_LIMIT_MS; ; await sleep(LOCKED_PAUSE_MS)) {
+    refuseServed(device);
+    try {
+      return openImage(request.imagePath, { ...request, becomes: device });
+    } catch (error) {
+      if (!(error instanceof ImageError && error.code === 'in-use') || performance.now() > end) throw error;
+    }
+  }
+}
+
+/** The kernel keeps what it was told of the device, and what was written to one disk must not go on on another. */
+function requireSame(image: OpenedImage, { setup, files }: ServedRecord): void {
+  const found = [...image.files].map(([path, fd]) => [path, identityOf(fstatSync(fd))]);
+  if (JSON.stringify(found) !== JSON.stringify(files)) {
+    throw new AttachError('refused', 'the image, or one that it is read from, is another file than before');
+  }
+  if (image.sizeBytes < setup.sizeBytes || imageFlags(image, true) !== setup.flags) {
+    throw new AttachError('refused', 'the image is not what it was when it was attached');
+  }
+}
+
+/** Whoever adopts the device then finds it connected. */
+async function reconnect(device: string, setup: Parameters<typeof adoptDevice>[1], backend: string): Promise<void> {
+  const [lost, other] = socketPair();
+  closeSync(other);
+  const nbd = await adoptDevice(device, { ...setup, sockets: [lost] }, backend, undefined);
+  try {
+    nbd.link?.takeOver();
+    for (const socket of setup.sockets) {
+      if ((await nbd.link?.replace(socket)) !== undefined) continue;
+      throw new AttachError('refused', `/dev/${device} is not the device any more that it was`);
+    }
+  } finally {
+    nbd.leave();
+    closeSync(lost);
+  }
+}

@@ -1,0 +1,182 @@
+import { afterEach, expect, test } from 'vitest';
+import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
+import { expectNothingLeft, isSocket, ROOT, startServer, tsnbd } from './programs.js';
+
+const long = process.env.TSNBD_TEST_LONG === '1';
+
+const started: Background[] = [];
+afterEach(async () => {
+  for (const each of started.splice(0)) await each.stop('KILL');
+  for (const device of ['nbd0', 'nbd1']) await expectNothingLeft(device);
+  await assertQuietKernel();
+});
+
+const pidOf = (device: string) => ok(`sed -E 's/^\\{"pid":([0-9]+).*/\\1/' /run/tsnbd/${device}.json`);
+const restart = (device: string) =>
+  ok(`${tsnbd} restart ${device}`).then((said) => expect(said).toBe(`/dev/${device} restarted`));
+
+/** Asks the process of nbd0 to be replaced by one of the script `entry`; what it answers. */
+const restartBy = (entry: string) =>
+  run(
+    `node -e '
+      const client = require("net").connect("/run/tsnbd/nbd0.sock");
+      const program = { execPath: process.execPath, entry: "file://${entry}" };
+      client.write(JSON.stringify({ command: "restart", program }) + "\\n");
+      client.on("data", (answer) => { process.stdout.write(answer); client.end(); });'`,
+  );
+
+/** Takes the task, and the word to go on, and is gone. */
+const FAILS = `
+  import { readSync, writeSync } from 'node:fs';
+  writeSync(3, JSON.stringify({ kind: 'event', event: { kind: 'waiting' } }) + '\\n');
+  let heard = '';
+  const piece = Buffer.alloc(65536);
+  while (!heard.includes('go on')) heard += piece.toString('utf8', 0, readSync(3, piece));
+  process.kill(process.pid, 'SIGKILL');`;
+
+/** Goes on, and kills the process before it while that waits to hear of it. */
+const KILLS = `
+  import fs from 'node:fs';
+  import { syncBuiltinESMExports } from 'node:module';
+  const write = fs.writeFileSync;
+  fs.writeFileSync = (...values) => {
+    if (values[0].startsWith('/run/')) process.kill(process.ppid, 'SIGKILL');
+    return write(...values);
+  };
+  syncBuiltinESMExports();
+  await import('file://${ROOT}dist/attach-process.js');`;
+
+const put = (path: string, script: string) => ok(`cat >${path} <<'END'\n${script}\nEND`);
+
+/** Blocks that tell where and when they were written are written, and read again, all over a device, for so long. */
+const verify = (device: string, seconds: number) =>
+  background(
+    `exec fio --name=${device} --filename=/dev/${device} --direct=1 --rw=randrw --bsrange=4k-128k --iodepth=8 --ioengine=libaio --verify=crc32c --verify_backlog=64 --time_based --runtime=${seconds} --size=32M --max_latency=30s --output-format=terse`,
+  );
+
+test('the process of an image in use is replaced, one that fails is not, and one that is killed then no more', async () => {
+  const dir = await memoryDir('restart');
+  await ok(`truncate -s 32M ${dir}/raw && qemu-img create -q -f qcow2 ${dir}/qcow2 32M`);
+  await ok(`${tsnbd} -c nbd0 -f raw ${dir}/raw && ${tsnbd} -c nbd1 --cache=none -f qcow2 ${dir}/qcow2`);
+  const jobs = [await verify('nbd0', long ? 60 : 5), await verify('nbd1', long ? 60 : 5)];
+  const firsts = [await pidOf('nbd0'), await pidOf('nbd1')];
+  await put(`${dir}/fails.mjs`, FAILS);
+  await put(`${dir}/kills.mjs`, KILLS);
+
+  await restart('nbd0');
+  await restart('nbd1');
+  const seconds = [await pidOf('nbd0'), await pidOf('nbd1')];
+  expect(seconds.some((pid) => firsts.includes(pid))).toBe(false);
+  await until(`! test -e /proc/${firsts[0]} && ! test -e /proc/${firsts[1]}`);
+  expect(await ok(`${tsnbd} status nbd0`)).toMatch(new RegExp(`^state: connected$[^]*^pid: ${seconds[0]}$`, 'm'));
+
+  expect((await restartBy(`${dir}/fails.mjs`)).stdout).toMatch(
+    /^\{"ok":false,"code":"died","message":"the background process ended early \(SIGKILL\)"\}\n$/,
+  );
+  expect(await pidOf('nbd0')).toBe(seconds[0]);
+  await restartBy(`${dir}/kills.mjs`);
+  await until(`! test -e /proc/${seconds[0]}`);
+  expect(await pidOf('nbd0')).not.toBe(seconds[0]);
+  for (let times = 0; times < (long ? 10 : 0); times += 1) await restart(`nbd${times % 2}`);
+
+  for (const job of jobs) {
+    const { status, stdout, stderr } = await job.result;
+    expect({ status, stderr }, stdout).toEqual({ status: 0, stderr: '' });
+  }
+  const other = await run(`${tsnbd} --nofork -c nbd2 -f raw ${dir}/raw`);
+  expect(other.stderr).toContain('is in use by node');
+  await ok(`${tsnbd} -d nbd0 && ${tsnbd} -d nbd1 && qemu-img check -q ${dir}/qcow2`);
+  // What another process has set up by now is no leftover.
+  await ok(`${tsnbd} --kernel-api=ioctl -c nbd0 -f raw ${dir}/raw`);
+  const refused = await run(`${tsnbd} restart nbd0`);
+  expect(refused.status).toBe(6);
+  expect(refused.stderr).toMatch(/^tsnbd: \/dev\/nbd0 was set up by ioctl, and ends with the process that did that/);
+  await ok(`${tsnbd} -d nbd0`);
+  expect((await run(`${tsnbd} restart nbd0`)).stderr).toBe('tsnbd: /dev/nbd0 is not attached\n');
+});
+
+/** A disk whose next write takes 3 seconds when there is a file DIR/delay, while others do not wait for it. */
+const DELAYING = `
+  pwrite='if rm $disk.delay 2>/dev/null; then touch $disk.begun; sleep 3; fi;
+    dd of=$disk bs=64k seek=$4 oflag=seek_bytes iflag=fullblock conv=notrunc status=none'
+  pread='dd if=$disk bs=64k skip=$4 count=$3 iflag=skip_bytes,count_bytes,fullblock status=none'
+  get_size='echo 1048576' can_write='exit 0' can_flush='exit 0' flush='exit 0' thread_model='echo parallel'`;
+
+/** 16 writes at a time of that letter. */
+const fill = (letter: string) =>
+  `fio --name=${letter} --filename=/dev/nbd0 --direct=1 --rw=randwrite --bs=4k --size=64k --iodepth=16 --ioengine=libaio --buffer_pattern='"${letter}"' --output-format=terse`;
+const expectAll = async (letter: string, file: string) =>
+  expect(await ok(`head -c 65536 ${file} | tr -d ${letter} | wc -c`)).toBe('0');
+
+test('a write that is late is not done over a later one, be the process replaced or killed', async () => {
+  const dir = await memoryDir('restart');
+  await ok(`truncate -s 1M ${dir}/disk`);
+  const plugin = `env disk=${dir}/disk nbdkit -f -t 32 -U ${dir}/sock eval ${DELAYING.replaceAll('\n', ' ')}`;
+  started.push(await startServer(plugin, isSocket(`${dir}/sock`)));
+  await ok(`nbd-client -unix ${dir}/sock /dev/nbd1 >/dev/null`);
+  await ok(`${tsnbd} -c nbd0 --cache=none --persist -f raw /dev/nbd1`);
+
+  await ok(`touch ${dir}/disk.delay`);
+  const late = await background(fill('a'));
+  await until(`test -e ${dir}/disk.begun`);
+  const replaced = await background(`${tsnbd} restart nbd0`);
+  await ok('sleep 1');
+  await ok(fill('b'));
+  await expectAll('b', '/dev/nbd0');
+  for (const each of [late, replaced]) expect(await each.result).toMatchObject({ status: 0 });
+  await ok('sleep 2');
+  await expectAll('b', `${dir}/disk`);
+
+  await ok(`rm ${dir}/disk.begun; touch ${dir}/disk.delay`);
+  const sentAgain = await background(fill('c'));
+  await until(`test -e ${dir}/disk.begun`);
+  const killed = await pidOf('nbd0');
+  await ok(`kill -s KILL ${killed}`);
+  expect(await sentAgain.result).toMatchObject({ status: 0 });
+  await until(`! grep -q '"pid":${killed},' /run/tsnbd/nbd0.json`);
+  await ok(fill('d'));
+  await expectAll('d', '/dev/nbd0');
+  await ok('sleep 3');
+  await expectAll('d', `${dir}/disk`);
+  await ok(`${tsnbd} -d nbd0 && nbd-client -d /dev/nbd1`);
+});
+
+test('when the process of an image is killed, a second one goes on, or a restart', async () => {
+  const dir = await memoryDir('restart');
+  await ok(`truncate -s 32M ${dir}/raw ${dir}/other && qemu-img create -q -f qcow2 ${dir}/qcow2 32M`);
+  const refused = await run(`${tsnbd} -c nbd0 --persist -f qcow2 ${dir}/qcow2`);
+  expect(refused.stderr).toMatch(/^tsnbd: nobody can go on with it .*--cache=writethrough and directsync/);
+  expect(refused.status).toBe(6);
+  await ok(`${tsnbd} -c nbd0 --persist -f raw ${dir}/raw`);
+  await ok(`${tsnbd} -c nbd1 --dead-timeout=60 --cache=writethrough -f qcow2 ${dir}/qcow2`);
+  expect(await ok('cat /sys/block/nbd[01]/queue/io_timeout')).toBe('2000\n2000');
+  const seconds = long ? 60 : 8;
+  const jobs = [await verify('nbd0', seconds), await verify('nbd1', seconds)];
+  await ok('sleep 1');
+  const firsts = [await pidOf('nbd0'), await pidOf('nbd1')];
+  await ok(`kill -s KILL ${firsts.join(' ')}`);
+  await restart('nbd1');
+  for (const [index, device] of ['nbd0', 'nbd1'].entries()) {
+    await until(`! grep -q '"pid":${firsts[index]},' /run/tsnbd/${device}.json`);
+  }
+  expect(await ok(`${tsnbd} status nbd0`)).toMatch(/^state: connected$/m);
+  // The next second process is there by then.
+  await until('test $(pgrep -fc attach-process.js) = 3');
+  const second = await pidOf('nbd0');
+  await ok(`kill -s KILL ${second}`);
+  for (const job of jobs) {
+    const { status, stdout, stderr } = await job.result;
+    expect({ status, stderr }, stdout).toEqual({ status: 0, stderr: '' });
+  }
+  await until(`! grep -q '"pid":${second},' /run/tsnbd/nbd0.json`);
+  await ok(`${tsnbd} -d nbd1 && qemu-img check -q ${dir}/qcow2`);
+
+  // Another file in the place of the image is not the image.
+  await ok(`pkill -KILL -f attach-process.js; until ! pgrep -f attach-process.js; do sleep 0.1; done`);
+  await ok(`mv ${dir}/raw ${dir}/kept && mv ${dir}/other ${dir}/raw`);
+  const other = await run(`${tsnbd} restart nbd0`);
+  expect(other).toMatchObject({ status: 6, stderr: expect.stringContaining('is another file than before') });
+  await ok(`mv ${dir}/kept ${dir}/raw`);
+  await restart('nbd0');
+  await ok(`cmp /dev/nbd0 ${dir}/raw && ${tsnbd} -d nbd0`);
+});
