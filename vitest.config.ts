@@ -3,6 +3,9 @@ import { defineConfig } from 'vitest/config';
 /** Where scripts/setup --long puts it. */
 const NEWER_QEMU = '/usr/local/lib/tsnbd-bench/qemu/usr/bin';
 
+/** More than the processors that it is planned for, two: tests wait for others, too. */
+const WORKERS = 3;
+
 const long = process.env.TSNBD_TEST_LONG === '1';
 
 /** `groupOrder`: after all of a lower number. `kernel` as in scripts/kernel-bench-kernels.js; absent is the newest. */
@@ -10,7 +13,7 @@ const kernelTests = (name: string, groupOrder: number, kernel?: string) => ({
   test: {
     name,
     // A guest for each (GUESTS of bench-setup.ts).
-    maxWorkers: 2,
+    maxWorkers: WORKERS,
     sequence: { groupOrder },
     env: kernel === undefined ? {} : { TSNBD_BENCH_KERNEL: kernel },
     include: ['test/{kernel,fault}/**/*.test.ts'],
@@ -24,7 +27,7 @@ const kernelTests = (name: string, groupOrder: number, kernel?: string) => ({
 });
 
 const interop = {
-  maxWorkers: 2,
+  maxWorkers: WORKERS,
   // Programs of others, started one after the other: they end in seconds, on a busy machine in minutes.
   testTimeout: long ? 3_600_000 : 300_000,
   // Peers, like guests, can be late on a busy machine. The run tells of it.
@@ -41,7 +44,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          maxWorkers: 2,
+          maxWorkers: WORKERS,
           include: [
             'test/{base,protocol,image,transport,server,daemon,kernel-host,attach,mount,cli,bench}/**/*.test.ts',
           ],
@@ -73,7 +76,7 @@ export default defineConfig({
       kernelTests('kernel', 0),
       ...(long ? [kernelTests('kernel of Debian 12', 1, 'debian12')] : []),
       {
-        test: { name: 'house', maxWorkers: 2, include: ['test/house/**/*.test.ts'], testTimeout: 120_000 },
+        test: { name: 'house', maxWorkers: WORKERS, include: ['test/house/**/*.test.ts'], testTimeout: 120_000 },
       },
     ],
   },

@@ -1,8 +1,7 @@
 import { afterEach, expect, test } from 'vitest';
+import { long, longTest } from '../long.js';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, ROOT, startServer, tsnbd } from './programs.js';
-
-const long = process.env.TSNBD_TEST_LONG === '1';
 
 const started: Background[] = [];
 afterEach(async () => {
@@ -141,7 +140,7 @@ test('a write that is late is not done over a later one, be the process replaced
   await ok(`${tsnbd} -d nbd0 && nbd-client -d /dev/nbd1`);
 });
 
-test('when the process of an image is killed, a second one goes on, or a restart', async () => {
+longTest('when the process of an image is killed, a second one goes on, or a restart', async () => {
   const dir = await memoryDir('restart');
   await ok(`truncate -s 32M ${dir}/raw ${dir}/other && qemu-img create -q -f qcow2 ${dir}/qcow2 32M`);
   const refused = await run(`${tsnbd} -c nbd0 --persist -f qcow2 ${dir}/qcow2`);
