@@ -1,6 +1,6 @@
 import { about, UsageError } from './errors.js';
 import { type NbdtabLine, nbdtabLine } from './nbdtab.js';
-import { blockSizeBytes, patienceSeconds, portNumber, timeoutSeconds } from './option-values.js';
+import { blockSizeBytes, connectionCount, patienceSeconds, portNumber, timeoutSeconds } from './option-values.js';
 
 /** What the options of a line in nbdtab say, in the words of the command line. */
 export interface NbdtabSettings {
@@ -13,6 +13,7 @@ export interface NbdtabSettings {
   readonly blockSizeBytes: number | undefined;
   readonly timeoutSeconds: number | undefined;
   readonly deadTimeoutSeconds: number | undefined;
+  readonly connections: number | undefined;
   /** Names of options that nobody knows: nbd-client tells them and goes on. */
   readonly unknown: readonly string[];
 }
@@ -22,6 +23,7 @@ const WITH_VALUE = {
   bs: blockSizeBytes,
   timeout: timeoutSeconds,
   'dead-timeout': patienceSeconds,
+  conns: connectionCount,
 } as const;
 
 /** What nbd-client has, and cannot be done here: better no device than another one than was asked for. */
@@ -64,6 +66,7 @@ export function nbdtabSettings({ options }: NbdtabLine): NbdtabSettings {
     blockSizeBytes: values.bs,
     timeoutSeconds: values.timeout,
     deadTimeoutSeconds: values['dead-timeout'],
+    connections: values.conns,
     unknown,
   };
 }
@@ -76,7 +79,7 @@ export function nbdtabSettings({ options }: NbdtabLine): NbdtabSettings {
 export function nbdtabSays(text: string, device: string, calledAs: string) {
   const line = nbdtabLine(text, device);
   if (line === undefined) throw new UsageError(`DEV: ${device} is alone, and has no line in /etc/nbdtab`);
-  const { port, unix, persist, swap, noOptgo, unknown, ...settings } = nbdtabSettings(line);
+  const { port, unix, persist, swap, noOptgo, connections, unknown, ...settings } = nbdtabSettings(line);
   const { blockSizeBytes: blockSize, timeoutSeconds: timeout, deadTimeoutSeconds: deadTimeout } = settings;
   return {
     values: {
@@ -88,6 +91,7 @@ export function nbdtabSays(text: string, device: string, calledAs: string) {
       ...(blockSize === undefined ? {} : { 'block-size': blockSize }),
       ...(timeout === undefined ? {} : { timeout }),
       ...(deadTimeout === undefined ? {} : { 'dead-timeout': deadTimeout }),
+      ...(connections === undefined ? {} : { connections }),
     },
     words: [line.host, ...(port === undefined ? [] : [String(port)]), device],
     notices: unknown.map((option) => `/etc/nbdtab: the option ${option} of ${device} is unknown`),

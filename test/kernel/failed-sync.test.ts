@@ -52,7 +52,11 @@ test.each(['raw', 'qcow2'])(
   'one failed fsync, and nothing is durable again by any connection, until the %s image is opened again',
   async (format) => {
     const { disk, server, fail, heal, detach } = await twoDevices('writeback', format);
-    for (const device of DEVICES) await ok(`${write(device, '')} && sync ${device}`);
+    // After the second slow flush a connection flushes beside other requests.
+    const flushes = DEVICES.map((device) => `${write(device, '')} && sync ${device}`).join(' && ');
+    await ok(`for flush in 1 2 3; do ${flushes}; done`);
+    const rings = `ls -l /proc/$(pgrep -of dist/tsnbd.js)/fd | grep -c io_uring`;
+    expect(await ok(rings)).toBe('2');
     await fail();
     // It goes into the server's page cache, where the kernel takes it for good.
     await ok(write('/dev/nbd0', ''));

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { long } from '../long.js';
+import { long, longTest } from '../long.js';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import {
   expectNothingLeft,
@@ -64,12 +64,14 @@ async function startWriter(device: string, client: Background): Promise<Writer> 
   return { client, program, notes, mnt };
 }
 
+const DONE = { status: 0, stderr: '' };
+
 /** The writer's end; every file is what was written, on the server too; and the longest pause, in seconds. */
-async function finish({ program, notes, mnt }: Writer, device: string): Promise<number> {
+async function finish({ program, notes, mnt }: Writer, device: string, fio?: Background): Promise<number> {
   const before = await ok(`wc -l <${notes}/written`);
   await until(`test $(wc -l <${notes}/written) -gt ${before}`);
   await ok(`touch ${notes}/stop`);
-  expect(await program.result).toMatchObject({ status: 0, stderr: '' });
+  for (const each of [program, fio]) expect((await each?.result) ?? DONE).toMatchObject(DONE);
   await ok(`umount ${mnt} && echo 3 >/proc/sys/vm/drop_caches && mount /dev/${device} ${mnt}`);
   await ok(`cd ${mnt} && sha256sum --quiet -c ${notes}/sums && cd / && umount ${mnt}`);
   const times = (await ok(`cat ${notes}/written`)).split('\n').map(Number);
@@ -106,7 +108,7 @@ const uptime = async () => Number(await ok("cut -d ' ' -f 1 /proc/uptime"));
 
 beforeAll(async () => {
   folder = await memoryDir('reconnect');
-  await ok(`cd ${folder} && truncate -s 64M killed stopped slow others && truncate -s 32M smaller`);
+  await ok(`cd ${folder} && truncate -s 64M killed stopped slow others away two && truncate -s 32M smaller`);
 });
 
 afterAll(async () => {
@@ -167,6 +169,50 @@ describe('under a mounted file system', () => {
     await back.stop('KILL');
     await stopped.stop('KILL');
   });
+});
+
+/** What fio writes to a file, and reads again all the while, tells where and when it was written. */
+const verifier = (mnt: string, seconds: number) =>
+  background(
+    `exec fio --name=verify --filename=${mnt}/verified --direct=1 --rw=randrw --bsrange=4k-64k --iodepth=4 --rate_iops=30 --ioengine=libaio --verify=crc32c --verify_backlog=32 --time_based --runtime=${seconds} --size=8M --output-format=terse`,
+  );
+
+/** Behind a network of its own, which can be cut where the server sits. */
+async function serveAway(): Promise<Background> {
+  await ok(`modprobe veth; /bin/ip netns add away && /bin/ip link add near type veth peer name far netns away
+    /bin/ip addr add 10.99.0.1/24 dev near && /bin/ip link set near up
+    /bin/ip -n away addr add 10.99.0.2/24 dev far && /bin/ip -n away link set far up`);
+  return startServer(
+    `/bin/ip netns exec away nbdkit -f -i 10.99.0.2 -p ${PORT} file ${folder}/away`,
+    `/bin/ip netns exec away sh -c "${listensOn(PORT)}"`,
+  );
+}
+
+longTest('a network is cut and comes back, and two connections are lost: both devices go on', async () => {
+  const away = await serveAway();
+  const writer = await startWriter('nbd0', await attachHere(`10.99.0.2 ${PORT} /dev/nbd0`));
+  const fio = await verifier(writer.mnt, OUTAGE_SECONDS + 5);
+  const server = await serve('two', PORT + 3);
+  const two = await attachHere(`127.0.0.1 ${PORT + 3} /dev/nbd1 -C 2`);
+  expect(two.output().stderr).not.toContain('2 connections:');
+  expect(await ok(`${tsnbd} status nbd1`)).toMatch(/^connections: 2$/m);
+  expect(await ok('cat /sys/block/nbd1/queue/io_timeout')).toBe('30000');
+
+  await ok('/bin/ip -n away link set far down');
+  const cutAt = await uptime();
+  await server.stop('KILL');
+  await ok(`sleep ${OUTAGE_SECONDS} && /bin/ip -n away link set far up`);
+  const outage = (await uptime()) - cutAt;
+  const back = await serve('two', PORT + 3);
+  expect(await finish(writer, 'nbd0', fio)).toBeLessThan(outage + EXTRA_SECONDS);
+
+  await hears(two, /connected to 127.0.0.1 port 4013 again after/);
+  expect(await ok(`${tsnbd} status nbd1`)).toMatch(/^reconnects: 2$/m);
+  await ok('dd if=/dev/urandom of=/dev/nbd1 bs=1M count=8 oflag=direct status=none');
+  await ok(`cmp -n 8388608 /dev/nbd1 ${folder}/two`);
+  for (const client of [writer.client, two]) expect(await client.stop()).toMatchObject({ status: 0 });
+  for (const each of [away, back]) await each.stop('KILL');
+  await ok('/bin/ip netns del away');
 });
 
 /** It waits for most of its time, which only the long run has. */

@@ -30,7 +30,7 @@ is_marked() { grep -q '^tsnbd:' /sys/block/nbd0/backend 2>/dev/null; }
 is_free_or_marked() { is_free || is_marked; }
 leftovers() {
   if [ "$outcome" = killed ]; then within 600 is_free_or_marked || echo busy; else within 600 is_free || echo busy; fi
-  ls -A /run/tsnbd 2>/dev/null | grep -vxE 'nbd0\.(json|json\.new|sock)'
+  ls -A /run/tsnbd 2>/dev/null | grep -vxE 'nbd0\.(json|sock)(\.new)?'
   # What serves a device ends a moment after it has let the device go.
   within 100 no_process || pgrep -x node | sed 's/^/process /'
 }
