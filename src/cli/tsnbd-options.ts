@@ -176,7 +176,12 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   refused: REFUSED_OF_QEMU_NBD,
   subcommands,
   longWithOneDash: false,
-  exitStatusNotes: [...tsnbdCheckProgram.exitStatusNotes, ...tsnbdRunProgram.exitStatusNotes, MOUNT_STATUS_NOTE],
+  exitStatusNotes: [
+    ...tsnbdInfoProgram.exitStatusNotes,
+    ...tsnbdCheckProgram.exitStatusNotes,
+    ...tsnbdRunProgram.exitStatusNotes,
+    MOUNT_STATUS_NOTE,
+  ],
   files: [
     { path: '/run/tsnbd/nbd0.json', holds: 'Who serves /dev/nbd0, and what.' },
     { path: '/run/tsnbd/nbd0.sock', holds: 'Where the process that serves /dev/nbd0 is asked to detach.' },

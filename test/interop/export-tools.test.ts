@@ -2,7 +2,8 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { openExport } from '#tsnbd/attach/query.js';
+import { describeExport, openExport } from '#tsnbd/attach/query.js';
+import { isSo } from '#tsnbd/cli/export-question.js';
 import { parseNbdUri } from '#tsnbd/transport/uri.js';
 import { DISK_BYTES, makeHoleyDisk, type Piece } from './holey-disk.js';
 import { nbdkit, nbdServer, type Peer, qemuNbd, serverOf } from './peers.js';
@@ -124,6 +125,34 @@ describe.each(Object.keys(servers) as (keyof typeof servers)[])('an export of %s
     }
     socket.leave();
     expect(Buffer.concat(read).equals(readFileSync(image))).toBe(true);
+  });
+});
+
+/** Those that every nbdinfo knows. */
+const QUESTIONS =
+  'connect read write tls structured-reply read-only rotational cache df fast-zero flush fua multi-conn trim zero';
+
+test('what an export is, can and has is answered as nbdinfo does', async () => {
+  const uri = await serve('nbdkit without structured replies');
+  const description = await describeExport(parseNbdUri(uri));
+  for (const question of QUESTIONS.split(' ')) {
+    const { status } = await run('nbdinfo', '--can', question, uri);
+    expect([question, isSo(question, description) ? 0 : 2]).toEqual([question, status]);
+  }
+  const silent = { stdout: '', stderr: '' };
+  expect(await runTsnbd('info', '--can', 'write', uri)).toEqual({ status: 0, ...silent });
+  expect(await runTsnbd('info', '--has', 'extended-headers', uri)).toEqual({ status: 2, ...silent });
+  const ours = { ...description, replyStyle: 'extended' } as const;
+  expect(['extended-headers', 'structured-reply'].map((question) => isSo(question, ours))).toEqual([true, true]);
+});
+
+test('a question to a server that is not there is not answered, but an error', async () => {
+  const uri = `nbd+unix:///?socket=${folder}/none`;
+  const theirs = await run('nbdinfo', '--can', 'connect', uri);
+  expect(await runTsnbd('info', '--can', 'connect', uri)).toEqual({
+    status: theirs.status,
+    stdout: '',
+    stderr: expect.stringMatching(/^tsnbd: cannot connect to .*\n$/),
   });
 });
 
