@@ -17,6 +17,7 @@ import { type ServeAction, servingOf, servingOptions, whereOf, whereOptions } fr
 import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
 import { type CheckAction, parseTsnbdCheck, tsnbdCheckProgram } from './tsnbd-check-options.js';
+import { type CompletionAction, parseTsnbdCompletion, tsnbdCompletionProgram } from './tsnbd-completion-options.js';
 import { type CreateAction, parseTsnbdCreate, tsnbdCreateProgram } from './tsnbd-create-options.js';
 import { type FstabAction, parseTsnbdFstab, tsnbdFstabProgram } from './tsnbd-fstab-options.js';
 import { type InfoAction, parseTsnbdInfo, tsnbdInfoProgram } from './tsnbd-info-options.js';
@@ -58,6 +59,7 @@ export type TsnbdAction =
   | FstabAction
   | UmountAction
   | RestartAction
+  | CompletionAction
   | Answer;
 
 type Mode = 'serve' | 'attach' | 'detach' | 'list';
@@ -84,6 +86,7 @@ const subcommands = {
   install: { program: tsnbdInstallProgram, parse: parseTsnbdInstall },
   fstab: { program: tsnbdFstabProgram, parse: parseTsnbdFstab },
   restart: { program: tsnbdRestartProgram, parse: parseTsnbdRestart },
+  completion: { program: tsnbdCompletionProgram, parse: parseTsnbdCompletion },
 } as const;
 
 const options = {

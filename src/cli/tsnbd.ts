@@ -93,6 +93,11 @@ async function act(action: TsnbdAction): Promise<number> {
       process.stdout.write(`/dev/${action.device} restarted\n`);
       return EXIT_STATUSES.done.status;
     }
+    case 'completion': {
+      const { completionText } = await import('./completion.js');
+      process.stdout.write(completionText(action.shell));
+      return EXIT_STATUSES.done.status;
+    }
     case 'create': {
       const { createImage } = await import('./create.js');
       return createImage(PROGRAM, action);
