@@ -2,9 +2,9 @@ import { UsageError } from './errors.js';
 import { QUESTION_STATUSES } from './exit-status.js';
 import { exportQuestion } from './export-question.js';
 import type { OptionTable, OptionValues, Program } from './option-table.js';
-import { type Answer, type Given, parse } from './parse.js';
+import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
 import { type Source, sourceOf, sourceOptions } from './source-options.js';
-import { helpOptions } from './telling-options.js';
+import { debugOption, helpOptions } from './telling-options.js';
 
 export interface InfoAction {
   readonly kind: 'info';
@@ -14,6 +14,7 @@ export interface InfoAction {
   readonly backingChain: boolean;
   /** Nothing is printed: the exit status says whether it is so. */
   readonly question?: string;
+  readonly verbosity: Verbosity;
 }
 
 type Mode = 'info';
@@ -43,6 +44,7 @@ const options = {
     help: 'Tell by the exit status alone whether the server of an export has WHAT: structured-reply, extended-headers.',
   },
   ...sourceOptions(MODES),
+  ...debugOption(MODES),
   ...helpOptions(MODES),
 } satisfies OptionTable<Mode>;
 
@@ -81,7 +83,14 @@ export function parseTsnbdInfo(argv: readonly string[]): InfoAction | Answer {
     const backingChain = values['backing-chain'] ?? false;
     if (backingChain && source.kind === 'export')
       throw new UsageError('option --backing-chain: it is for images, not for a URI');
-    return { kind: 'info' as const, source, json: values.json ?? false, backingChain, ...questionOf(values, source) };
+    return {
+      kind: 'info' as const,
+      source,
+      json: values.json ?? false,
+      backingChain,
+      ...questionOf(values, source),
+      verbosity: verbosityOf(values),
+    };
   });
   // Who asks must not take a command line that makes no sense for a no.
   const asks = argv.some((word) => /^--(i|is|c|ca|can|ha|has)(=|$)/.test(word));

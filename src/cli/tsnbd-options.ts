@@ -48,7 +48,7 @@ export type TsnbdAction =
   | CheckAction
   | InfoAction
   | ListAction
-  | { readonly kind: 'list-as-qemu'; readonly address: Address }
+  | { readonly kind: 'list-as-qemu'; readonly address: Address; readonly verbosity: Verbosity }
   | MapAction
   | RunAction
   | ResizeAction
@@ -145,7 +145,7 @@ const options = {
     modes: ['serve'],
     help: 'Describe the export in the list of exports.',
   },
-  ...tellingOptions(EVERY_MODE, WITH_IMAGE),
+  ...tellingOptions(EVERY_MODE, WITH_IMAGE, ['list']),
 } satisfies OptionTable<Mode>;
 
 export const tsnbdProgram: Program<Mode, typeof options> = {
@@ -225,7 +225,7 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
     operands.end();
     if (passedSockets > 0)
       throw new UsageError('option --list: it has no effect with a socket that was passed (LISTEN_FDS)');
-    return { kind: 'list-as-qemu', address: whereOf(values) };
+    return { kind: 'list-as-qemu', address: whereOf(values), verbosity: verbosityOf(values) };
   }
   const verbosity = verbosityOf(values);
   const imagePath = operands.read('IMAGE', path);

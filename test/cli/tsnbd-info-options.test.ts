@@ -4,11 +4,13 @@ import { parseTsnbd } from '#tsnbd/cli/tsnbd-options.js';
 
 const parseInfo = (line: string) => parseTsnbd(['info', ...line.split(' ').filter((word) => word !== '')]);
 
+const verbosity = { verbose: false, debug: false };
 const image = (source: object = {}, rest: object = {}) => ({
   kind: 'info',
   source: { kind: 'image', path: 'disk.raw', format: undefined, forceShare: false, ...source },
   json: false,
   backingChain: false,
+  verbosity,
   ...rest,
 });
 const served = (target: object, rest: object = {}) => ({
@@ -16,6 +18,7 @@ const served = (target: object, rest: object = {}) => ({
   source: { kind: 'export', target },
   json: false,
   backingChain: false,
+  verbosity,
   ...rest,
 });
 const tcp = { address: { kind: 'tcp', host: 'h', port: 10809 }, exportName: 'x' };
@@ -35,6 +38,7 @@ test.each([
   ['nbd://h/x', served(tcp)],
   ['--json nbd://h/x', served(tcp, { json: true })],
   ['nbd:h:10809:exportname=x', served(tcp)],
+  ['--debug nbd://h/x', served(tcp, { verbosity: { verbose: true, debug: true } })],
   ['--is read-only nbd://h/x', served(tcp, { question: 'read-only' })],
   ['nbd://h/x --can=trim', served(tcp, { question: 'trim' })],
   ['--has structured-reply nbd://h/x', served(tcp, { question: 'structured-reply' })],

@@ -7,7 +7,7 @@ import { isSo } from '#tsnbd/cli/export-question.js';
 import { parseNbdUri } from '#tsnbd/transport/uri.js';
 import { DISK_BYTES, makeHoleyDisk, type Piece } from './holey-disk.js';
 import { nbdkit, nbdServer, type Peer, qemuNbd, serverOf } from './peers.js';
-import { run, runTsnbd, type Served, serveExports, serveUnix, succeed } from './served.js';
+import { run, runTsnbd, type Served, serveExports, serveUnix, succeed, TSNBD } from './served.js';
 
 let folder: string;
 let image: string;
@@ -144,6 +144,26 @@ test('what an export is, can and has is answered as nbdinfo does', async () => {
   expect(await runTsnbd('info', '--has', 'extended-headers', uri)).toEqual({ status: 2, ...silent });
   const ours = { ...description, replyStyle: 'extended' } as const;
   expect(['extended-headers', 'structured-reply'].map((question) => isSo(question, ours))).toEqual([true, true]);
+});
+
+test('with --debug whatever asks a server tells each message of the negotiation', async () => {
+  const uri = await serve('nbdkit without structured replies');
+  const socket = /socket=(.*)$/.exec(uri)?.[1] ?? '';
+  const greeted = /^PROGRAM: < NBDMAGIC IHAVEOPT, handshake flags 0x3\nPROGRAM: > client flags 0x3\n/;
+  const asks = async (option: string, ...args: string[]) => {
+    const program = args[0] === '-l' ? 'tsnbd-client' : 'tsnbd';
+    const { stderr } = await run(process.execPath, TSNBD.replace('tsnbd.js', `${program}.js`), ...args, '--debug');
+    const said = stderr.replaceAll(`${program}: `, 'PROGRAM: ');
+    expect(said).toMatch(greeted);
+    expect(said).toMatch(
+      new RegExp(`^PROGRAM: > ${option}, [0-9]+ bytes\\nPROGRAM: < NBD_REP_[A-Z_]+ to ${option}, `, 'm'),
+    );
+    return said;
+  };
+  expect(await asks('NBD_OPT_INFO', 'info', uri)).toMatch(/ > NBD_OPT_ABORT, 0 bytes\n$/);
+  await asks('NBD_OPT_GO', 'map', uri);
+  await asks('NBD_OPT_LIST', '-L', '-k', socket);
+  await asks('NBD_OPT_LIST', '-l', '-u', socket);
 });
 
 test('a question to a server that is not there is not answered, but an error', async () => {
