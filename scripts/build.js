@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // Builds the project: tsc writes build/ (what the tests import), which is bundled flat into dist/ (what is shipped and
-// run), one file for each program, process and thread; the manual pages are made from the option tables.
+// run), one file for each program, process and thread; the manual pages, and what completes
+// command lines in shells, are made from the option tables.
 import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -29,6 +30,7 @@ await bundle(
   // Under this name the version is asked for (cli/version.ts).
   { name, version, exports: { './package.json': './package.json' } },
 );
+execFileSync(process.execPath, [join(root, 'scripts/completion.js')], { stdio: 'inherit' });
 for (const program of programs) chmodSync(join(dist, `${program.split('/').pop()}.js`), 0o755);
 // Their code is in the bundles.
 for (const name of ['commander', 'fzstd']) {

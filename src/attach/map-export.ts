@@ -2,6 +2,7 @@ import { errnoText } from '../kernel/errno.js';
 import type { ServerReply } from '../protocol/awaited-reply.js';
 import { NBD_CMD_BLOCK_STATUS, NBD_STATE_HOLE, NBD_STATE_ZERO } from '../protocol/constants.js';
 import { ProtocolError } from '../protocol/errors.js';
+import type { OnHandshakeMessage } from '../protocol/handshake-message.js';
 import { BASE_ALLOCATION } from '../protocol/meta-context.js';
 import type { StatusExtent } from '../protocol/reply-chunk.js';
 import { printableText } from '../protocol/text.js';
@@ -32,8 +33,8 @@ export interface ExportMap {
 }
 
 /** Asks a server where the data, zeroes and holes of an export lie, from its first to its last byte. */
-export async function mapExport(target: NbdTarget): Promise<ExportMap> {
-  const opened = await openExport(target, [BASE_ALLOCATION.name]);
+export async function mapExport(target: NbdTarget, onMessage?: OnHandshakeMessage): Promise<ExportMap> {
+  const opened = await openExport(target, [BASE_ALLOCATION.name], onMessage);
   try {
     const context = opened.outcome.contexts.find(({ name }) => name === BASE_ALLOCATION.name);
     if (context === undefined) {

@@ -4,6 +4,7 @@ import type { ClientGoal, ClientOutcome } from '../protocol/client-goal.js';
 import { ClientHandshake } from '../protocol/client-handshake.js';
 import { ProtocolError } from '../protocol/errors.js';
 import { DEFAULT_BLOCK_SIZES, type ExportInfo } from '../protocol/export-info.js';
+import type { OnHandshakeMessage } from '../protocol/handshake-message.js';
 import type { ListedExport } from '../protocol/option-reply.js';
 import type { ReplyStyle } from '../protocol/reply.js';
 import type { Address } from '../transport/address.js';
@@ -32,8 +33,8 @@ export interface OpenExport {
 }
 
 /** The exports that a server lists (NBD_OPT_LIST). */
-export async function listExports(address: Address): Promise<readonly ListedExport[]> {
-  const { exports } = await ask(address, { kind: 'list' }, 'list');
+export async function listExports(address: Address, onMessage?: OnHandshakeMessage): Promise<readonly ListedExport[]> {
+  const { exports } = await ask(address, { kind: 'list' }, 'list', onMessage);
   return exports;
 }
 
@@ -41,18 +42,24 @@ export async function listExports(address: Address): Promise<readonly ListedExpo
  * Asks a server for all it tells of an export, as a client that goes away again: a server that ends with its last client
  * stays. Only one that knows no NBD_OPT_INFO, or tells no size there as nbd-server does, is made to open the export.
  */
-export async function describeExport({ address, exportName }: NbdTarget): Promise<ExportDescription> {
+export async function describeExport(
+  { address, exportName }: NbdTarget,
+  onMessage?: OnHandshakeMessage,
+): Promise<ExportDescription> {
   const goal = { kind: 'info', exportName, replyStyle: 'extended', listsContexts: true } as const;
   let informed: ExportDescription | undefined;
   try {
-    const { export: info, replyStyle, contexts } = await ask(address, goal, 'info');
+    const { export: info, replyStyle, contexts } = await ask(address, goal, 'info', onMessage);
     informed = { exportName, info, fixedNewstyle: true, replyStyle, contexts };
     if (info.sizeBytes > 0) return informed;
   } catch (error) {
     if (!isCode(error, 'unsupported')) throw error;
   }
   try {
-    return { ...(await describeByGoing(address, exportName)), ...(informed && { contexts: informed.contexts }) };
+    return {
+      ...(await describeByGoing({ address, exportName }, onMessage)),
+      ...(informed && { contexts: informed.contexts }),
+    };
   } catch (error) {
     if (informed !== undefined && isCode(error, 'unusable-export')) return informed; // it is empty
     throw error;
@@ -60,12 +67,16 @@ export async function describeExport({ address, exportName }: NbdTarget): Promis
 }
 
 /** Opens an export for requests, with the richest replies and those of the `contexts` that the server has. */
-export async function openExport({ address, exportName }: NbdTarget, contexts: readonly string[]): Promise<OpenExport> {
+export async function openExport(
+  { address, exportName }: NbdTarget,
+  contexts: readonly string[],
+  onMessage?: OnHandshakeMessage,
+): Promise<OpenExport> {
   const deadline = AbortSignal.timeout(CONNECT_LIMIT_MS);
   const socket = await connect(address, deadline);
   try {
     const goal = { kind: 'go', exportName, replyStyle: 'extended', contexts } as const;
-    const outcome = await negotiate(socket, goal, 'transmission', deadline);
+    const outcome = await negotiate(socket, goal, 'transmission', deadline, onMessage);
     const { sizeBytes, blockSizes = DEFAULT_BLOCK_SIZES } = outcome.export;
     const terms = { replyStyle: outcome.replyStyle, contexts: outcome.contexts, sizeBytes, blockSizes };
     return { socket: new TransmissionSocket(socket, terms), outcome };
@@ -81,8 +92,10 @@ export async function negotiate<Kind extends ClientOutcome['kind']>(
   goal: ClientGoal,
   wanted: Kind,
   deadline: AbortSignal,
+  onMessage?: OnHandshakeMessage,
 ): Promise<Extract<ClientOutcome, { kind: Kind }>> {
-  const outcome = await runHandshake(socket, new ClientHandshake(goal), deadline);
+  const machine = new ClientHandshake(goal, onMessage === undefined ? {} : { onMessage });
+  const outcome = await runHandshake(socket, machine, deadline);
   if (outcome.kind === 'failed') throw outcome.error;
   invariant(outcome.kind === wanted, `a handshake for '${goal.kind}' ends in '${wanted}', not '${outcome.kind}'`);
   return outcome as Extract<ClientOutcome, { kind: Kind }>;
@@ -91,7 +104,7 @@ export async function negotiate<Kind extends ClientOutcome['kind']>(
 /** Whether a server says anything at all; a refusal is an answer too. */
 export async function isAnswering({ address, exportName }: NbdTarget, deadline: AbortSignal): Promise<boolean> {
   try {
-    await ask(address, { kind: 'info', exportName }, 'info', deadline);
+    await ask(address, { kind: 'info', exportName }, 'info', undefined, deadline);
     return true;
   } catch (error) {
     return error instanceof ProtocolError;
@@ -103,18 +116,20 @@ async function ask<Kind extends 'info' | 'list'>(
   address: Address,
   goal: ClientGoal,
   wanted: Kind,
+  onMessage?: OnHandshakeMessage,
   deadline = AbortSignal.timeout(CONNECT_LIMIT_MS),
 ): Promise<Extract<ClientOutcome, { kind: Kind }>> {
   const socket = await connect(address, deadline);
   try {
-    return await negotiate(socket, goal, wanted, deadline);
+    return await negotiate(socket, goal, wanted, deadline, onMessage);
   } finally {
     socket.destroy();
   }
 }
 
-async function describeByGoing(address: Address, exportName: string): Promise<ExportDescription> {
-  const { socket, outcome } = await openExport({ address, exportName }, []);
+async function describeByGoing(target: NbdTarget, onMessage?: OnHandshakeMessage): Promise<ExportDescription> {
+  const { socket, outcome } = await openExport(target, [], onMessage);
+  const { exportName } = target;
   socket.leave();
   const { export: info, fixedNewstyle, replyStyle } = outcome;
   return { exportName, info, fixedNewstyle, replyStyle, contexts: [] };

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
 import { NBD_FLAG_CAN_MULTI_CONN } from '../protocol/constants.js';
 import type { ExportInfo } from '../protocol/export-info.js';
+import type { OnHandshakeMessage } from '../protocol/handshake-message.js';
 import { addressInWords } from '../transport/address.js';
 import { connect } from '../transport/connect.js';
 import { deadlineAfter } from '../transport/deadline.js';
@@ -29,7 +30,9 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
     () => connect(address, deadline),
     (connected) => void connected.destroy(),
   );
-  const found = await undo.step('negotiate', () => learn(socket, request, deadline));
+  const found = await undo.step('negotiate', () =>
+    learn(socket, request, deadline, (message) => onEvent({ kind: 'message', message })),
+  );
   onEvent({ kind: 'negotiated', sizeBytes: found.sizeBytes });
 
   const chosen = chooseRemoteSetup(request, found);
@@ -107,11 +110,16 @@ function connections(request: RemoteAttachRequest, setup: DeviceSetup, open: Con
 }
 
 /** Negotiates for the export; without a negotiation all that is known is what the user says. */
-async function learn(socket: Socket, request: RemoteAttachRequest, deadline: AbortSignal): Promise<ExportInfo> {
+async function learn(
+  socket: Socket,
+  request: RemoteAttachRequest,
+  deadline: AbortSignal,
+  onMessage?: OnHandshakeMessage,
+): Promise<ExportInfo> {
   const { exportName, handshake } = request;
   if (handshake === 'none') return untoldExport(request);
   const goal = { kind: 'go', exportName, byExportName: handshake === 'export-name' } as const;
-  return (await negotiate(socket, goal, 'transmission', deadline)).export;
+  return (await negotiate(socket, goal, 'transmission', deadline, onMessage)).export;
 }
 
 /** Opens another connection of the export that a device was set up with. */

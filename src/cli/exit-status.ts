@@ -26,6 +26,9 @@ export type ExitReason = keyof typeof EXIT_STATUSES;
 /** What nbd-client's -c tells, whatever name the program is called by. */
 export const CHECK_STATUSES = { attached: 0, notAttached: 1, failed: 2 } as const;
 
+/** What `info` answers to a question, as nbdinfo does. */
+export const QUESTION_STATUSES = { yes: 0, failed: 1, no: 2 } as const;
+
 /** What `check` tells of an image, as qemu-img check does. */
 export const IMAGE_CHECK_STATUSES = {
   clean: { status: 0, meaning: 'no errors (left)' },

@@ -39,9 +39,12 @@ const FLAGS: Readonly<Record<string, { readonly flag: number; readonly qemuWord:
   can_zero: { flag: NBD_FLAG_SEND_WRITE_ZEROES, qemuWord: 'zeroes' },
 };
 
+/** The names of all of them. */
+export const FLAG_NAMES: readonly string[] = Object.keys(FLAGS);
+
 /** Those that are set. */
 export function flagNames(flags: number): readonly string[] {
-  return Object.keys(FLAGS).filter((name) => (flags & (FLAGS[name]?.flag ?? 0)) !== 0);
+  return FLAG_NAMES.filter((name) => (flags & (FLAGS[name]?.flag ?? 0)) !== 0);
 }
 
 /** Those that are set by qemu-nbd's words, which it prints in the order of the bits. */

@@ -4,7 +4,9 @@ import { fileURLToPath } from 'node:url';
 import { bootFiles } from '../mount/boot-files.js';
 import { type InstallStep, install, uninstall } from '../mount/install.js';
 import { reloadServiceManager } from '../mount/programs.js';
+import { completionText } from './completion.js';
 import { EXIT_STATUSES } from './exit-status.js';
+import { SHELLS } from './shells.js';
 import type { InstallAction } from './tsnbd-install-options.js';
 
 const TOLD: Readonly<Record<InstallStep['kind'], { readonly done: string; readonly planned: string }>> = {
@@ -28,7 +30,7 @@ export async function installAndTell({ root, uninstall: remove, dryRun }: Instal
   return EXIT_STATUSES.done.status;
 }
 
-/** Where this program and its manual pages lie. */
+/** Where this program lies, and the texts that came with it. */
 function here() {
   const folder = dirname(fileURLToPath(import.meta.url));
   const manual = join(folder, '..', 'man');
@@ -37,5 +39,6 @@ function here() {
     node: realpathSync(process.execPath),
     folder,
     manualPages: new Map(pages.map((name) => [name, readFileSync(join(manual, name), 'utf8')])),
+    completions: new Map(SHELLS.map((shell) => [shell, completionText(shell)])),
   };
 }

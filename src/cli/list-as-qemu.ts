@@ -3,10 +3,12 @@ import type { Address } from '../transport/address.js';
 import { EXIT_STATUSES } from './exit-status.js';
 import { qemuFlagWords, type ReportedExport } from './export-report.js';
 import { reportedExports } from './list.js';
+import type { Verbosity } from './parse.js';
+import { tellMessages } from './run.js';
 
 /** Prints the exports of a server in the shape of `qemu-nbd --list`. */
-export async function listAsQemu(address: Address): Promise<number> {
-  const exports = await reportedExports(address);
+export async function listAsQemu(program: string, address: Address, verbosity: Verbosity): Promise<number> {
+  const exports = await reportedExports(address, tellMessages(program, verbosity));
   process.stdout.write(`exports available: ${exports.length}\n${exports.map(exportAsText).join('')}`);
   return EXIT_STATUSES.done.status;
 }

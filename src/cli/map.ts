@@ -6,6 +6,8 @@ import { formatNbdUri } from '../transport/uri.js';
 import { EXIT_STATUSES } from './exit-status.js';
 import { exportMapAsJson, imageMapAsJson, type MapPiece, mapAsText, piecesOf } from './map-report.js';
 import { mapAsSvg } from './map-svg.js';
+import type { Verbosity } from './parse.js';
+import { tellMessages } from './run.js';
 import type { Source } from './source-options.js';
 import type { MapAction } from './tsnbd-map-options.js';
 
@@ -18,17 +20,17 @@ interface DrawableMap {
 }
 
 /** Prints where the data, zeroes and holes of an image or an export lie, or draws it. */
-export async function showMap(program: string, { source, form }: MapAction): Promise<number> {
-  const map = await mapOf(program, source);
+export async function showMap(program: string, { source, form, verbosity }: MapAction): Promise<number> {
+  const map = await mapOf(program, source, verbosity);
   if (form === 'text') process.stdout.write(mapAsText(map.pieces));
   else if (form === 'json') process.stdout.write(map.json());
   else writePicture(form.svgPath, mapAsSvg(map.name, map.sizeBytes, map.pieces));
   return EXIT_STATUSES.done.status;
 }
 
-async function mapOf(program: string, source: Source): Promise<DrawableMap> {
+async function mapOf(program: string, source: Source, verbosity: Verbosity): Promise<DrawableMap> {
   if (source.kind === 'export') {
-    const { sizeBytes, pieces } = await mapExport(source.target);
+    const { sizeBytes, pieces } = await mapExport(source.target, tellMessages(program, verbosity));
     return { name: formatNbdUri(source.target), sizeBytes, pieces, json: () => exportMapAsJson(pieces) };
   }
   const map = mapImage(source.path, source);

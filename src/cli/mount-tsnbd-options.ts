@@ -55,7 +55,7 @@ export function mountRows() {
       modes: MODES,
       help: 'Mount in the mount namespace that the file NS leads to; the device is attached in this one.',
     },
-    ...tellingOptions(MODES, MODES),
+    ...tellingOptions(MODES, MODES, MODES),
   } satisfies OptionTable<Mode>;
 }
 

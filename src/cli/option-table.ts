@@ -11,13 +11,19 @@ export interface OptionRow<Mode extends string = string> {
   /** What the value is called; in brackets an operand may stand for it. Absent: the option is a switch. */
   readonly value?: `<${string}>` | `[${string}]`;
   /** Checks a value and gives what it means; throws a UsageError that says what is wrong with it. */
-  readonly read?: (text: string) => unknown;
+  readonly read?: ((text: string) => unknown) & Partial<Pick<WordReader<unknown>, 'words'>>;
   /** May be given more than once, and each value counts; of other options the last one does. */
   readonly repeats?: true;
   /** Where the option has an effect; anywhere else it is refused. */
   readonly modes: readonly Mode[];
   /** A sentence or two for the user. */
   readonly help: string;
+}
+
+/** Reads a value that is one of a few words, which a shell can complete. */
+export interface WordReader<Value> {
+  (text: string): Value;
+  readonly words: readonly string[];
 }
 
 /** An option of a program that ours takes the place of, which ours does not have. */
@@ -64,6 +70,8 @@ export interface Program<Mode extends string = string, Table extends OptionTable
   readonly description: readonly string[];
   /** What the manual page has a section of its own for; `--help` leaves it out. */
   readonly sections?: readonly { readonly title: string; readonly paragraphs: readonly string[] }[];
+  /** What the first operand can be, where that is one of a few words. */
+  readonly operandWords?: readonly string[];
   readonly modes: Readonly<Record<Mode, ProgramMode>>;
   /** What is done when no option chooses. */
   readonly defaultMode: Mode;

@@ -13,6 +13,7 @@ import { PORT_MAX } from '../transport/address.js';
 import { TransportError } from '../transport/errors.js';
 import { type NbdTarget, parseNbdUri } from '../transport/uri.js';
 import { UsageError } from './errors.js';
+import type { WordReader } from './option-table.js';
 
 const PARTITIONS_MAX = 1024;
 const IDENTIFIER_BYTES_MAX = 255;
@@ -29,7 +30,7 @@ const CONNECTIONS_MAX = 64;
 const HANDSHAKE_LIMIT_SECONDS_MAX = 86_400;
 /** What NBD_SET_BLKSIZE takes: 512 up to the page size. */
 const SNAPSHOT_KEYS = ['snapshot.id', 'snapshot.name'] as const;
-const BLOCK_SIZES_BYTES = [512, 1024, 2048, 4096];
+const BLOCK_SIZES_BYTES = ['512', '1024', '2048', '4096'] as const;
 
 export function portNumber(text: string): number {
   return numberIn(text, 1, PORT_MAX, 'a port');
@@ -65,11 +66,9 @@ export function partitionNumber(text: string): number {
   return numberIn(text, 1, PARTITIONS_MAX, 'a partition');
 }
 
-export function blockSizeBytes(text: string): number {
-  const value = isNumber(text) ? Number(text) : Number.NaN;
-  if (BLOCK_SIZES_BYTES.includes(value)) return value;
-  throw new UsageError(`'${text}' is not a block size (${BLOCK_SIZES_BYTES.join(', ')})`);
-}
+export const blockSizeBytes = Object.assign((text: string) => Number(oneOf(text, BLOCK_SIZES_BYTES, 'a block size')), {
+  words: BLOCK_SIZES_BYTES,
+});
 
 /** 'nbd0' of `nbd0` or `/dev/nbd0`. */
 export function device(text: string): string {
@@ -94,9 +93,7 @@ export function deviceOrAuto(text: string): { readonly device: string | undefine
   return { device: text === 'auto' ? undefined : device(text) };
 }
 
-export function kernelApi(text: string): KernelApi {
-  return oneOf(text, ['auto', 'ioctl', 'netlink'], "one of the kernel's interfaces");
-}
+export const kernelApi = wordOf<KernelApi>(['auto', 'ioctl', 'netlink'], "one of the kernel's interfaces");
 
 /** The kernel takes any text; what begins like our own marks could be taken for one, and sysfs shows a line. */
 export function identifier(text: string): string {
@@ -110,22 +107,18 @@ export function identifier(text: string): string {
   );
 }
 
-export function imageFormat(text: string): ImageFormat {
-  return oneOf(text, IMAGE_FORMATS, 'an image format that can be opened');
-}
+export const imageFormat = wordOf<ImageFormat>(IMAGE_FORMATS, 'an image format that can be opened');
 
-export function cacheMode(text: string): CacheMode {
-  return oneOf(text, Object.keys(CACHE_MODES) as CacheMode[], 'a cache mode');
-}
+export const cacheMode = wordOf(Object.keys(CACHE_MODES) as CacheMode[], 'a cache mode');
 
-export function discardMode(text: string): 'ignore' | 'unmap' {
-  const given = oneOf(text, ['unmap', 'on', 'ignore', 'off'], 'a discard mode');
-  return given === 'unmap' || given === 'on' ? 'unmap' : 'ignore';
-}
+const anyDiscardMode = wordOf(['unmap', 'on', 'ignore', 'off'], 'a discard mode');
 
-export function detectZeroes(text: string) {
-  return oneOf(text, ['off', 'on', 'unmap'], 'a way to detect zeroes');
-}
+export const discardMode = Object.assign(
+  (text: string): 'ignore' | 'unmap' => (/^(unmap|on)$/.test(anyDiscardMode(text)) ? 'unmap' : 'ignore'),
+  { words: anyDiscardMode.words },
+);
+
+export const detectZeroes = wordOf(['off', 'on', 'unmap'], 'a way to detect zeroes');
 
 /** 'snapshot.id=ID,snapshot.name=NAME' of qemu-nbd, where a comma in a value is typed twice; anything else is an id or a name. */
 export function snapshotChoice(text: string): SnapshotChoice {
@@ -204,6 +197,11 @@ function numberIn(text: string, min: number, max: number, meaning: string): numb
   const value = Number(text);
   if (isNumber(text) && value >= min && value <= max) return value;
   throw new UsageError(`'${text}' is not ${meaning} (${min} to ${max})`);
+}
+
+/** Reads one of `words` as `oneOf` does, and lets others know them. */
+export function wordOf<Word extends string>(words: readonly Word[], meaning: string): WordReader<Word> {
+  return Object.assign((text: string) => oneOf(text, words, meaning), { words });
 }
 
 /** One of `words`, which `meaning` calls together: 'a cache mode'. */

@@ -10,7 +10,10 @@ export const REFUSED_OF_NBD_CLIENT: Readonly<Record<string, RefusedOption>> = {
   'enable-tls': { short: 'x', why: noTls },
   priority: { short: 'y', why: noTls },
   sdp: { short: 'S', why: 'Linux has no Sockets Direct Protocol any more' },
-  'systemd-mark': { why: 'a root file system on such a device is not covered: nothing keeps its process at shutdown' },
+  'systemd-mark': {
+    short: 'm',
+    why: 'a root file system on such a device is not covered: nothing keeps its process at shutdown',
+  },
 };
 
 /** Options of qemu-nbd that tsnbd does not have. */
@@ -24,5 +27,8 @@ export const REFUSED_OF_QEMU_NBD: Readonly<Record<string, RefusedOption>> = {
   'allocation-depth': { short: 'A', why: 'qemu:allocation-depth is there whenever a client asks for it: leave it out' },
   bitmap: { short: 'B', why: 'bitmaps are not served; "tsnbd info" lists them' },
   'image-opts': { why: 'an image is given by its path, and how it is opened by options such as --format' },
+  'selinux-label': {
+    why: 'a socket gets the label that its process gives it: start tsnbd with runcon, or by a unit with SELinuxContext',
+  },
   trace: { short: 'T', why: 'there are no trace points; --verbose and --debug tell more' },
 };

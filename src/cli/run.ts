@@ -1,6 +1,7 @@
 import { basename } from 'node:path';
 import type { OnAttachEvent } from '../attach/attach-event.js';
 import { endWithin } from '../daemon/exit.js';
+import { messageInWords, type OnHandshakeMessage } from '../protocol/handshake-message.js';
 import { EXIT_STATUSES, exitReasonOf, exitStatus } from './exit-status.js';
 import type { Answer, Verbosity } from './parse.js';
 
@@ -49,10 +50,16 @@ export function tellNotice(program: string): (text: string) => void {
   return (text) => void process.stderr.write(`${program}: ${text}\n`);
 }
 
-/** Tells an attach's steps and notices, each a line on stderr; steps only if the user asked for them. */
+/** Tells each message of a negotiation, a line on stderr, if the user asked for it. */
+export function tellMessages(program: string, { debug }: Verbosity): OnHandshakeMessage | undefined {
+  return debug ? (message) => tellNotice(program)(messageInWords(message)) : undefined;
+}
+
+/** Tells an attach's steps, messages and notices, each a line on stderr; but for notices only if the user asked for them. */
 export function tellSteps(program: string, verbosity: Verbosity): OnAttachEvent {
   return (event) => {
     if (event.kind === 'notice') tellNotice(program)(event.text);
+    if (event.kind === 'message' && verbosity.debug) tellNotice(program)(messageInWords(event.message));
     if (event.kind === 'step' && verbosity.verbose) process.stderr.write(`${program}: ${event.step}\n`);
   };
 }

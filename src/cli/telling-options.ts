@@ -8,11 +8,29 @@ export function helpOptions<Mode extends string>(every: readonly Mode[]) {
   } satisfies OptionTable<Mode>;
 }
 
-/** The same, and those by which it tells of what it does; the steps only in the modes `withSteps`. */
-export function tellingOptions<Mode extends string>(every: readonly Mode[], withSteps: readonly Mode[]) {
+/** For what asks a server and has no steps. */
+export function debugOption<Mode extends string>(modes: readonly Mode[]) {
+  return {
+    debug: {
+      modes,
+      help: 'Tell each message of the negotiation with a server, and of a failure where in the program it arose.',
+    },
+  } satisfies OptionTable<Mode>;
+}
+
+/** The same, and those by which it tells of what it does: the steps, and in the modes `asking` the negotiation with a server. */
+export function tellingOptions<Mode extends string>(
+  every: readonly Mode[],
+  withSteps: readonly Mode[],
+  asking: readonly Mode[],
+) {
+  const negotiation = asking.length === 0 ? '' : 'each message of a negotiation with a server, ';
   return {
     verbose: { short: 'v', modes: withSteps, help: 'Tell the steps.' },
-    debug: { modes: withSteps, help: 'Tell the steps, and of a failure where in the program it arose.' },
+    debug: {
+      modes: [...new Set([...withSteps, ...asking])],
+      help: `Tell the steps, ${negotiation}and of a failure where in the program it arose.`,
+    },
     ...helpOptions(every),
   } satisfies OptionTable<Mode>;
 }

@@ -2,7 +2,7 @@ import type { CheckOptions } from '../image/check-image.js';
 import { UsageError } from './errors.js';
 import { IMAGE_CHECK_STATUSES } from './exit-status.js';
 import type { OptionTable, Program } from './option-table.js';
-import { fileName, oneOf } from './option-values.js';
+import { fileName, wordOf } from './option-values.js';
 import { type Answer, type Given, parse } from './parse.js';
 import { sourceOptions } from './source-options.js';
 import { helpOptions } from './telling-options.js';
@@ -22,7 +22,7 @@ const options = {
   repair: {
     short: 'r',
     value: '<WHAT>',
-    read: (text: string) => oneOf(text, ['leaks', 'all'] as const, 'what can be repaired'),
+    read: wordOf(['leaks', 'all'] as const, 'what can be repaired'),
     modes: MODES,
     help: 'Repair what can be: leaks gives back clusters that nothing uses, all also makes right what is counted too low or marked wrongly. Nobody may have the image in use.',
   },

@@ -32,7 +32,7 @@ export type TsnbdClientAction =
     }
   | DetachAction
   | { readonly kind: 'check'; readonly device: string }
-  | { readonly kind: 'list'; readonly address: Address; readonly json?: true }
+  | { readonly kind: 'list'; readonly address: Address; readonly json: boolean; readonly verbosity: Verbosity }
   | Answer;
 
 type Mode = 'attach' | 'detach' | 'check' | 'list';
@@ -125,7 +125,7 @@ const options = {
     help: 'Print the exports of the server.',
   },
   json: { modes: ['list'], help: 'Print all that the server tells of each, as JSON with the keys of nbdinfo --list.' },
-  ...tellingOptions(EVERY_MODE, ['attach']),
+  ...tellingOptions(EVERY_MODE, ['attach'], ['attach', 'list']),
 } satisfies OptionTable<Mode>;
 
 export const tsnbdClientProgram: Program<Mode, typeof options> = {
@@ -214,7 +214,7 @@ function actionOf(
     }
     const address = server?.address ?? serverAddress(operands, overUnix, operands.at(1) !== undefined);
     operands.end();
-    return { kind: 'list', address, ...(values.json && { json: values.json }) };
+    return { kind: 'list', address, json: values.json ?? false, verbosity: verbosityOf(values) };
   }
   // As in nbd-client; but a host may be called so, too.
   const isNbdDevice = /^(\/dev\/)?nbd[0-9]+$/.test(operands.at(0) ?? '');

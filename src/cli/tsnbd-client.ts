@@ -5,7 +5,7 @@ import { printableText } from '../protocol/text.js';
 import { attach } from './attach.js';
 import { detach } from './detach-options.js';
 import { CHECK_STATUSES, EXIT_STATUSES } from './exit-status.js';
-import { calledAs, run, tellAnswer, tellNotice, tellSteps } from './run.js';
+import { calledAs, run, tellAnswer, tellMessages, tellNotice, tellSteps } from './run.js';
 import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options.js';
 
 const PROGRAM = 'tsnbd-client';
@@ -44,10 +44,10 @@ async function act(action: TsnbdClientAction): Promise<number> {
     case 'list': {
       if (action.json) {
         const { showList } = await import('./list.js');
-        return showList({ address: action.address, json: true });
+        return showList(PROGRAM, action);
       }
       const { listExports } = await import('../attach/query.js');
-      const exports = await listExports(action.address);
+      const exports = await listExports(action.address, tellMessages(PROGRAM, action.verbosity));
       process.stdout.write('Negotiation: ..\n');
       for (const { name, description } of exports) {
         const line = description === '' ? name : `${name}: ${description}`;

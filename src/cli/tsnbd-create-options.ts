@@ -3,7 +3,7 @@ import { CREATABLE_FORMATS, creationHelp, creationSettings, namesAndValues } fro
 import { UsageError } from './errors.js';
 import { imageForm, type NewImageSettings } from './new-image.js';
 import type { OptionTable, OptionValues, Program } from './option-table.js';
-import { fileName, imageFormat, oneOf } from './option-values.js';
+import { fileName, imageFormat, wordOf } from './option-values.js';
 import { type Answer, type Given, parse } from './parse.js';
 import { sizeBytes } from './sizes.js';
 import { helpOptions } from './telling-options.js';
@@ -28,7 +28,7 @@ const options = {
   format: {
     short: 'f',
     value: '<FORMAT>',
-    read: (text: string) => oneOf(text, CREATABLE_FORMATS, 'a format that images can be created in'),
+    read: wordOf(CREATABLE_FORMATS, 'a format that images can be created in'),
     modes: MODES,
     help: `The format of the image: ${CREATABLE_FORMATS.join(' or ')}; raw unless given.`,
   },

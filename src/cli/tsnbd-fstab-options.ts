@@ -1,6 +1,6 @@
 import { UsageError } from './errors.js';
 import type { OptionTable, Program } from './option-table.js';
-import { fileName, oneOf, path } from './option-values.js';
+import { fileName, path, wordOf } from './option-values.js';
 import { type Answer, type Given, parse } from './parse.js';
 import { helpOptions } from './telling-options.js';
 
@@ -19,6 +19,7 @@ export type FstabAction =
 
 type Mode = 'fstab';
 const MODES: readonly Mode[] = ['fstab'];
+const COMMANDS = ['add', 'check'] as const;
 
 const options = {
   options: {
@@ -43,6 +44,7 @@ export const tsnbdFstabProgram: Program<Mode, typeof options> = {
     'check looks at each line of the type tsnbd: whether its options are right and _netdev is there (a line of a server without it ends the boot in emergency mode when the server is away), whether the source can be attached, has the format, the partition, and a file system; and whether mount.tsnbd, its interpreter and the module are there. What is wrong is told on a line each, and the exit status is 1.',
     'Both attach for reading only, and detach again what they attached.',
   ],
+  operandWords: COMMANDS,
   modes: { fstab: { title: 'writing or checking fstab' } },
   defaultMode: 'fstab',
   options,
@@ -59,9 +61,7 @@ export const tsnbdFstabProgram: Program<Mode, typeof options> = {
 /** Reads the arguments of tsnbd that follow `fstab`. */
 export function parseTsnbdFstab(argv: readonly string[]): FstabAction | Answer {
   return parse(tsnbdFstabProgram, argv, ({ values, operands }: Given<Mode, typeof options>): FstabAction => {
-    const what = operands.read('COMMAND', (text) =>
-      oneOf(text, ['add', 'check'] as const, 'what can be done with fstab'),
-    );
+    const what = operands.read('COMMAND', wordOf(COMMANDS, 'what can be done with fstab'));
     const file = values.fstab ?? '/etc/fstab';
     if (what === 'check') {
       operands.end();

@@ -31,7 +31,7 @@ export const tsnbdInstallProgram: Program<Mode, typeof options> = {
   summary: 'put in place what mounting by fstab needs',
   synopsis: ['[--prefix DIR] [--dry-run]', '--uninstall [--prefix DIR] [--dry-run]'],
   description: [
-    'Puts in their places: mount.tsnbd and umount.tsnbd in /sbin, where mount(8) looks for them; for the module nbd, that it is loaded at boot and has partitions; the unit tsnbd@.service, and a generator that adds to the mount units which systemd makes of fstab; the manual pages. A file is told on a line each. What is there already is written again only if it differs; done twice it changes nothing.',
+    'Puts in their places: mount.tsnbd and umount.tsnbd in /sbin, where mount(8) looks for them; for the module nbd, that it is loaded at boot and has partitions; the unit tsnbd@.service, and a generator that adds to the mount units which systemd makes of fstab; the manual pages; what completes command lines in bash, zsh and fish. A file is told on a line each. What is there already is written again only if it differs; done twice it changes nothing.',
     'A file that somebody else has put in such a place is an error, and nothing is done then. --uninstall leaves files that were changed since, and says so. What was installed is kept in /var/lib/tsnbd/installed.json.',
     'To be done again when Node or this program has moved.',
   ],

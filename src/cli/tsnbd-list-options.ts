@@ -2,13 +2,14 @@ import type { Address } from '../transport/address.js';
 import { UsageError } from './errors.js';
 import type { OptionTable, Program } from './option-table.js';
 import { nbdUri } from './option-values.js';
-import { type Answer, type Given, parse } from './parse.js';
-import { helpOptions } from './telling-options.js';
+import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
+import { debugOption, helpOptions } from './telling-options.js';
 
 export interface ListAction {
   readonly kind: 'list';
   readonly address: Address;
   readonly json: boolean;
+  readonly verbosity: Verbosity;
 }
 
 type Mode = 'list';
@@ -16,6 +17,7 @@ const MODES: readonly Mode[] = ['list'];
 
 const options = {
   json: { modes: MODES, help: 'Print JSON with the keys of nbdinfo --list.' },
+  ...debugOption(MODES),
   ...helpOptions(MODES),
 } satisfies OptionTable<Mode>;
 
@@ -42,6 +44,6 @@ export function parseTsnbdList(argv: readonly string[]): ListAction | Answer {
     const { address, exportName } = operands.read('URI', nbdUri);
     if (exportName !== '') throw new UsageError('URI: it names an export, and all of them are listed');
     operands.end();
-    return { kind: 'list' as const, address, json: values.json ?? false };
+    return { kind: 'list' as const, address, json: values.json ?? false, verbosity: verbosityOf(values) };
   });
 }

@@ -1,13 +1,14 @@
 import { UsageError } from './errors.js';
 import type { OptionTable, Program } from './option-table.js';
 import { fileName } from './option-values.js';
-import { type Answer, type Given, parse } from './parse.js';
+import { type Answer, type Given, parse, type Verbosity, verbosityOf } from './parse.js';
 import { type Source, sourceOf, sourceOptions } from './source-options.js';
-import { helpOptions } from './telling-options.js';
+import { debugOption, helpOptions } from './telling-options.js';
 
 export interface MapAction {
   readonly kind: 'map';
   readonly source: Source;
+  readonly verbosity: Verbosity;
   readonly form: 'text' | 'json' | { readonly svgPath: string };
 }
 
@@ -26,6 +27,7 @@ const options = {
     help: 'Write a picture of the map to the file PICTURE, which a browser shows, instead of printing it.',
   },
   ...sourceOptions(MODES),
+  ...debugOption(MODES),
   ...helpOptions(MODES),
 } satisfies OptionTable<Mode>;
 
@@ -57,6 +59,6 @@ export function parseTsnbdMap(argv: readonly string[]): MapAction | Answer {
     const source = sourceOf(values, operands);
     operands.end();
     const form = svg !== undefined ? { svgPath: svg } : json ? 'json' : 'text';
-    return { kind: 'map' as const, source, form };
+    return { kind: 'map' as const, source, form, verbosity: verbosityOf(values) };
   });
 }

@@ -17,6 +17,7 @@ import { type ServeAction, servingOf, servingOptions, whereOf, whereOptions } fr
 import { swapOption } from './swap-option.js';
 import { tellingOptions } from './telling-options.js';
 import { type CheckAction, parseTsnbdCheck, tsnbdCheckProgram } from './tsnbd-check-options.js';
+import { type CompletionAction, parseTsnbdCompletion, tsnbdCompletionProgram } from './tsnbd-completion-options.js';
 import { type CreateAction, parseTsnbdCreate, tsnbdCreateProgram } from './tsnbd-create-options.js';
 import { type FstabAction, parseTsnbdFstab, tsnbdFstabProgram } from './tsnbd-fstab-options.js';
 import { type InfoAction, parseTsnbdInfo, tsnbdInfoProgram } from './tsnbd-info-options.js';
@@ -47,7 +48,7 @@ export type TsnbdAction =
   | CheckAction
   | InfoAction
   | ListAction
-  | { readonly kind: 'list-as-qemu'; readonly address: Address }
+  | { readonly kind: 'list-as-qemu'; readonly address: Address; readonly verbosity: Verbosity }
   | MapAction
   | RunAction
   | ResizeAction
@@ -58,6 +59,7 @@ export type TsnbdAction =
   | FstabAction
   | UmountAction
   | RestartAction
+  | CompletionAction
   | Answer;
 
 type Mode = 'serve' | 'attach' | 'detach' | 'list';
@@ -84,6 +86,7 @@ const subcommands = {
   install: { program: tsnbdInstallProgram, parse: parseTsnbdInstall },
   fstab: { program: tsnbdFstabProgram, parse: parseTsnbdFstab },
   restart: { program: tsnbdRestartProgram, parse: parseTsnbdRestart },
+  completion: { program: tsnbdCompletionProgram, parse: parseTsnbdCompletion },
 } as const;
 
 const options = {
@@ -142,7 +145,7 @@ const options = {
     modes: ['serve'],
     help: 'Describe the export in the list of exports.',
   },
-  ...tellingOptions(EVERY_MODE, WITH_IMAGE),
+  ...tellingOptions(EVERY_MODE, WITH_IMAGE, ['list']),
 } satisfies OptionTable<Mode>;
 
 export const tsnbdProgram: Program<Mode, typeof options> = {
@@ -176,7 +179,12 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
   refused: REFUSED_OF_QEMU_NBD,
   subcommands,
   longWithOneDash: false,
-  exitStatusNotes: [...tsnbdCheckProgram.exitStatusNotes, ...tsnbdRunProgram.exitStatusNotes, MOUNT_STATUS_NOTE],
+  exitStatusNotes: [
+    ...tsnbdInfoProgram.exitStatusNotes,
+    ...tsnbdCheckProgram.exitStatusNotes,
+    ...tsnbdRunProgram.exitStatusNotes,
+    MOUNT_STATUS_NOTE,
+  ],
   files: [
     { path: '/run/tsnbd/nbd0.json', holds: 'Who serves /dev/nbd0, and what.' },
     { path: '/run/tsnbd/nbd0.sock', holds: 'Where the process that serves /dev/nbd0 is asked to detach.' },
@@ -217,7 +225,7 @@ function actionOf({ mode, values, operands }: Given<Mode, typeof options>, passe
     operands.end();
     if (passedSockets > 0)
       throw new UsageError('option --list: it has no effect with a socket that was passed (LISTEN_FDS)');
-    return { kind: 'list-as-qemu', address: whereOf(values) };
+    return { kind: 'list-as-qemu', address: whereOf(values), verbosity: verbosityOf(values) };
   }
   const verbosity = verbosityOf(values);
   const imagePath = operands.read('IMAGE', path);

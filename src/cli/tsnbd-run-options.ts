@@ -31,7 +31,7 @@ const options = {
   ...kernelApiOption(MODES),
   ...netlinkOptions(MODES),
   ...imageOptions(MODES),
-  ...tellingOptions(MODES, MODES),
+  ...tellingOptions(MODES, MODES, MODES),
 } satisfies OptionTable<Mode>;
 
 export const tsnbdRunProgram: Program<Mode, typeof options> = {

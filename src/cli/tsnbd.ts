@@ -45,11 +45,11 @@ async function act(action: TsnbdAction): Promise<number> {
     }
     case 'list': {
       const { showList } = await import('./list.js');
-      return showList(action);
+      return showList(PROGRAM, action);
     }
     case 'list-as-qemu': {
       const { listAsQemu } = await import('./list-as-qemu.js');
-      return listAsQemu(action.address);
+      return listAsQemu(PROGRAM, action.address, action.verbosity);
     }
     case 'check': {
       const { checkAndTell } = await import('./check.js');
@@ -91,6 +91,11 @@ async function act(action: TsnbdAction): Promise<number> {
       const { restartDevice } = await import('../attach/restart.js');
       await restartDevice(action.device);
       process.stdout.write(`/dev/${action.device} restarted\n`);
+      return EXIT_STATUSES.done.status;
+    }
+    case 'completion': {
+      const { completionText } = await import('./completion.js');
+      process.stdout.write(completionText(action.shell));
       return EXIT_STATUSES.done.status;
     }
     case 'create': {

@@ -48,7 +48,7 @@ export function umountRows() {
       modes: MODES,
       help: 'Unmount in the mount namespace that the file NS leads to.',
     },
-    ...tellingOptions(MODES, MODES),
+    ...tellingOptions(MODES, MODES, []),
   } satisfies OptionTable<Mode>;
 }
 

@@ -14,14 +14,23 @@ export interface InstalledPrograms {
   readonly folder: string;
   /** The text of each manual page by its name, 'tsnbd.8'. */
   readonly manualPages: ReadonlyMap<string, string>;
+  /** The script by which a shell completes command lines, by the shell's name. */
+  readonly completions: ReadonlyMap<string, string>;
 }
+
+/** Where each shell looks for what an administrator installs; bash and fish want a file of the name of each program. */
+const COMPLETION_PATHS: Readonly<Record<string, readonly string[]>> = {
+  bash: ['tsnbd', 'tsnbd-client'].map((name) => `/usr/local/share/bash-completion/completions/${name}`),
+  zsh: ['/usr/local/share/zsh/site-functions/_tsnbd'],
+  fish: ['tsnbd', 'tsnbd-client'].map((name) => `/etc/fish/completions/${name}.fish`),
+};
 
 /** How many partitions a device can have, once the module is loaded with it. */
 const MAX_PART = 16;
 
 const WRITTEN_BY = 'Written by "tsnbd install"; "tsnbd install --uninstall" removes it.';
 
-/** All that a machine needs to mount lines of fstab of the type tsnbd, by hand and at boot. */
+/** All that a machine needs to mount lines of fstab of the type tsnbd, by hand and at boot, and what helps who types them. */
 export function bootFiles(programs: InstalledPrograms): readonly BootFile[] {
   const text = (path: string, lines: string) => ({ path, text: lines, mode: 0o644 });
   const script = (path: string, lines: string) => ({ path, text: lines, mode: 0o755 });
@@ -33,6 +42,9 @@ export function bootFiles(programs: InstalledPrograms): readonly BootFile[] {
     script('/etc/systemd/system-generators/tsnbd-generator', GENERATOR),
     text('/etc/systemd/system/tsnbd@.service', unit(programs)),
     ...[...programs.manualPages].map(([name, page]) => text(`/usr/local/share/man/man8/${name}`, page)),
+    ...[...programs.completions].flatMap(([shell, script]) =>
+      (COMPLETION_PATHS[shell] ?? []).map((path) => text(path, script)),
+    ),
   ];
 }
 

@@ -27,6 +27,7 @@ import {
 } from './constants.js';
 import { ProtocolError } from './errors.js';
 import { checkNotEmpty, type ExportInfo } from './export-info.js';
+import type { OnHandshakeMessage } from './handshake-message.js';
 import type { MetaContext } from './meta-context.js';
 import { encodeExportName, encodeOption } from './option.js';
 import { exportInWords, optionError } from './option-error.js';
@@ -51,6 +52,13 @@ interface Question extends ClientQuestion {
   readonly refused?: (type: number) => State | undefined;
 }
 
+export interface ClientHandshakeOptions {
+  /** Told each state that is entered after the first. */
+  readonly onState?: (state: ClientStateName) => void;
+  /** Told each message as it is sent or heard. */
+  readonly onMessage?: OnHandshakeMessage;
+}
+
 /**
  * The client's side of the handshake (proto.md, 'Handshake'), without I/O: takes the server's bytes in any pieces, gives
  * the bytes to answer with. Throws only for a name that cannot be sent; everything a server does becomes an outcome.
@@ -58,6 +66,7 @@ interface Question extends ClientQuestion {
 export class ClientHandshake {
   readonly #goal: ClientGoal;
   readonly #onState: (state: ClientStateName) => void;
+  readonly #onMessage: OnHandshakeMessage;
   readonly #input = new PeerInput();
   #output = new WriteCursor();
   #state: State = { name: 'INIT_MAGIC', needBytes: 8, act: (bytes) => this.#initMagic(bytes) };
@@ -67,11 +76,11 @@ export class ClientHandshake {
   #replyStyle: ReplyStyle = 'simple';
   #contexts: readonly MetaContext[] = [];
 
-  /** `onState` is told each state that is entered after the first. */
-  constructor(goal: ClientGoal, onState: (state: ClientStateName) => void = () => {}) {
+  constructor(goal: ClientGoal, { onState = () => {}, onMessage = () => {} }: ClientHandshakeOptions = {}) {
     if (goal.kind !== 'list') encodeExportName(goal.exportName);
     this.#goal = goal;
     this.#onState = onState;
+    this.#onMessage = onMessage;
   }
 
   get stateName(): ClientStateName {
@@ -133,6 +142,7 @@ export class ClientHandshake {
 
   #handshakeFlags(bytes: Uint8Array): State {
     const flags = new ReadCursor(bytes).u16be();
+    this.#onMessage({ kind: 'greeting', flags });
     const fixedNewstyle = (flags & NBD_FLAG_FIXED_NEWSTYLE) !== 0;
     this.#fixedNewstyle = fixedNewstyle;
     this.#noZeroes = (flags & NBD_FLAG_NO_ZEROES) !== 0;
@@ -143,6 +153,7 @@ export class ClientHandshake {
     }
     const clientFlags = (fixedNewstyle ? NBD_FLAG_C_FIXED_NEWSTYLE : 0) | (this.#noZeroes ? NBD_FLAG_C_NO_ZEROES : 0);
     this.#output.u32be(clientFlags);
+    this.#onMessage({ kind: 'client-flags', flags: clientFlags });
     if (goal.kind === 'list') return this.#askList();
     if (!fixedNewstyle || (goal.kind === 'go' && goal.byExportName)) return this.#askExportName(goal.exportName);
     return this.#askReplies(goal.replyStyle ?? 'simple');
@@ -192,13 +203,14 @@ export class ClientHandshake {
   }
 
   #ask(question: Question): State {
-    this.#output.bytes(question.bytes);
+    this.#send(question.option, question.data);
     return this.#replyHeader(question);
   }
 
   #replyHeader(question: Question): State {
     const act = (bytes: Uint8Array): State => {
       const header = decodeOptionReplyHeader(bytes);
+      this.#onMessage({ kind: 'reply', ...header });
       checkReplyHeader(header, question);
       return this.#replyData(question, header);
     };
@@ -219,8 +231,9 @@ export class ClientHandshake {
   }
 
   #askExportName(exportName: string): State {
-    this.#output.bytes(encodeOption(NBD_OPT_EXPORT_NAME, encodeExportName(exportName)));
+    this.#send(NBD_OPT_EXPORT_NAME, encodeExportName(exportName));
     const act = (bytes: Uint8Array): State => {
+      this.#onMessage({ kind: 'export-name-reply', dataBytes: bytes.length });
       const cursor = new ReadCursor(bytes);
       return this.#exportNameZeroes(checkNotEmpty(exportFacts(cursor.u64be(), cursor.u16be())));
     };
@@ -250,8 +263,13 @@ export class ClientHandshake {
 
   /** A soft disconnect, the only way out that the specification leaves a client whose question was answered. */
   #leave(outcome: ClientOutcome): State {
-    this.#output.bytes(encodeOption(NBD_OPT_ABORT, NO_DATA));
+    this.#send(NBD_OPT_ABORT, NO_DATA);
     return this.#finish(outcome);
+  }
+
+  #send(option: number, data: Uint8Array): void {
+    this.#output.bytes(encodeOption(option, data));
+    this.#onMessage({ kind: 'option', option, dataBytes: data.length });
   }
 
   #finish(outcome: ClientOutcome): State {

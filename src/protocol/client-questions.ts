@@ -16,15 +16,14 @@ import {
   NBD_REP_SERVER,
 } from './constants.js';
 import { encodeContextQuestion } from './meta-context.js';
-import { encodeExportQuestion, encodeOption } from './option.js';
+import { encodeExportQuestion } from './option.js';
 import type { ReplyStyle } from './reply.js';
 
 /** An option of our client, and which replies it may get. */
 export interface ClientQuestion {
   readonly name: ClientOptionName;
   readonly option: number;
-  /** The whole option. */
-  readonly bytes: Uint8Array;
+  readonly data: Uint8Array;
   /** The type of the replies that come before the last; NBD_REP_ACK where there are none. */
   readonly replyType: number;
   /** Absent: the question is not for one export. */
@@ -65,6 +64,5 @@ function question(
   replyType: number,
   exportName?: string,
 ): ClientQuestion {
-  const bytes = encodeOption(option, data);
-  return { name, option, bytes, replyType, ...(exportName === undefined ? {} : { exportName }) };
+  return { name, option, data, replyType, ...(exportName === undefined ? {} : { exportName }) };
 }

@@ -170,7 +170,12 @@ describe('tsnbd-client attaches an export', () => {
 describe('tsnbd-client detaches, checks and lists', () => {
   const detach = (force: boolean, release = false) => ({ kind: 'detach', device: 'nbd0', force, release });
   const check = { kind: 'check', device: 'nbd0' };
-  const list = (address: object) => ({ kind: 'list', address });
+  const list = (address: object, debug = false) => ({
+    kind: 'list',
+    address,
+    json: false,
+    verbosity: { verbose: debug, debug },
+  });
 
   test.each([
     ['-d /dev/nbd0', detach(false)],
@@ -195,6 +200,7 @@ describe('tsnbd-client detaches, checks and lists', () => {
     ['-list -unix /run/disk.sock', list(unix('/run/disk.sock'))],
     ['-l nbd://127.0.0.1:4000/', list(tcp(4000))],
     ['nbd+unix:///?socket=/run/disk.sock -l', list(unix('/run/disk.sock'))],
+    ['-l -debug 127.0.0.1', list(tcp(), true)],
     ['-l -json 127.0.0.1', { ...list(tcp()), json: true }],
   ])('%s', (line, expected) => {
     expect(parseTsnbdClient(words(line))).toEqual(expected);

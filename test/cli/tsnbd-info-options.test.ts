@@ -4,11 +4,13 @@ import { parseTsnbd } from '#tsnbd/cli/tsnbd-options.js';
 
 const parseInfo = (line: string) => parseTsnbd(['info', ...line.split(' ').filter((word) => word !== '')]);
 
+const verbosity = { verbose: false, debug: false };
 const image = (source: object = {}, rest: object = {}) => ({
   kind: 'info',
   source: { kind: 'image', path: 'disk.raw', format: undefined, forceShare: false, ...source },
   json: false,
   backingChain: false,
+  verbosity,
   ...rest,
 });
 const served = (target: object, rest: object = {}) => ({
@@ -16,6 +18,7 @@ const served = (target: object, rest: object = {}) => ({
   source: { kind: 'export', target },
   json: false,
   backingChain: false,
+  verbosity,
   ...rest,
 });
 const tcp = { address: { kind: 'tcp', host: 'h', port: 10809 }, exportName: 'x' };
@@ -35,6 +38,21 @@ test.each([
   ['nbd://h/x', served(tcp)],
   ['--json nbd://h/x', served(tcp, { json: true })],
   ['nbd:h:10809:exportname=x', served(tcp)],
+  ['--debug nbd://h/x', served(tcp, { verbosity: { verbose: true, debug: true } })],
+  ['--is read-only nbd://h/x', served(tcp, { question: 'read-only' })],
+  ['nbd://h/x --can=trim', served(tcp, { question: 'trim' })],
+  ['--has structured-reply nbd://h/x', served(tcp, { question: 'structured-reply' })],
+  // Each word by each of the three, in nbdinfo's spellings.
+  ['--can read-only nbd://h/x', served(tcp, { question: 'read-only' })],
+  ['--can readonly nbd://h/x', served(tcp, { question: 'read-only' })],
+  ['--is Fast_Zero nbd://h/x', served(tcp, { question: 'fast-zero' })],
+  ['--can multiconn nbd://h/x', served(tcp, { question: 'multi-conn' })],
+  ['--can sr nbd://h/x', served(tcp, { question: 'structured-reply' })],
+  ['--is structured nbd://h/x', served(tcp, { question: 'structured-reply' })],
+  ['--has structured_replies nbd://h/x', served(tcp, { question: 'structured-reply' })],
+  ['--has eh nbd://h/x', served(tcp, { question: 'extended-headers' })],
+  ['--has extended-header nbd://h/x', served(tcp, { question: 'extended-headers' })],
+  ['--has EXTENDED-HEADERS nbd://h/x', served(tcp, { question: 'extended-headers' })],
   ['nbd+unix:///?socket=a', served({ address: { kind: 'unix', path: resolve('a') }, exportName: '' })],
 ])('%s', (line, expected) => {
   expect(parseInfo(line)).toEqual(expected);
@@ -56,6 +74,24 @@ describe('tsnbd info refuses, and says why', () => {
     expect(parseInfo(line)).toEqual({
       kind: 'usage-error',
       message: typeof message === 'string' ? message : expect.stringMatching(message),
+    });
+  });
+
+  // 2 would be a no.
+  test.each([
+    ['nbd://h --can', 'option --can: WHAT is missing'],
+    ['--is hot nbd://h', "option --is: 'hot' is not a question (connect, read, write, tls, "],
+    ['--can constructor nbd://h', "option --can: 'constructor' is not a question"],
+    ['--ca zero --i tls nbd://h', 'options --is and --can: one question at a time'],
+    ['--can zero --can trim nbd://h', 'options --can and --can: one question at a time'],
+    ['--has df disk.raw', 'option --has: it is for a URI, not for images'],
+    ['--has df --json nbd://h', 'options --has and --json: only one of them at a time'],
+    ['--is tls', 'describing: FILE is missing'],
+  ])('%s, with another status', (line, message) => {
+    expect(parseInfo(line)).toEqual({
+      kind: 'usage-error',
+      message: expect.stringContaining(message),
+      status: 1,
     });
   });
 

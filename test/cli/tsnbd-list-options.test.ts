@@ -2,13 +2,19 @@ import { expect, test } from 'vitest';
 import { parseTsnbd } from '#tsnbd/cli/tsnbd-options.js';
 
 const parseList = (line: string) => parseTsnbd(['list', ...line.split(' ').filter((word) => word !== '')]);
-const list = (json = false, port = 10809) => ({ kind: 'list', address: { kind: 'tcp', host: 'h', port }, json });
+const list = (json = false, port = 10809, debug = false) => ({
+  kind: 'list',
+  address: { kind: 'tcp', host: 'h', port },
+  json,
+  verbosity: { verbose: debug, debug },
+});
 
 test.each([
   ['nbd://h', list()],
   ['nbd://h:4000/', list(false, 4000)],
   ['--json nbd://h', list(true)],
   ['nbd:h:4000 --json', list(true, 4000)],
+  ['--debug nbd://h', list(false, 10809, true)],
 ])('%s', (line, expected) => {
   expect(parseList(line)).toEqual(expected);
 });

@@ -3,15 +3,18 @@ import { parseTsnbd } from '#tsnbd/cli/tsnbd-options.js';
 
 const parseMap = (line: string) => parseTsnbd(['map', ...line.split(' ').filter((word) => word !== '')]);
 
+const verbosity = { verbose: false, debug: false };
 const image = (form: unknown = 'text', source: object = {}) => ({
   kind: 'map',
   source: { kind: 'image', path: 'disk.raw', format: undefined, forceShare: false, ...source },
   form,
+  verbosity,
 });
 const served = (form: unknown) => ({
   kind: 'map',
   source: { kind: 'export', target: { address: { kind: 'tcp', host: 'h', port: 10809 }, exportName: 'x' } },
   form,
+  verbosity,
 });
 
 test.each([
@@ -25,6 +28,7 @@ test.each([
   ['nbd://h/x', served('text')],
   ['nbd://h/x --json', served('json')],
   ['--svg - nbd://h/x', served({ svgPath: '-' })],
+  ['--debug nbd://h/x', { ...served('text'), verbosity: { verbose: true, debug: true } }],
 ])('%s', (line, expected) => {
   expect(parseMap(line)).toEqual(expected);
 });

@@ -121,8 +121,10 @@ describe('tsnbd lists exports', () => {
     ['-L', { kind: 'tcp', host: '127.0.0.1', port: 10809 }],
     ['--list -b ::1 -p 4000', { kind: 'tcp', host: '::1', port: 4000 }],
     ['-L -k /run/disk.sock', { kind: 'unix', path: '/run/disk.sock' }],
+    ['-L -k /run/disk.sock --debug', { kind: 'unix', path: '/run/disk.sock' }],
   ])('%s', (line, address) => {
-    expect(parseTsnbd(words(line))).toEqual({ kind: 'list-as-qemu', address });
+    const debug = line.includes('debug');
+    expect(parseTsnbd(words(line))).toEqual({ kind: 'list-as-qemu', address, verbosity: { verbose: debug, debug } });
   });
 
   test('not at a socket that was passed', () => {

@@ -18,6 +18,7 @@ const ENTRIES = [
   'src/cli/mount-tsnbd.ts',
   'src/cli/umount-tsnbd.ts',
   'src/cli/man-page.ts',
+  'src/cli/completion-scripts.ts',
   'src/attach/attach-process.ts',
   'src/attach/disconnect-process.ts',
   'src/cli/serve-process.ts',

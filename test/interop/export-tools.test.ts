@@ -2,11 +2,12 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { openExport } from '#tsnbd/attach/query.js';
+import { describeExport, openExport } from '#tsnbd/attach/query.js';
+import { isSo } from '#tsnbd/cli/export-question.js';
 import { parseNbdUri } from '#tsnbd/transport/uri.js';
 import { DISK_BYTES, makeHoleyDisk, type Piece } from './holey-disk.js';
 import { nbdkit, nbdServer, type Peer, qemuNbd, serverOf } from './peers.js';
-import { run, runTsnbd, type Served, serveExports, serveUnix, succeed } from './served.js';
+import { run, runTsnbd, type Served, serveExports, serveUnix, succeed, TSNBD } from './served.js';
 
 let folder: string;
 let image: string;
@@ -124,6 +125,54 @@ describe.each(Object.keys(servers) as (keyof typeof servers)[])('an export of %s
     }
     socket.leave();
     expect(Buffer.concat(read).equals(readFileSync(image))).toBe(true);
+  });
+});
+
+/** Those that every nbdinfo knows. */
+const QUESTIONS =
+  'connect read write tls structured-reply read-only rotational cache df fast-zero flush fua multi-conn trim zero';
+
+test('what an export is, can and has is answered as nbdinfo does', async () => {
+  const uri = await serve('nbdkit without structured replies');
+  const description = await describeExport(parseNbdUri(uri));
+  for (const question of QUESTIONS.split(' ')) {
+    const { status } = await run('nbdinfo', '--can', question, uri);
+    expect([question, isSo(question, description) ? 0 : 2]).toEqual([question, status]);
+  }
+  const silent = { stdout: '', stderr: '' };
+  expect(await runTsnbd('info', '--can', 'write', uri)).toEqual({ status: 0, ...silent });
+  expect(await runTsnbd('info', '--has', 'extended-headers', uri)).toEqual({ status: 2, ...silent });
+  const ours = { ...description, replyStyle: 'extended' } as const;
+  expect(['extended-headers', 'structured-reply'].map((question) => isSo(question, ours))).toEqual([true, true]);
+});
+
+test('with --debug whatever asks a server tells each message of the negotiation', async () => {
+  const uri = await serve('nbdkit without structured replies');
+  const socket = /socket=(.*)$/.exec(uri)?.[1] ?? '';
+  const greeted = /^PROGRAM: < NBDMAGIC IHAVEOPT, handshake flags 0x3\nPROGRAM: > client flags 0x3\n/;
+  const asks = async (option: string, ...args: string[]) => {
+    const program = args[0] === '-l' ? 'tsnbd-client' : 'tsnbd';
+    const { stderr } = await run(process.execPath, TSNBD.replace('tsnbd.js', `${program}.js`), ...args, '--debug');
+    const said = stderr.replaceAll(`${program}: `, 'PROGRAM: ');
+    expect(said).toMatch(greeted);
+    expect(said).toMatch(
+      new RegExp(`^PROGRAM: > ${option}, [0-9]+ bytes\\nPROGRAM: < NBD_REP_[A-Z_]+ to ${option}, `, 'm'),
+    );
+    return said;
+  };
+  expect(await asks('NBD_OPT_INFO', 'info', uri)).toMatch(/ > NBD_OPT_ABORT, 0 bytes\n$/);
+  await asks('NBD_OPT_GO', 'map', uri);
+  await asks('NBD_OPT_LIST', '-L', '-k', socket);
+  await asks('NBD_OPT_LIST', '-l', '-u', socket);
+});
+
+test('a question to a server that is not there is not answered, but an error', async () => {
+  const uri = `nbd+unix:///?socket=${folder}/none`;
+  const theirs = await run('nbdinfo', '--can', 'connect', uri);
+  expect(await runTsnbd('info', '--can', 'connect', uri)).toEqual({
+    status: theirs.status,
+    stdout: '',
+    stderr: expect.stringMatching(/^tsnbd: cannot connect to .*\n$/),
   });
 });
 

@@ -50,6 +50,9 @@ test('installed from the tarball into an empty prefix, both programs work', () =
     expect(command(path, ['--version'])).toBe(`${program} ${version}\n`);
     expect(command(path, ['--help'])).toContain(program);
   }
+  expect(command(join(prefix, 'bin', 'tsnbd'), ['completion', 'bash'])).toContain(
+    'complete -o default -F _tsnbd tsnbd',
+  );
   // The thread and the library behind it are found where npm put them.
   command('truncate', ['-s', '1M', 'disk.raw']);
   const size = command('nbdkit', ['-U', '-', '--run', `echo none`, 'null']);

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { connect } from '#tsnbd/transport/connect.js';
 import { freePort } from './peers.js';
 
-const TSNBD = fileURLToPath(new URL('../../dist/tsnbd.js', import.meta.url));
+export const TSNBD = fileURLToPath(new URL('../../dist/tsnbd.js', import.meta.url));
 const READY_LIMIT_MS = 60_000;
 const PROGRAM_LIMIT_MS = 240_000;
 const OWN_STDIO: SpawnOptions = { stdio: ['ignore', 'inherit', 'pipe'] };

@@ -23,6 +23,7 @@ const files = bootFiles({
   node: process.execPath,
   folder: join(root, "it's here"),
   manualPages: new Map([['tsnbd.8', 'a page\n']]),
+  completions: new Map([['bash', 'a script\n']]),
 });
 const tree = () => readdirSync(root, { recursive: true, encoding: 'utf8' }).sort();
 const kinds = (steps: readonly { kind: string }[]) => [...new Set(steps.map(({ kind }) => kind))];
@@ -35,6 +36,9 @@ describe('tsnbd install', () => {
     expect(tree()).toEqual(before);
     const steps = install(root, files, false);
     expect(steps.map(({ path }) => path)).toContain(join(root, 'sbin/mount.tsnbd'));
+    expect(readFileSync(join(root, 'usr/local/share/bash-completion/completions/tsnbd-client'), 'utf8')).toBe(
+      'a script\n',
+    );
     expect(kinds(steps)).toEqual(['write']);
     const after = tree();
     expect(kinds(install(root, files, false))).toEqual(['same']);

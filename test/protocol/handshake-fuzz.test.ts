@@ -62,7 +62,7 @@ const toServer: readonly Uint8Array[] = [...Object.values(clientSides), ...recor
 
 function clientFate(goal: ClientGoal, said: readonly Uint8Array[]): Fate {
   const states: ClientStateName[] = ['INIT_MAGIC'];
-  const machine = new ClientHandshake(goal, (state) => states.push(state));
+  const machine = new ClientHandshake(goal, { onState: (state) => states.push(state) });
   const sent: Uint8Array[] = [];
   for (const piece of said) {
     sent.push(machine.receive(piece).send);

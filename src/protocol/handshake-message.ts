@@ -1,0 +1,49 @@
+import * as constants from './constants.js';
+
+/** A message of a negotiation as its client sends or hears it, for whoever follows it. */
+export type HandshakeMessage =
+  /** Both magics of the server and its handshake flags. */
+  | { readonly kind: 'greeting'; readonly flags: number }
+  | { readonly kind: 'client-flags'; readonly flags: number }
+  | { readonly kind: 'option'; readonly option: number; readonly dataBytes: number }
+  /** Told when its header is there, whatever that says: `option` is the one that the server claims to answer. */
+  | { readonly kind: 'reply'; readonly option: number; readonly type: number; readonly dataBytes: number }
+  /** The answer to NBD_OPT_EXPORT_NAME, which has no header. */
+  | { readonly kind: 'export-name-reply'; readonly dataBytes: number };
+
+export type OnHandshakeMessage = (message: HandshakeMessage) => void;
+
+/** A line about it, with the names of the specification; `>` is sent to the server, `<` heard from it. */
+export function messageInWords(message: HandshakeMessage): string {
+  switch (message.kind) {
+    case 'greeting':
+      return `< NBDMAGIC IHAVEOPT, handshake flags ${hex(message.flags)}`;
+    case 'client-flags':
+      return `> client flags ${hex(message.flags)}`;
+    case 'option':
+      return `> ${optionName(message.option)}, ${message.dataBytes} bytes`;
+    case 'reply': {
+      const type = REPLIES.get(message.type) ?? `reply type ${hex(message.type)}`;
+      return `< ${type} to ${optionName(message.option)}, ${message.dataBytes} bytes`;
+    }
+    case 'export-name-reply':
+      return `< answer to NBD_OPT_EXPORT_NAME, ${message.dataBytes} bytes`;
+  }
+}
+
+const OPTIONS = namesOf('NBD_OPT_');
+const REPLIES = namesOf('NBD_REP_');
+
+/** The names of the constants that begin so, by their numbers. */
+function namesOf(prefix: string): ReadonlyMap<number, string> {
+  const named = Object.entries(constants).filter(([name]) => name.startsWith(prefix));
+  return new Map(named.map(([name, value]) => [Number(value), name]));
+}
+
+function optionName(option: number): string {
+  return OPTIONS.get(option) ?? `option ${option}`;
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}
