@@ -5,6 +5,7 @@ import { installedHelperProblem, moduleProblem } from '../mount/readiness.js';
 import { surveySource } from '../mount/survey.js';
 import { isNbdUri } from '../transport/uri.js';
 import { type MountSettings, mountSettings, sourceRequest } from './mount-options.js';
+import { inMountOptions } from './mounting.js';
 
 /** Something that is wrong with a line, or with the machine. */
 export interface FstabProblem {
@@ -31,7 +32,7 @@ export async function checkFstab(text: string): Promise<readonly FstabProblem[]>
     } catch (error) {
       const { code, message } = error as { code?: unknown; message: string };
       if (code === 'not-root') throw error;
-      said(message);
+      said(inMountOptions(message));
     }
   }
   return problems;

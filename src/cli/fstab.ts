@@ -7,7 +7,7 @@ import { UsageError } from './errors.js';
 import { EXIT_STATUSES } from './exit-status.js';
 import { checkFstab } from './fstab-check.js';
 import { mountSettings, sourceRequest } from './mount-options.js';
-import { PROGRAMS_PATH } from './mounting.js';
+import { inMountOptions, PROGRAMS_PATH } from './mounting.js';
 import { tellNotice } from './run.js';
 import type { FstabAction } from './tsnbd-fstab-options.js';
 
@@ -27,7 +27,12 @@ export async function fstabAndTell(program: string, action: FstabAction): Promis
   const request = sourceRequest(spec, settings);
   const looked = request.kind === 'image' ? { ...request, readOnly: !request.temporary } : request;
   const notice = tellNotice(program);
-  const { device, found } = await surveySource(looked, (event) => event.kind === 'notice' && notice(event.text));
+  const { device, found } = await surveySource(looked, (event) => event.kind === 'notice' && notice(event.text)).catch(
+    (error) => {
+      if (error instanceof Error) error.message = inMountOptions(error.message);
+      throw error;
+    },
+  );
   const list = optionsFor(spec, action.options, chosenPartition(device, found, settings.own.partition !== undefined));
   const line = formattedLine({ spec: specFor(spec), folder, type: 'tsnbd', options: list });
   if (dryRun) {

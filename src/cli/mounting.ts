@@ -1,3 +1,4 @@
+import type { OnAttachEvent } from '../attach/attach-event.js';
 import { stopOnSignals } from '../daemon/signals.js';
 import { MOUNT_STATUSES, mountStatus } from './mount-status.js';
 import type { MountAction } from './mount-tsnbd-options.js';
@@ -7,12 +8,20 @@ import type { UmountAction } from './umount-tsnbd-options.js';
 /** mount(8) takes PATH away, for root too. */
 export const PROGRAMS_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
+/** The advice to name the format of an image, in the words of a line of fstab. */
+export function inMountOptions(text: string): string {
+  return text.replace(/\b(say|use) -f raw\b/, '$1 format=raw');
+}
+
 /** What a mount is asked for. Answers the exit status of mount(8). */
 export async function mountAndTell(program: string, action: MountAction): Promise<number> {
   const { task, fake, remount, nofail, verbosity } = action;
   if (fake) return MOUNT_STATUSES.done.status;
   process.env.PATH = PROGRAMS_PATH;
-  const context = { onEvent: tellSteps(program, verbosity), stop: stopOnSignals() };
+  const tell = tellSteps(program, verbosity);
+  const onEvent: OnAttachEvent = (event) =>
+    tell(event.kind === 'notice' ? { ...event, text: inMountOptions(event.text) } : event);
+  const context = { onEvent, stop: stopOnSignals() };
   try {
     if (remount) {
       const { remountSource } = await import('../mount/remount.js');
@@ -45,7 +54,7 @@ export async function unmountAndTell(program: string, { unmount, verbosity }: Um
 }
 
 function failure(program: string, error: unknown, debug: boolean): number {
-  process.stderr.write(`${program}: ${error instanceof Error ? error.message : error}\n`);
+  process.stderr.write(`${program}: ${error instanceof Error ? inMountOptions(error.message) : error}\n`);
   if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return mountStatus(error);
 }

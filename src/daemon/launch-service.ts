@@ -11,6 +11,8 @@ import { makeRunFolder, runFile } from './run-folder.js';
 /** PID 1 takes the order at once, and does what it is about in its own time: on a busy machine at boot that is seconds. */
 const ORDER_LIMIT_MS = 20_000;
 const START_LIMIT_MS = 30_000;
+/** A service that was told to give up, and does not tell when it has, is not waited for longer. */
+const UNDO_LIMIT_MS = 15_000;
 /** How long PID 1 waits for a process that was told to stop; nothing is killed then. */
 const STOP_LIMIT_SECONDS = 60;
 
@@ -53,7 +55,13 @@ export async function launchService(
     channel = first;
     channel.write(jsonLine(task));
     await new Promise<void>((resolve, reject) => {
-      stop?.addEventListener('abort', () => first.destroy(), { once: true }); // it hears that, and undoes itself
+      // It hears that, undoes itself, and then tells that it failed.
+      const abandon = () => {
+        first.end();
+        setTimeout(() => first.destroy(), UNDO_LIMIT_MS).unref();
+      };
+      stop?.addEventListener('abort', abandon, { once: true });
+      if (stop?.aborted) abandon();
       // All is undone before a failure is told.
       hearChannel(first, onEvent, resolve, reject);
       first.on('close', () =>

@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { connect, Socket } from 'node:net';
 import { JsonLines, jsonLine } from './json-lines.js';
 import { CHANNEL_FD, type ChannelMessage } from './launch.js';
@@ -7,7 +8,7 @@ export interface ReadyChannel {
   readonly task: Promise<unknown>;
   /** What it is told next, behind the task. */
   readonly next: Promise<unknown>;
-  /** Aborted when the waiting command goes away before `ready` or `failed` was said. */
+  /** Aborted when the waiting command goes away, or asks for the end, before `ready` or `failed` was said. */
   readonly abandoned: AbortSignal;
   /** Until `ready` or `failed` is said, or the command goes away. */
   isListening(): boolean;
@@ -26,7 +27,8 @@ export function isService(): boolean {
 /** It was inherited, or has the path that the process was started with (launch-service.ts). */
 export function openReadyChannel(): ReadyChannel {
   const path = process.argv[2];
-  const socket = path === undefined ? new Socket({ fd: CHANNEL_FD }) : connect(path);
+  // A command that asks for the end waits for the answer.
+  const socket = path === undefined ? new Socket({ fd: CHANNEL_FD }) : connect({ path, allowHalfOpen: true });
   const abandoned = new AbortController();
   let said = false;
   let onNext: (message: unknown) => void = () => {};
@@ -44,9 +46,13 @@ export function openReadyChannel(): ReadyChannel {
     });
   });
   socket.on('error', () => {});
-  socket.on('close', () => {
+  // It has done its work: a command that is killed does not remove it.
+  if (path !== undefined) socket.once('connect', () => rmSync(path, { force: true }));
+  const abandon = () => {
     if (!said) abandoned.abort(new Error('the command that waited was ended'));
-  });
+  };
+  socket.on('end', abandon);
+  socket.on('close', abandon);
 
   const say = (message: ChannelMessage) => socket.write(jsonLine(message));
   const lastWord = (message: ChannelMessage) => {

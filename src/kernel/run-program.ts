@@ -12,25 +12,31 @@ export interface ProgramEnd {
   readonly isLate: boolean;
 }
 
-export interface RunLimits {
+export interface RunOptions {
   /** After so long it is killed, and not waited for. */
   readonly limitMs: number;
   /** It is asked to end (SIGTERM) when this is aborted, and waited for. */
   readonly stop?: AbortSignal;
+  /**
+   * It stays in our process group, where ^C reaches it too. For what walks to a mount point that systemd has put autofs on:
+   * the kernel keeps all but systemd's own group, to which the helper of a mount belongs, waiting for that very mount.
+   */
+  readonly inOurGroup?: boolean;
 }
 
 const textCharsMax = 65_536;
 
 /** Runs a program to its end. Nothing is thrown: what went wrong is told by how it ended. */
-export function runProgram(program: string, words: readonly string[], limits: RunLimits): Promise<ProgramEnd> {
+export function runProgram(program: string, words: readonly string[], options: RunOptions): Promise<ProgramEnd> {
+  const { limitMs, stop, inOurGroup = false } = options;
   // A session of its own: ^C is for the command, and must not end a flush.
-  const child = spawn(program, words, { cwd: '/', detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(program, words, { cwd: '/', detached: !inOurGroup, stdio: ['ignore', 'pipe', 'pipe'] });
   const texts = { stdout: '', stderr: '' };
   return new Promise((resolve) => {
     const onStop = () => void child.kill('SIGTERM');
     const settle = (end: ProgramEnd): void => {
       clearTimeout(timer);
-      limits.stop?.removeEventListener('abort', onStop);
+      stop?.removeEventListener('abort', onStop);
       resolve(end);
     };
     const timer = setTimeout(() => {
@@ -39,8 +45,8 @@ export function runProgram(program: string, words: readonly string[], limits: Ru
       child.stderr?.destroy();
       child.unref();
       settle({ status: -1, ...texts, isLate: true });
-    }, limits.limitMs);
-    limits.stop?.addEventListener('abort', onStop, { once: true });
+    }, limitMs);
+    stop?.addEventListener('abort', onStop, { once: true });
     child.on('error', (error: NodeJS.ErrnoException) => {
       const why = `cannot run ${program}: ${errnoText(-(error.errno ?? 0))}`;
       settle({ status: -1, stdout: '', stderr: why, isLate: false });

@@ -7,7 +7,8 @@ import { clearLeftover, isLeftover } from '../attach/leftover.js';
 import { isUnderSystemd, type ServicePlan } from '../daemon/launch-service.js';
 import { escapedPath, mountUnit } from '../daemon/unit-name.js';
 import { attachedDevices, nbdDevices } from '../kernel/sysfs.js';
-import { MountError } from './errors.js';
+import { addressInWords } from '../transport/address.js';
+import { interrupted, MountError } from './errors.js';
 import { isOfSource, requireFits } from './source.js';
 
 /** What an attach tells, and what ends it. */
@@ -66,10 +67,12 @@ async function attachFree(
     try {
       await launchAttach({ ...request, device }, hear, { service, stop });
     } catch (error) {
-      if (stop.aborted) throw new MountError('interrupted', 'interrupted; nothing stays mounted or attached', error);
-      throw isUnreachable(request, step, codeOf(error))
-        ? new MountError('unreachable', error instanceof Error ? error.message : String(error), error)
-        : error;
+      if (stop.aborted) throw interrupted(error);
+      if (!isUnreachable(request, step, codeOf(error))) throw error;
+      const why = error instanceof Error ? error.message : String(error);
+      // What fails after the connect does not say whose connection that was, and a machine may have many lines.
+      const whose = request.kind === 'remote' && step === 'negotiate' ? `${addressInWords(request.address)}: ` : '';
+      throw new MountError('unreachable', `${whose}${why}`, error);
     }
     return name ?? '';
   };

@@ -8,6 +8,11 @@
  */
 export type MountErrorCode = 'usage' | 'system' | 'unreachable' | 'interrupted' | 'failed';
 
+/** What was done is undone when this is told. */
+export function interrupted(cause?: unknown): MountError {
+  return new MountError('interrupted', 'interrupted; nothing stays mounted or attached', cause);
+}
+
 export class MountError extends Error {
   override readonly name = 'MountError';
   readonly code: MountErrorCode;

@@ -11,10 +11,10 @@ import { requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { deviceState, isReadOnly, nbdPresence } from '../kernel/sysfs.js';
 import { deviceOf } from './attach-source.js';
-import { MountError } from './errors.js';
+import { interrupted, MountError } from './errors.js';
 import { checkBeforeMount, type FsckChoice } from './fsck.js';
 import { LOCK_LIMIT_MS, type Locked, SOURCE_LOCK_LIMIT_MS, takeLock } from './locks.js';
-import { complaint, loadNbdModule, mountFileSystem, setReadOnly } from './programs.js';
+import { complaint, loadNbdModule, mountFileSystem, setReadOnly, unmountFileSystem } from './programs.js';
 import { releaseUnused } from './release-unused.js';
 import { isOfSource, sourceName } from './source.js';
 
@@ -23,6 +23,7 @@ const SUBFOLDER_MOUNT = '/run/mount/tmptgt';
 
 /** A detach after a mount that failed: nothing was mounted, so nothing is waited for. */
 const UNDO_CLAIMED_LIMIT_MS = 10_000;
+const UNDO_UNMOUNT_LIMIT_MS = 20_000;
 
 /** What a line of fstab, or a command line, asks for. */
 export interface MountTask {
@@ -78,7 +79,7 @@ export async function mountSource(task: MountTask, context: MountContext): Promi
 async function mountLocked(task: MountTask, { onEvent, stop }: MountContext): Promise<void> {
   const { request, folder, partition } = task;
   const undo = new UndoStack((step) => {
-    if (stop.aborted) throw new MountError('interrupted', 'interrupted; nothing stays mounted or attached');
+    if (stop.aborted) throw interrupted();
     onEvent({ kind: 'step', step });
   });
   const notice = (text: string) => onEvent({ kind: 'notice', text });
@@ -96,9 +97,10 @@ async function mountLocked(task: MountTask, { onEvent, stop }: MountContext): Pr
     );
     const fileSystem = await undo.step('look for the file system', () => fileSystemOn(device, name, task.fileSystem));
     const isMounted = deviceUsers(device).some((user) => user.device === name);
-    await undo.step('check the file system', () =>
+    const check = await undo.step('check the file system', () =>
       isMounted ? undefined : checkBeforeMount(task.fsck, fileSystem, `/dev/${name}`, task.readOnly, stop),
     );
+    if (check === 'repaired') notice(`fsck.${fileSystem} found errors on /dev/${name}, and repaired them`);
     // Of a whole disk the kernel would remember it when the device is detached.
     if (!isMounted && name !== device) {
       await undo.step('set what may be written', () => protect(name, task.readOnly));
@@ -195,10 +197,15 @@ async function mountInner(
     if (end.stderr !== '') notice(complaint(end, folder));
     return;
   }
+  if (isMounted && stop.aborted) {
+    // It was ended between mounting and writing that down. What cannot be unmounted any more is in use, and stays.
+    const plain = { folder, namespace, lazy: false, force: false, readOnly: false };
+    if ((await unmountFileSystem(plain, UNDO_UNMOUNT_LIMIT_MS)).status === 0) throw interrupted();
+  }
   if (isMounted) {
     return notice(`${folder} is mounted, but that could not be written down: unmount it by: tsnbd umount ${folder}`);
   }
-  if (stop.aborted) throw new MountError('interrupted', 'interrupted; nothing stays mounted or attached');
+  if (stop.aborted) throw interrupted();
   throw new MountError('failed', `cannot mount ${node} on ${folder}: ${complaint(end, folder)}`);
 }
 

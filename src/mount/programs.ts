@@ -30,7 +30,11 @@ export function mountFileSystem(mount: InnerMount, stop?: AbortSignal): Promise<
     ...namespaceWords(namespace),
     ...['--', node, folder],
   ];
-  return runProgram('mount', words, { limitMs: MOUNT_LIMIT_MS, ...(stop === undefined ? {} : { stop }) });
+  return runProgram('mount', words, {
+    limitMs: MOUNT_LIMIT_MS,
+    inOurGroup: true,
+    ...(stop === undefined ? {} : { stop }),
+  });
 }
 
 export interface PlainUnmount {
@@ -53,7 +57,7 @@ export function unmountFileSystem(unmount: PlainUnmount, limitMs: number): Promi
     ...namespaceWords(namespace),
     ...['--', folder],
   ];
-  return runProgram('umount', words, { limitMs });
+  return runProgram('umount', words, { limitMs, inOurGroup: true });
 }
 
 /** Where the program that checks a file system is; absent where the system has none. */
