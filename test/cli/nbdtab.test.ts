@@ -35,7 +35,9 @@ describe('a line of nbdtab', () => {
 
   test('has options', () => {
     expect(
-      settings('port=4000,bs=4096,timeout=7,dead-timeout=9,conns=3,unix,persist,swap,no_optgo,_netdev,_x=1,what,ever=2'),
+      settings(
+        'port=4000,bs=4096,timeout=7,dead-timeout=9,conns=3,unix,persist,swap,no_optgo,_netdev,_x=1,what,ever=2',
+      ),
     ).toEqual({
       port: 4000,
       blockSizeBytes: 4096,
@@ -68,7 +70,9 @@ describe('tsnbd-client DEV', () => {
     parseTsnbdClient(words.split(' '), calledAs, () => text);
 
   test('attaches what nbdtab says', () => {
-    expect(parse('/dev/nbd3 -n', 'nbd3 192.0.2.7 disk port=4000,timeout=7,_netdev,dead-timeout=20,conns=2,odd')).toMatchObject({
+    expect(
+      parse('/dev/nbd3 -n', 'nbd3 192.0.2.7 disk port=4000,timeout=7,_netdev,dead-timeout=20,conns=2,odd'),
+    ).toMatchObject({
       kind: 'attach',
       foreground: true,
       notices: ['/etc/nbdtab: the option odd of nbd3 is unknown'],
