@@ -3,7 +3,7 @@ import { memoryDir, ok, run } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, tsnbd, tsnbdClient } from '../kernel/programs.js';
 import { long, longTest } from '../long.js';
 
-const ROUNDS = long ? 20 : 4;
+const ROUNDS = long ? 20 : 2;
 
 test(`${ROUNDS} rounds of whole commands, both programs in turn, leave no process, file or busy device`, async () => {
   const image = await newImage('16M');

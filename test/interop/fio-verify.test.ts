@@ -148,9 +148,11 @@ describe('what fio writes is what it reads', () => {
 
   test.each([
     { bs: '4k', iodepth: 32 },
-    { bs: '64k', iodepth: 16 },
-    { bs: '256k', iodepth: 8 },
     { ...MIXED, iodepth: 16 },
+    ...inLongRun([
+      { bs: '64k', iodepth: 16 },
+      { bs: '256k', iodepth: 8 },
+    ]),
   ])('from a disk: the page cache is dropped all the time (%j)', async (shape) => {
     const uri = await serve('unix');
     const { drops } = await whileDropped(verify(uri, { rw: 'randrw', ...shape, ...connections(4) }, {}));

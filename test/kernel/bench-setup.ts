@@ -32,7 +32,7 @@ declare module 'vitest' {
 }
 
 /** One guest for each worker of vitest (vitest.config.ts), so that none disturbs another's devices. */
-const GUESTS = 3;
+const GUESTS = 2;
 
 /** What the tests run in the guest, and the threads and the process that it starts by their own files. */
 const PROGRAMS = [

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import type { BootOptions } from '../../scripts/kernel-bench-guest.js';
+import { longTest } from '../long.js';
 import {
   assertQuietKernel,
   background,
@@ -94,7 +95,7 @@ describe('the guest', () => {
 });
 
 describe('a guest that dies', () => {
-  test('fails its commands at once, with the end of its console', async () => {
+  longTest('fails its commands at once, with the end of its console', async () => {
     let folder = '';
     await withOwnGuest({}, async (guest) => {
       const waiting = guest.run('sleep 100', { limitMs: 100_000 });

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { long } from '../long.js';
+import { long, longTest } from '../long.js';
 import { background, freshDir, ok, run, until, withOwnGuest } from './guest.js';
 import {
   type Api,
@@ -235,7 +235,7 @@ describe('a device that is not to be had', () => {
     expect(read(stdout)).toContainEqual({ code: 'not-root', message: 'only root can attach /dev/nbd0; try sudo' });
   });
 
-  test('needs the module', async () => {
+  longTest('needs the module', async () => {
     await withOwnGuest({ nbd: 'none' }, async (guest) => {
       const failure = async () => read((await guest.run(command({}))).stdout).find((one) => 'code' in one);
       expect(await failure()).toMatchObject({
