@@ -72,7 +72,7 @@ export async function detachLeftover(device: string, force: boolean, onNotice: O
     const flush = await flushDevice(device, FLUSH_LIMIT_MS);
     if (flush.kind !== 'done') {
       const lost = `what was written last to /dev/${device}, whose process is gone, may be lost (${flush.why})`;
-      if (openIn(device).some(({ command }) => command !== 'sync')) {
+      if (openIn(device).length > 0) {
         throw new AttachError(flush.kind === 'lost' ? 'lost' : 'time-limit', `${lost}; --force detaches it`);
       }
       onNotice(lost);
@@ -96,10 +96,14 @@ function howToFree(address: DeviceRecord['address']): string {
   return `${waits}; let it go on, or cut its connection: ss -K dst ${address.host} dport = ${address.port}`;
 }
 
-/** The programs that have the device or a partition of it open. */
+/**
+ * The programs that have the device or a partition of it open; but for a sync, which a process of ours may have left behind
+ * when it was killed: it waits for what is lost.
+ */
 function openIn(device: string): readonly FileUser[] {
   return [device, ...deviceState(device).partitions].flatMap((name) => {
     const stat = statSync(`/dev/${name}`, { throwIfNoEntry: false });
-    return stat === undefined ? [] : processesWithFileOpen(stat.dev, stat.ino);
+    if (stat === undefined) return [];
+    return processesWithFileOpen(stat.dev, stat.ino).filter(({ command }) => command !== 'sync');
   });
 }

@@ -176,6 +176,22 @@ describe('an attached image', () => {
     await ok(`modprobe loop && mount -o loop ${image} ${dir} && grep -q kept ${dir}/file && umount ${dir}`);
   });
 
+  longTest('whose process was killed while a sync waited for it, makes room for the next attach', async () => {
+    const image = await newImage('16M');
+    await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
+    const pid = await ok('pgrep -f attach-process.js');
+    await ok(`kill -s STOP ${pid}`);
+    const sync = await background('exec sync /dev/nbd0');
+    await ok(`sleep 1; kill -s KILL ${pid}`);
+    const next = await run(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
+    expect(next.stderr).toMatch(
+      /^tsnbd: what was written last to \/dev\/nbd0, whose process is gone, may be lost \(.*\)\n$/,
+    );
+    expect(next.status).toBe(0);
+    expect((await sync.result).status).toBe(1);
+    await ok(`${tsnbd} -d nbd0`);
+  });
+
   test('by ioctl, whose process is killed, is free again, and the next attach removes the dead state file', async () => {
     const image = await newImage('64M');
     await ok(`${tsnbd} --kernel-api=ioctl -c /dev/nbd0 -f raw ${image} && pkill -KILL -f attach-process.js`);
