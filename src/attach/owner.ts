@@ -1,11 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { askControl, type ControlAnswer } from '../daemon/control.js';
 import { DaemonError } from '../daemon/errors.js';
 import { readState } from '../daemon/state-file.js';
+import { waitFor } from '../kernel/sysfs.js';
 
 /** What the kernel needs to take a process down that was killed, on a machine that is busy. */
 const END_LIMIT_MS = 5_000;
-const LOOK_MS = 20;
 
 /**
  * Asks the process that answers for a device. One that ends because another takes its place (restart) is no answer: then
@@ -28,8 +27,9 @@ export async function askOwner(device: string, question: unknown, limitMs: numbe
 /** Whether this came of asking a process that was killed: its socket is closed a moment before all of it is gone. */
 export async function isGone(device: string, error: unknown): Promise<boolean> {
   if (!(error instanceof DaemonError && error.code === 'not-running')) return false;
-  for (const end = performance.now() + END_LIMIT_MS; readState(device) !== undefined; await sleep(LOOK_MS)) {
-    if (performance.now() > end) return false;
-  }
-  return true;
+  const look = () => readState(device) === undefined;
+  return waitFor(`the process behind /dev/${device} to be gone`, END_LIMIT_MS, look).then(
+    () => true,
+    () => false,
+  );
 }

@@ -45,15 +45,23 @@ export function donePreparing(): void {
 export function startAnewToServe(request: AttachRequest): void {
   const options = servingNodeOptions(request);
   const hasOptions = options.every((option) => process.execArgv.includes(option));
-  if (hasOptions && (isIoFlusher() || !becomeIoFlusher())) return;
+  if (hasOptions && !startsAsIoFlusher()) return;
   prepareServing(request);
-  becomeProgram(process.execPath, [...process.execArgv, ...options, ...process.argv.slice(1)]);
+  startAnew(options);
 }
 
 /** To be called in a service, whose parent is process 1, from which it inherits none of that: it starts itself anew. */
 export function prepareService(): void {
-  if (isIoFlusher() || !becomeIoFlusher()) return;
-  becomeProgram(process.execPath, [...process.execArgv, ...process.argv.slice(1)]);
+  if (startsAsIoFlusher()) startAnew([]);
+}
+
+/** Whether a start anew would make all of this process's threads what they are not yet. */
+function startsAsIoFlusher(): boolean {
+  return !isIoFlusher() && becomeIoFlusher();
+}
+
+function startAnew(nodeOptions: readonly string[]): never {
+  becomeProgram(process.execPath, [...process.execArgv, ...nodeOptions, ...process.argv.slice(1)]);
 }
 
 /**
