@@ -12,7 +12,7 @@ const long = process.env.TSNBD_TEST_LONG === '1';
 const kernelTests = (name: string, groupOrder: number, kernel?: string) => ({
   test: {
     name,
-    // A guest for each (GUESTS of bench-setup.ts).
+    // A guest for each (bench-setup.ts).
     maxWorkers: WORKERS,
     sequence: { groupOrder },
     env: kernel === undefined ? {} : { TSNBD_BENCH_KERNEL: kernel },

@@ -31,9 +31,6 @@ declare module 'vitest' {
   }
 }
 
-/** One guest for each worker of vitest (vitest.config.ts), so that none disturbs another's devices. */
-const GUESTS = 2;
-
 /** What the tests run in the guest, and the threads and the process that it starts by their own files. */
 const PROGRAMS = [
   'test/kernel/device-program.js',
@@ -48,7 +45,10 @@ const PROGRAMS = [
 const guests: Guest[] = [];
 const servers: Server[] = [];
 
-/** Boots the guests of a run of the project `kernel`. No guest, no tests: what it throws fails the run. */
+/**
+ * Boots the guests of a run of the project `kernel`, one for each worker, so that none disturbs another's devices. No guest, no
+ * tests: what it throws fails the run.
+ */
 export async function setup(project: TestProject): Promise<void> {
   // Loaded module by module they take a second longer to start.
   await bundle(
@@ -59,7 +59,7 @@ export async function setup(project: TestProject): Promise<void> {
   compileLibrary('test/kernel/populated-memory.c', POPULATED_MEMORY);
   const kernel = chosenKernel(project.config.env.TSNBD_BENCH_KERNEL);
   const booted = await Promise.allSettled(
-    Array.from({ length: GUESTS }, () => bootGuest({ kernel, preload: POPULATED_MEMORY })),
+    Array.from({ length: project.config.maxWorkers }, () => bootGuest({ kernel, preload: POPULATED_MEMORY })),
   );
   for (const boot of booted) if (boot.status === 'fulfilled') guests.push(boot.value);
   const failed = booted.find((boot) => boot.status === 'rejected');
