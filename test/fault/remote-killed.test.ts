@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel, type Background, memoryDir } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbdClient } from '../kernel/programs.js';
-import { apis, calls, expectCleanKills, killEvery } from './kills.js';
+import { apis, calls, expectCleanKills } from './kills.js';
 
 let socket = '';
 let server: Background | undefined;
@@ -18,6 +18,6 @@ afterEach(async () => {
 
 describe.each(apis)('a remote attach by %s that is killed', (api) => {
   test.each(calls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
-    expectCleanKills(kinds, `node ${tsnbdClient} -nofork -kernel-api ${api} -unix ${socket} /dev/nbd0`, killEvery),
+    expectCleanKills(kinds, `node ${tsnbdClient} -nofork -kernel-api ${api} -unix ${socket} /dev/nbd0`),
   );
 });

@@ -11,8 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// What Node's malloc has in use when it has started is half of this.
-#define HEAP (4 << 20)
+// What malloc has in use in a program of ours that has started is two thirds of this.
+#define HEAP (8 << 20)
 // V8 makes a page of its heap (256 KiB) usable by mprotect; what is larger by far is a stack or a buffer, and stays unused.
 #define V8_PAGE_MIN (128 << 10)
 #define V8_PAGE_MAX (1 << 20)
@@ -38,7 +38,8 @@ __attribute__((constructor)) static void start(void) {
   mallopt(M_TOP_PAD, HEAP);
   mallopt(M_MMAP_THRESHOLD, 2 * HEAP);
   mallopt(M_TRIM_THRESHOLD, 16 * HEAP);
-  char *first = malloc(1);
+  // More than what others have left there, so that the heap grows by it.
+  char *first = malloc(HEAP);
   uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
   uintptr_t from = ((uintptr_t)first + page - 1) & ~(page - 1);
   uintptr_t end = (uintptr_t)sbrk(0) & ~(page - 1);
