@@ -19,8 +19,9 @@ const MIB = 2 ** 20;
 const IMAGE_BYTES = 64 * MIB;
 const CONNECTIONS = 100;
 const CONNECTION_LIMIT_MIB = 9;
-/** A server may tidy up for some seconds after a load (V8 collects garbage for about ten). */
-const SETTLE_SECONDS_MAX = 20;
+/** A server may tidy up after a load, and does not so at once: V8 collects garbage until about 25 s after. */
+const SETTLE_SECONDS_MAX = 60;
+const QUIET_SECONDS = 8;
 const IDLE_SECONDS = 2;
 const LOAD = fio('unix randread 256k d16 c4');
 const LOAD_SECONDS = 2;
@@ -94,14 +95,14 @@ async function unused(owned, peer, image) {
 }
 
 /**
- * Waits until a server has used no processor time for a second.
+ * Waits until a server has used no processor time for some seconds.
  * @param {number} pid
  */
 async function settled(pid) {
-  for (let second = 0; second < SETTLE_SECONDS_MAX; second++) {
+  for (let second = 0, quiet = 0; second < SETTLE_SECONDS_MAX && quiet < QUIET_SECONDS; second++) {
     const before = cpuSeconds(pid);
     await sleep(1000);
-    if (cpuSeconds(pid) === before) return;
+    quiet = cpuSeconds(pid) === before ? quiet + 1 : 0;
   }
 }
 
