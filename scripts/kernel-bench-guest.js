@@ -249,9 +249,9 @@ export class Guest {
     this.#line.destroy();
   }
 
-  /** The last lines of the guest's console. */
-  consoleTail() {
-    return this.#console.split('\n').slice(-consoleLinesMax).join('\n');
+  /** The last lines of the guest's console, up to 64 KiB. */
+  consoleTail(lines = consoleLinesMax) {
+    return this.#console.split('\n').slice(-lines).join('\n');
   }
 
   /** @param {Buffer} text */

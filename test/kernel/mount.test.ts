@@ -215,6 +215,56 @@ t $m ${dir}/disk.raw ${dir}/1 -o format=raw,partition=1; cat 1/name; t ${tsnbd} 
   },
 );
 
+longTest('fsck repairs what it may before a mount; what needs a decision is not mounted', async () => {
+  const script = `e() { debugfs -w -R "$2" $1 2>&1 | grep -v ^debugfs; }
+cp whole.raw bad.raw; e bad.raw "set_super_value state 0"; e bad.raw "freeb 1000 50"
+cp whole.raw worse.raw; for what in "set_super_value state 0" "mkdir a" "mkdir a/b" "clri a"; do e worse.raw "$what"; done
+b="$m $d/bad.raw $d/1 -o format=raw"; w="$m $d/worse.raw $d/1 -o format=raw"
+t $b,ro,fsck=yes; t $b,ro,fsck=auto; umount 1
+t $b,fsck=auto; cat 1/name; umount 1; e2fsck -fn bad.raw >/dev/null 2>&1; echo $?
+t $b,fsck=yes; umount 1
+t $w,fsck=auto; t $w,fsck=yes,nofail; ours; ls -A /run/tsnbd
+t $b,fsck=yes,fstype=hfs; t $b,fsck=auto,fstype=hfs; ours`;
+  const undecided = (status: number) =>
+    `${status} mount.tsnbd: fsck.ext4 does not pass /dev/nbd0: it has errors that need a decision; attach it without mounting it, and check it by hand`;
+  expect(await told(script)).toEqual([
+    ...[undecided(32), '0 '],
+    ...['0 mount.tsnbd: fsck.ext4 found errors on /dev/nbd0, and repaired them', 'whole', '0'],
+    '0 ',
+    ...[undecided(32), undecided(32), ''],
+    '32 mount.tsnbd: there is no fsck.hfs to check /dev/nbd0 with',
+    expect.stringMatching(/^32 mount.tsnbd: cannot mount \/dev\/nbd0 on D\/1: /),
+    '',
+  ]);
+});
+
+longTest('a mount that is interrupted, wherever it is, leaves nothing mounted or attached', async () => {
+  const slow = await startServer(
+    `nbdkit -f -p 4004 --filter=delay file ${dir}/whole.raw rdelay=100ms`,
+    listensOn(4004),
+  );
+  const silent = await startServer(`nbdkit -f -p 4005 file ${dir}/whole.raw`, listensOn(4005));
+  await run(`kill -STOP ${silent.pid}`);
+  const script = `interrupted() { # SIGNAL SECONDS PORT
+  $m nbd://127.0.0.1:$3/ $d/1 -o fsck=yes 2>said & p=$!; sleep $2; kill -s $1 $p; wait $p; status=$?
+  [ $status = 0 ] && umount 1
+}
+for n in 1 2 3 4 5 6; do interrupted TERM $n 4004; echo $status $(cat said) $(ours)$(ls -A /run/tsnbd); done
+interrupted INT 2 4005; echo $status $(cat said) $(ours)$(ls -A /run/tsnbd)
+for n in 1 3 5; do interrupted KILL $n 4004; done; t $m $d/whole.raw $d/1 -o format=raw; umount 1; ours
+# Between mounting and writing that down.
+printf "#!/bin/sh\n/bin/mount "$@"; kill -TERM $PPID; sleep 5\n" >/usr/local/sbin/mount; chmod +x /usr/local/sbin/mount
+t $m $d/whole.raw $d/1 -o format=raw; grep -c " $d/1 " /proc/mounts; ours; rm /usr/local/sbin/mount`;
+  const seen = await told(script, 600_000);
+  const interrupted = '8 mount.tsnbd: interrupted; nothing stays mounted or attached';
+  // Before it listens to signals the shell has the status; and it may be faster.
+  for (const line of seen.slice(0, 6)) expect([interrupted, '143', '0']).toContain(line);
+  expect(seen.slice(0, 6)).toContain(interrupted);
+  expect(seen.slice(6)).toEqual([interrupted, '0 ', '', interrupted, '0', '']);
+  await slow.stop();
+  await silent.stop('KILL');
+});
+
 longTest('in another mount namespace, and without a process that stays', async () => {
   const script = `unshare -m sleep 60 & sleep 0.5; ns=/proc/$!/ns/mnt
 t mount -N $ns -t tsnbd -o partition=1,nopersist nbd://127.0.0.1:4000/ $d/1; ls 1; nsenter --mount=$ns cat $d/1/name
