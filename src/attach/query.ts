@@ -7,8 +7,9 @@ import { DEFAULT_BLOCK_SIZES, type ExportInfo } from '../protocol/export-info.js
 import type { OnHandshakeMessage } from '../protocol/handshake-message.js';
 import type { ListedExport } from '../protocol/option-reply.js';
 import type { ReplyStyle } from '../protocol/reply.js';
-import type { Address } from '../transport/address.js';
+import { type Address, addressInWords } from '../transport/address.js';
 import { connect } from '../transport/connect.js';
+import { TransportError } from '../transport/errors.js';
 import { runHandshake } from '../transport/handshake-socket.js';
 import { TransmissionSocket } from '../transport/transmission-socket.js';
 import type { NbdTarget } from '../transport/uri.js';
@@ -30,6 +31,12 @@ export interface ExportDescription {
 export interface OpenExport {
   readonly socket: TransmissionSocket;
   readonly outcome: Extract<ClientOutcome, { kind: 'transmission' }>;
+}
+
+/** A connection to a server, and where that listens, to name it in errors. */
+export interface ServerConnection {
+  readonly socket: Socket;
+  readonly address: Address;
 }
 
 /** The exports that a server lists (NBD_OPT_LIST). */
@@ -76,7 +83,7 @@ export async function openExport(
   const socket = await connect(address, deadline);
   try {
     const goal = { kind: 'go', exportName, replyStyle: 'extended', contexts } as const;
-    const outcome = await negotiate(socket, goal, 'transmission', deadline, onMessage);
+    const outcome = await negotiate({ socket, address }, goal, 'transmission', deadline, onMessage);
     const { sizeBytes, blockSizes = DEFAULT_BLOCK_SIZES } = outcome.export;
     const terms = { replyStyle: outcome.replyStyle, contexts: outcome.contexts, sizeBytes, blockSizes };
     return { socket: new TransmissionSocket(socket, terms), outcome };
@@ -88,17 +95,31 @@ export async function openExport(
 
 /** Runs the client's handshake to the outcome `wanted`; a server's refusal is thrown. */
 export async function negotiate<Kind extends ClientOutcome['kind']>(
-  socket: Socket,
+  { socket, address }: ServerConnection,
   goal: ClientGoal,
   wanted: Kind,
   deadline: AbortSignal,
   onMessage?: OnHandshakeMessage,
 ): Promise<Extract<ClientOutcome, { kind: Kind }>> {
   const machine = new ClientHandshake(goal, onMessage === undefined ? {} : { onMessage });
-  const outcome = await runHandshake(socket, machine, deadline);
-  if (outcome.kind === 'failed') throw outcome.error;
+  const outcome = await runHandshake(socket, machine, deadline).catch((error: unknown) => {
+    throw withServer(address, error);
+  });
+  if (outcome.kind === 'failed') throw withServer(address, outcome.error);
   invariant(outcome.kind === wanted, `a handshake for '${goal.kind}' ends in '${wanted}', not '${outcome.kind}'`);
   return outcome as Extract<ClientOutcome, { kind: Kind }>;
+}
+
+/** The error of a server that is not there, or not for us: which one that is has to be said, as when it cannot be connected to. */
+function withServer(address: Address, error: unknown): unknown {
+  const named = (message: string) => `${addressInWords(address)}: ${message}`;
+  if (error instanceof TransportError && error.code !== 'interrupted') {
+    return new TransportError(error.code, named(error.message), { cause: error });
+  }
+  if (error instanceof ProtocolError && error.code === 'closed') {
+    return new ProtocolError(error.code, named(error.message), { cause: error });
+  }
+  return error;
 }
 
 /** Whether a server says anything at all; a refusal is an answer too. */
@@ -121,7 +142,7 @@ async function ask<Kind extends 'info' | 'list'>(
 ): Promise<Extract<ClientOutcome, { kind: Kind }>> {
   const socket = await connect(address, deadline);
   try {
-    return await negotiate(socket, goal, wanted, deadline, onMessage);
+    return await negotiate({ socket, address }, goal, wanted, deadline, onMessage);
   } finally {
     socket.destroy();
   }

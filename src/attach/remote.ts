@@ -116,10 +116,10 @@ async function learn(
   deadline: AbortSignal,
   onMessage?: OnHandshakeMessage,
 ): Promise<ExportInfo> {
-  const { exportName, handshake } = request;
+  const { address, exportName, handshake } = request;
   if (handshake === 'none') return untoldExport(request);
   const goal = { kind: 'go', exportName, byExportName: handshake === 'export-name' } as const;
-  return (await negotiate(socket, goal, 'transmission', deadline, onMessage)).export;
+  return (await negotiate({ socket, address }, goal, 'transmission', deadline, onMessage)).export;
 }
 
 /** Opens another connection of the export that a device was set up with. */

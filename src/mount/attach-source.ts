@@ -7,7 +7,6 @@ import { clearLeftover, isLeftover } from '../attach/leftover.js';
 import { isUnderSystemd, type ServicePlan } from '../daemon/launch-service.js';
 import { escapedPath, mountUnit } from '../daemon/unit-name.js';
 import { attachedDevices, nbdDevices } from '../kernel/sysfs.js';
-import { addressInWords } from '../transport/address.js';
 import { interrupted, MountError } from './errors.js';
 import { isOfSource, requireFits } from './source.js';
 
@@ -70,9 +69,7 @@ async function attachFree(
       if (stop.aborted) throw interrupted(error);
       if (!isUnreachable(request, step, codeOf(error))) throw error;
       const why = error instanceof Error ? error.message : String(error);
-      // What fails after the connect does not say whose connection that was, and a machine may have many lines.
-      const whose = request.kind === 'remote' && step === 'negotiate' ? `${addressInWords(request.address)}: ` : '';
-      throw new MountError('unreachable', `${whose}${why}`, error);
+      throw new MountError('unreachable', why, error);
     }
     return name ?? '';
   };

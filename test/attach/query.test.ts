@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { mapExport } from '#tsnbd/attach/map-export.js';
-import { describeExport, listExports } from '#tsnbd/attach/query.js';
+import { describeExport, listExports, negotiate } from '#tsnbd/attach/query.js';
+import { connect } from '#tsnbd/transport/connect.js';
 import { GO, greeting, INFO, infoExport, listAnswers, REP_INFO, reply } from '../protocol/conversations.js';
 import { join as concatenated, wire } from '../protocol/wire.js';
 
@@ -75,6 +76,29 @@ const ofBytes = (bytes: number, number: number) =>
     reply(number, REP_INFO, wire(`0000 ${bytes.toString(16).padStart(16, '0')} 0001`)),
     reply(number, ACK),
   ]);
+
+describe('a server that does not answer is named', () => {
+  test('when it is silent', async () => {
+    const { address } = await serve(() => (_socket, received) => received);
+    const socket = await connect(address, AbortSignal.timeout(5_000));
+    const asked = negotiate({ socket, address }, { kind: 'list' }, 'list', AbortSignal.timeout(50));
+    await expect(asked.finally(() => socket.destroy())).rejects.toMatchObject({
+      code: 'time-limit',
+      message: `${address.path}: cannot finish the negotiation: no answer within the time limit`,
+    });
+  });
+
+  test('when it closes the connection', async () => {
+    const { address } = await serve(() => (socket, received) => {
+      socket.end();
+      return received;
+    });
+    await expect(listExports(address)).rejects.toMatchObject({
+      code: 'closed',
+      message: expect.stringMatching(`^${address.path}: the server closed the connection in the negotiation`),
+    });
+  });
+});
 
 describe('an export is described', () => {
   test('by NBD_OPT_INFO alone, where a server knows it', async () => {
