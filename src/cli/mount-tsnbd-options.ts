@@ -86,7 +86,7 @@ export const mountTsnbdProgram: Program<Mode, typeof options> = {
       title: 'At boot and at shutdown',
       paragraphs: [
         'The sixth field, passno, is 0: fsck(8) does not know the type, and systemd does not check what is no device; fsck=auto checks before each mount instead.',
-        'Where an image lies on a file system that itself comes over the network, the line has _netdev and x-systemd.requires-mounts-for=PATH. "tsnbd install" puts a generator in its place that adds this, and the module, for every line of the type.',
+        'Where an image lies on a file system that itself comes over the network, the line has _netdev and x-systemd.requires-mounts-for=PATH. "tsnbd install" puts a generator in its place that adds this, also for what PATH leads to by symbolic links, and the module, for every line of the type.',
         'At shutdown systemd unmounts, which detaches, and stops the network afterwards. A server that is gone keeps an unmount waiting; when the machine goes down it is cut off after 20 seconds.',
         'The unit tsnbd@nbd0.service attaches /dev/nbd0 without mounting it, as its line in /etc/nbdtab says, or, for an image, as /etc/tsnbd/nbd0.conf does, a line of OPTIONS= and the words that follow "tsnbd -c /dev/nbd0". Swap on it is a line of fstab with noauto,_netdev: the generator starts both when the network is there, for swap.target is reached before.',
         'Without systemd, "mount -a" at boot mounts the lines without _netdev, and "mount -a -O _netdev" the others when the network is up.',

@@ -8,6 +8,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -106,7 +107,10 @@ test('what the generator adds to the units that systemd makes of fstab is whole,
   const [script, fstab, units] = [join(root, 'generator'), join(root, 'fstab'), join(root, 'units')];
   mkdirSync(units, { recursive: true });
   writeFileSync(script, generator?.text ?? '');
-  writeFileSync(fstab, FSTAB);
+  // Links to what is not there yet.
+  symlinkSync('/mnt/data', join(root, 'images'));
+  symlinkSync('/mnt/real', join(root, 'mounts'));
+  writeFileSync(fstab, `${FSTAB}\n${root}/images/a.img ${root}/mounts/linked tsnbd defaults 0 0\n`);
   const options = { env: { PATH: process.env.PATH, SYSTEMD_FSTAB: fstab }, encoding: 'utf8' } as const;
   execFileSync('/usr/lib/systemd/system-generators/systemd-fstab-generator', [units, units, units], options);
   expect(spawnSync('/bin/sh', ['-eu', script, units], options)).toMatchObject({ status: 0, stdout: '', stderr: '' });
@@ -122,23 +126,27 @@ test('what the generator adds to the units that systemd makes of fstab is whole,
   expect(added('mnt-t3')).toBe(`${module} ${limit}`);
   expect(added('mnt-a\\x20b')).toBe(`${module} RequiresMountsFor="/srv/my \\"disk\\"%%.img" [Mount] TimeoutSec=1h`);
   expect(added('mnt-lv')).toBe(`${module} Requires=dev-vg-lv.device After=dev-vg-lv.device`);
+  expect(added('mnt-real-linked')).toBe(
+    `${module} RequiresMountsFor="${root}/images/a.img" RequiresMountsFor="/mnt/data/a.img" ${limit}`,
+  );
+  const made = readdirSync(units);
+  expect(made.filter((name) => name.endsWith('.mount.d') && !made.includes(name.slice(0, -2)))).toEqual([]);
   expect(readFileSync(join(units, 'dev-nbd3p1.swap.d/tsnbd.conf'), 'utf8').split('\n').slice(1, -1).join(' ')).toBe(
-    '[Unit] Requires=tsnbd@nbd3.service After=tsnbd@nbd3.service',
+    '[Unit] Requires=tsnbd@nbd3.service After=tsnbd@nbd3.service DefaultDependencies=no ' +
+      'Before=remote-fs.target umount.target Conflicts=umount.target',
   );
   expect(readlinkSync(join(units, 'remote-fs.target.wants/dev-nbd3p1.swap'))).toBe('../dev-nbd3p1.swap');
   expect(existsSync(join(units, 'dev-nbd4.swap.d'))).toBe(false);
   const service = files.find(({ path }) => path.endsWith('tsnbd@.service'));
   writeFileSync(join(units, 'tsnbd@nbd3.service'), service?.text ?? '');
-  const verified = spawnSync(
-    'systemd-analyze',
-    [
-      'verify',
-      '--man=no',
-      ...readdirSync(units)
-        .filter((name) => /mount$|service$/.test(name))
-        .map((name) => join(units, name)),
-    ],
-    { encoding: 'utf8' },
-  );
+  // What starts the network waits for local disks, as NetworkManager does. A cycle is told where all of it is started.
+  const network = '[Unit]\nWants=network.target\nBefore=network.target\n[Service]\nExecStart=/bin/true\n';
+  writeFileSync(join(units, 'network.service'), network);
+  const all = 'Requires=sysinit.target local-fs.target remote-fs.target tsnbd@nbd3.service network.service';
+  writeFileSync(join(units, 'all.target'), `[Unit]\n${all}\n`);
+  const names = readdirSync(units).filter((name) => /mount$|service$|target$/.test(name));
+  const verified = spawnSync('systemd-analyze', ['verify', '--man=no', ...names.map((name) => join(units, name))], {
+    encoding: 'utf8',
+  });
   expect(verified).toMatchObject({ status: 0, stderr: '' });
 });
