@@ -253,7 +253,7 @@ for n in 1 2 3 4 5 6; do interrupted TERM $n 4004; echo $status $(cat said) $(ou
 interrupted INT 2 4005; echo $status $(cat said) $(ours)$(ls -A /run/tsnbd)
 for n in 1 3 5; do interrupted KILL $n 4004; done; t $m $d/whole.raw $d/1 -o format=raw; umount 1; ours
 # Between mounting and writing that down.
-printf "#!/bin/sh\n/bin/mount "$@"; kill -TERM $PPID; sleep 5\n" >/usr/local/sbin/mount; chmod +x /usr/local/sbin/mount
+printf "%s\\n" "#!/bin/sh" '/bin/mount "$@"; kill -TERM $PPID; sleep 5' >/usr/local/sbin/mount; chmod +x /usr/local/sbin/mount
 t $m $d/whole.raw $d/1 -o format=raw; grep -c " $d/1 " /proc/mounts; ours; rm /usr/local/sbin/mount`;
   const seen = await told(script, 600_000);
   const interrupted = '8 mount.tsnbd: interrupted; nothing stays mounted or attached';
