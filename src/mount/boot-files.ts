@@ -122,8 +122,9 @@ tell() { echo "<4>tsnbd-generator: $1" 2>/dev/null >/dev/kmsg; }
 decoded() { printf '%b' "$(printf '%s' "$1" | sed 's/\\\([0-7]\{3\}\)/\\0\1/g')"; }
 # systemd.unit(5): in quotes, and a percent sign twice.
 word() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g')"; }
-# Where a path leads, to what is not mounted yet, too. Process 1 waits for us, so a path that waits for it is not followed.
-resolved() { timeout 3 readlink -m -- "$1" 2>/dev/null || printf '%s\n' "$1"; }
+# Where a path leads, to what is not mounted yet, too. Process 1 waits for us. In its process group (--foreground) nothing is
+# mounted because somebody looks, which would wait for it.
+resolved() { timeout --foreground 3 readlink -m -- "$1" 2>/dev/null || printf '%s\n' "$1"; }
 
 unit_of_line() {
   folder=$(decoded "$2") spec=$(decoded "$1")
