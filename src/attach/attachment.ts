@@ -2,6 +2,7 @@ import { openControl } from '../daemon/control.js';
 import { removeRunFiles, writeState } from '../daemon/state-file.js';
 import { newIdentifier } from '../kernel/device-owner.js';
 import { connectDevice, type DeviceChoice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
+import { isHungUp } from '../kernel/socket-calls.js';
 import { deviceBackend } from '../kernel/sysfs.js';
 import type { AttachContext } from './attach-context.js';
 import type { ServingChoice } from './attach-request.js';
@@ -70,7 +71,7 @@ export async function bringUp(
   const attachment = await answerFor(nbd, about, setup, context, { ...options, supervisor, isLeft });
   const partitions = await undo.step('wait until the device is usable', () =>
     Promise.race([
-      waitUntilUsable(device, setup.sizeBytes, (name) => nodes.push(name)),
+      usableByConnection(setup, attachment, (name) => nodes.push(name)),
       lostMeanwhile(attachment),
       aborted(stop),
     ]),
@@ -176,6 +177,16 @@ function aborted(stop: AbortSignal): Promise<never> {
     if (stop.aborted) reject(stop.reason);
     stop.addEventListener('abort', () => reject(stop.reason), { once: true });
   });
+}
+
+/** A lost connection ends the reading of the partition table too, as if there were none: the device is about to go then. */
+async function usableByConnection(
+  { sizeBytes, sockets }: DeviceSetup,
+  attachment: Attachment,
+  onMade: (name: string) => void,
+): Promise<readonly string[]> {
+  const partitions = await waitUntilUsable(attachment.device, sizeBytes, onMade);
+  return sockets.every(isHungUp) ? lostMeanwhile(attachment) : partitions;
 }
 
 async function lostMeanwhile(attachment: Attachment): Promise<never> {

@@ -1,8 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { assertQuietKernel, type Background, memoryDir, ok, run } from './guest.js';
+import { inLongRun } from '../long.js';
+import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, testProgram, tsnbdClientHere } from './programs.js';
 
-const CASES: readonly [behaviour: string, status: number, message: RegExp][] = [
+const LOST = /: the connection was lost before the device was usable$/m;
+
+type Case = readonly [behaviour: string, status: number, message: RegExp];
+const CASES: readonly Case[] = [
   ['closes early', 6, /closed/],
   ['sends garbage', 6, /not.* NBD|NBD server/],
   ['is of the old style', 6, /old/],
@@ -21,10 +25,22 @@ const CASES: readonly [behaviour: string, status: number, message: RegExp][] = [
   ['does not know the export', 6, /export/],
   ['is shutting down', 6, /shut/],
   ['goes on after its last reply', 6, /./],
+  ['sends a wrong cookie', 8, LOST],
+  ['sends half of what was read', 8, LOST],
+  ['answers a read twice', 8, LOST],
+  ...inLongRun<Case>([['sends garbage for a reply', 8, LOST]]),
   ['never answers a read', 7, /partition table/],
 ];
-/** They are waited for until a time limit: at the same time, each with a device of its own. */
-const SLOW: Readonly<Record<string, string>> = { 'says nothing at all': 'nbd1', 'never answers a read': 'nbd2' };
+/** They are waited for, some until a time limit: at the same time, each with a device of its own. */
+const SLOW: Readonly<Record<string, string>> = {
+  'says nothing at all': 'nbd1',
+  'never answers a read': 'nbd2',
+  'sends a wrong cookie': 'nbd3',
+  'sends half of what was read': 'nbd4',
+  'answers a read twice': 'nbd5',
+  'sends garbage for a reply': 'nbd6',
+};
+const UNREADABLE = 'reads with an error that NBD does not know';
 
 const socketOf = (behaviour: string) => behaviour.replaceAll(' ', '-');
 
@@ -34,13 +50,21 @@ let server: Background | undefined;
 /** Attaches each, in one shell: FOLDER/SOCKET.status has the exit status, and so on. */
 beforeAll(async () => {
   folder = await memoryDir('hostile');
-  const last = socketOf(CASES.at(-1)?.[0] ?? '');
-  server = await startServer(`node ${testProgram('hostile-server')} ${folder}`, isSocket(`${folder}/${last}`));
+  const last = isSocket(`${folder}/${socketOf(UNREADABLE)}`);
+  server = await startServer(`node ${testProgram('hostile-server')} ${folder}`, last);
   const attempt = `attempt() { ${tsnbdClientHere} -unix $1 /dev/$2 >$1.stdout 2>$1.stderr; echo $? >$1.status; }`;
-  const slow = Object.entries(SLOW).map(([behaviour, device]) => `attempt ${socketOf(behaviour)} ${device} &`);
-  const quick = CASES.filter(([behaviour]) => !(behaviour in SLOW)).map(([each]) => `attempt '${socketOf(each)}' nbd0`);
+  const slow = CASES.filter(([each]) => each in SLOW).map(([each]) => `attempt ${socketOf(each)} ${SLOW[each]} &`);
+  const quick = CASES.filter(([each]) => !(each in SLOW)).map(([each]) => `attempt '${socketOf(each)}' nbd0`);
   await ok([attempt, ...slow, ...quick, 'wait'].join('\n'), { cwd: folder, limitMs: 600_000 });
 }, 700_000);
+
+test('a disk of which nothing can be read is one of input/output errors, and detached as any other', async () => {
+  const client = await background(`exec ${tsnbdClientHere} -unix ${socketOf(UNREADABLE)} /dev/nbd0`, { cwd: folder });
+  await until('test -e /run/tsnbd/nbd0.json && test -s /sys/block/nbd0/pid');
+  const read = await run('dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct');
+  expect(read).toMatchObject({ status: 1, stderr: expect.stringMatching(/Input\/output error/) });
+  expect(await client.stop()).toMatchObject({ status: 0 });
+});
 
 afterAll(async () => {
   await server?.stop('KILL');

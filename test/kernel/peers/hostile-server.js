@@ -36,6 +36,8 @@ const blockSize = (/** @type {number} */ minimum) =>
   reply(INFO, Buffer.concat([u16(3), u32(minimum), u32(4096), u32(1 << 25)]));
 const ack = reply(ACK, new Uint8Array(0));
 
+const usable = [greeting, Buffer.concat([exportInfo(1n << 20n), ack])];
+
 /** What is sent at once; then, unless it is undefined, to whoever has sent an option. @type {Record<string, Uint8Array[]>} */
 const SCRIPTS = {
   'closes early': [],
@@ -58,25 +60,53 @@ const SCRIPTS = {
   'does not know the export': [greeting, reply(0x80000006, new Uint8Array(0))],
   'is shutting down': [greeting, reply(0x80000007, new Uint8Array(0))],
   'goes on after its last reply': [greeting, Buffer.concat([exportInfo(1n << 20n), ack, Buffer.from('more')])],
-  'never answers a read': [greeting, Buffer.concat([exportInfo(1n << 20n), ack])],
+  'never answers a read': usable,
+};
+
+/**
+ * A simple reply, as the request's cookie and what it asks for are.
+ *
+ * @param {Buffer} request
+ */
+function simple(request, { error = 0, cookie = request.subarray(8, 16), dataBytes = request.readUInt32BE(24) } = {}) {
+  return Buffer.concat([u32(0x67446698), u32(error), cookie, Buffer.alloc(dataBytes)]);
+}
+/** What is said to a READ of who can be attached. @type {Record<string, (request: Buffer) => Uint8Array>} */
+const READS = {
+  'sends a wrong cookie': (request) => simple(request, { cookie: Buffer.alloc(8, 0x11) }),
+  'sends half of what was read': (request) => simple(request, { dataBytes: 2_048 }),
+  'answers a read twice': (request) => Buffer.concat([simple(request), simple(request)]),
+  'sends garbage for a reply': () => Buffer.alloc(4_096, 0x55),
+  'reads with an error that NBD does not know': (request) => simple(request, { error: 99, dataBytes: 0 }),
 };
 
 for (const [behaviour, script] of Object.entries(SCRIPTS)) {
   const stays = ['says nothing at all', 'never answers a read'].includes(behaviour);
   serve(script, stays).listen(join(folder, behaviour.replaceAll(' ', '-')));
 }
+for (const [behaviour, answer] of Object.entries(READS)) {
+  serve(usable, true, (socket, request) => {
+    const isRead = request.readUInt16BE(6) === 0;
+    socket.write(isRead ? answer(request) : simple(request, { dataBytes: 0 }));
+    if (behaviour === 'sends half of what was read') socket.end();
+  }).listen(join(folder, behaviour.replaceAll(' ', '-')));
+}
 
 /**
  * @param {Uint8Array[]} script
  * @param {boolean} stays
+ * @param {(socket: import('node:net').Socket, request: Buffer) => void} onRequest gets none with data: nothing is written
  */
-function serve([first, second], stays) {
+function serve([first, second], stays, onRequest = () => {}) {
   return createServer((socket) => {
     socket.on('error', () => {});
     if (first !== undefined) socket.write(first);
     if (second === undefined && !stays && first !== greeting) socket.end();
     let answered = false;
     socket.on('data', (received) => {
+      if (answered && received.readUInt16BE(6) === 2)
+        socket.end(); // NBD_CMD_DISC
+      else if (answered) for (let at = 0; at < received.length; at += 28) onRequest(socket, received.subarray(at));
       // The client's flags alone are 4 bytes; an option has more.
       if (answered || received.length < 16) return;
       answered = true;
