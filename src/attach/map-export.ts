@@ -1,6 +1,6 @@
 import { errnoText } from '../kernel/errno.js';
 import type { ServerReply } from '../protocol/awaited-reply.js';
-import { NBD_CMD_BLOCK_STATUS, NBD_STATE_HOLE, NBD_STATE_ZERO } from '../protocol/constants.js';
+import { NBD_CMD_BLOCK_STATUS, NBD_ERRORS, NBD_STATE_HOLE, NBD_STATE_ZERO } from '../protocol/constants.js';
 import { ProtocolError } from '../protocol/errors.js';
 import type { OnHandshakeMessage } from '../protocol/handshake-message.js';
 import { BASE_ALLOCATION } from '../protocol/meta-context.js';
@@ -75,8 +75,9 @@ function add(pieces: StatusPiece[], at: number, sizeBytes: number, extent: Statu
   return bytes;
 }
 
-/** NBD's error values are Linux's. */
+/** NBD's error values are Linux's, but for those that it does not have. */
 function statusError({ error, message }: ServerReply, at: number): AttachError {
+  const why = NBD_ERRORS.includes(error) ? errnoText(error) : `error ${error}, which NBD does not have`;
   const words = message === '' ? '' : `; it says: ${printableText(message)}`;
-  return new AttachError('system', `the server cannot tell what lies at byte ${at}: ${errnoText(error)}${words}`);
+  return new AttachError('system', `the server cannot tell what lies at byte ${at}: ${why}${words}`);
 }

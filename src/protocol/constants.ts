@@ -150,3 +150,14 @@ export const NBD_ENOSPC = 28;
 export const NBD_EOVERFLOW = 75;
 export const NBD_ENOTSUP = 95;
 export const NBD_ESHUTDOWN = 108;
+/** All of them. */
+export const NBD_ERRORS: readonly number[] = [
+  NBD_EPERM,
+  NBD_EIO,
+  NBD_ENOMEM,
+  NBD_EINVAL,
+  NBD_ENOSPC,
+  NBD_EOVERFLOW,
+  NBD_ENOTSUP,
+  NBD_ESHUTDOWN,
+];

@@ -10,6 +10,7 @@ import { GO, greeting, INFO, infoExport, listAnswers, REP_INFO, reply } from '..
 import { join as concatenated, wire } from '../protocol/wire.js';
 
 const [STRUCTURED, LIST_CONTEXTS, SET_CONTEXTS, EXTENDED, ACK, UNSUP] = [8, 9, 10, 11, 1, 0x80000001];
+const [BLOCK_STATUS_EXT, ERROR] = [6, 0x8001];
 const SIZE_BYTES = 1_048_576;
 
 let folder: string;
@@ -149,8 +150,11 @@ test('exports are listed', async () => {
   expect(await listExports(target.address)).toMatchObject([{ name: 'disk' }, { name: '' }]);
 });
 
+/** The payload of a chunk of status, or of an error. */
+type Told = Uint8Array | { readonly error: Uint8Array };
+
 /** The transmission of a server with extended headers: answers each BLOCK_STATUS by the payloads that `told` gives. */
-function telling(told: (offsetBytes: number, lengthBytes: number, request: number) => Uint8Array | undefined): Talk {
+function telling(told: (offsetBytes: number, lengthBytes: number, request: number) => Told | undefined): Talk {
   let requests = 0;
   return function talk(socket, received): Buffer {
     if (received.length < 32) return received;
@@ -159,18 +163,18 @@ function telling(told: (offsetBytes: number, lengthBytes: number, request: numbe
       const payload = told(offsetBytes ?? 0, lengthBytes ?? 0, requests);
       requests += 1;
       if (payload === undefined) socket.end();
+      else if ('error' in payload) socket.write(extendedChunk(received, payload.error, ERROR));
       else socket.write(extendedChunk(received, payload));
     }
     return talk(socket, received.subarray(32));
   };
 }
 
-/** BLOCK_STATUS_EXT; a payload that begins by 0xee, which no id of a context does here, is an error's. */
-function extendedChunk(request: Buffer, payload: Uint8Array): Uint8Array {
+function extendedChunk(request: Buffer, payload: Uint8Array, type = BLOCK_STATUS_EXT): Uint8Array {
   const header = Buffer.alloc(32);
   header.writeUInt32BE(0x6e8a278c, 0);
   header.writeUInt16BE(1, 4);
-  header.writeUInt16BE(payload[0] === 0xee ? 0x8001 : 6, 6);
+  header.writeUInt16BE(type, 6);
   request.copy(header, 8, 8, 24);
   header.writeBigUInt64BE(BigInt(payload.length), 24);
   return concatenated([header, payload]);
@@ -257,8 +261,12 @@ describe('an export is mapped', () => {
     });
   });
 
-  test.each([
-    ['whose disk fails', wire('ee000005 0004 62616421'), /cannot tell what lies at byte 0: .*; it says: bad!/],
+  test.each<[string, Told | undefined, RegExp]>([
+    [
+      'whose disk fails',
+      { error: wire('00000005 0004 62616421') },
+      /cannot tell what lies at byte 0: i\/o error \(EIO\); it says: bad!/,
+    ],
     ['which tells of another context', extents(6, [4096, 0]), /a context that was selected/],
     ['which tells of nothing', extents(5), /whole descriptors/],
     ['which tells of empty extents', extents(5, [0, 0]), /an extent is not empty/],
@@ -266,5 +274,49 @@ describe('an export is mapped', () => {
   ])('not by a server %s', async (_name, payload, message) => {
     const target = await serveMap(() => payload);
     await expect(mapExport(target)).rejects.toThrow(message);
+  });
+
+  const all = extents(5, [SIZE_BYTES, 0]);
+  const withCookie = (request: Buffer, cookie: string) => Buffer.from(request).fill(cookie, 8, 16, 'hex');
+  test.each<[string, string, RegExp, (request: Buffer) => Uint8Array]>([
+    [
+      'with the cookie of nobody',
+      'violation',
+      /breaks a rule of the protocol: the cookie of a request in its reply/,
+      (request) => extendedChunk(withCookie(request, '11'), all),
+    ],
+    [
+      'to a request that was not made',
+      'violation',
+      /no reply to a request that awaits none/,
+      (request) => extendedChunk(withCookie(request, 'c0ffee0000000063'), all),
+    ],
+    [
+      'twice',
+      'violation',
+      /no reply to a request that awaits none/,
+      (request) => concatenated([extendedChunk(request, extents(5, [512, 0])), extendedChunk(request, all)]),
+    ],
+    [
+      'with less than it announces, and goes',
+      'closed',
+      /closed the connection in the middle of a reply/,
+      (request) => extendedChunk(request, all).subarray(0, -1),
+    ],
+    [
+      'with an error that is none of NBD',
+      'system',
+      /byte 0: error 99, which NBD does not have; it says: no/,
+      (request) => extendedChunk(request, wire('00000063 0002 6e6f'), ERROR),
+    ],
+    ['with garbage', 'violation', /something else where a reply should begin/, () => new Uint8Array(64).fill(0x55)],
+  ])('not by a server that answers %s', async (_name, code, message, answer) => {
+    const target = await serve(
+      answering(selects, (socket, received) => {
+        if (received.length >= 32) socket.end(answer(received));
+        return Buffer.alloc(0);
+      }),
+    );
+    await expect(mapExport(target)).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
   });
 });

@@ -4,14 +4,9 @@ import {
   NBD_CMD_FLAG_FAST_ZERO,
   NBD_CMD_READ,
   NBD_CMD_WRITE_ZEROES,
-  NBD_EINVAL,
-  NBD_EIO,
-  NBD_ENOMEM,
-  NBD_ENOSPC,
   NBD_ENOTSUP,
   NBD_EOVERFLOW,
-  NBD_EPERM,
-  NBD_ESHUTDOWN,
+  NBD_ERRORS,
   NBD_REPLY_FLAG_DONE,
   NBD_REPLY_TYPE_ERROR,
   NBD_REPLY_TYPE_ERROR_OFFSET,
@@ -23,7 +18,6 @@ import type { MetaContext } from '#tsnbd/protocol/meta-context.js';
 import type { ReplyStyle } from '#tsnbd/protocol/reply.js';
 import type { StatusExtent } from '#tsnbd/protocol/reply-chunk.js';
 
-const ERRORS = [NBD_EPERM, NBD_EIO, NBD_ENOMEM, NBD_EINVAL, NBD_ENOSPC, NBD_EOVERFLOW, NBD_ENOTSUP, NBD_ESHUTDOWN];
 const ERROR_TYPES = [NBD_REPLY_TYPE_ERROR, NBD_REPLY_TYPE_ERROR_OFFSET];
 
 /** Terms without a handshake. */
@@ -53,7 +47,7 @@ export function auditReply(asked: RequestedRange, terms: TransmissionTerms, repl
 }
 
 function auditError({ type, flags }: RequestedRange, error: number): void {
-  must(ERRORS.includes(error), `no error ${error}`);
+  must(NBD_ERRORS.includes(error), `no error ${error}`);
   const isFast = type === NBD_CMD_WRITE_ZEROES && (flags & NBD_CMD_FLAG_FAST_ZERO) !== 0;
   must(error !== NBD_ENOTSUP || isFast, 'ENOTSUP answers only FAST_ZERO');
   const isWhole = type === NBD_CMD_READ && (flags & NBD_CMD_FLAG_DF) !== 0;
