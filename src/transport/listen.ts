@@ -5,8 +5,11 @@ import { addressInWords, checkUnixPath, type ListenAddress, type UnixAddress } f
 import { connect, KEEPALIVE_IDLE_MS } from './connect.js';
 import { reasonInWords, TransportError } from './errors.js';
 
-/** Connections that the kernel keeps for us while we are busy. */
-const BACKLOG_MAX = 128;
+/**
+ * Connections that the kernel keeps for us while we are busy: as many as may be served at a time. One too many may be
+ * forgotten without a word, and its client waits in vain (seen, of 1,000 that came at once).
+ */
+const BACKLOG_MAX = 1_024;
 /** Accepted sockets that are open in this process at once; one that is given up (detach-fd) no longer counts. */
 export const OPEN_SOCKETS_MAX = 128;
 const STALE_PROBE_LIMIT_MS = 1_000;

@@ -1,105 +1,47 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { connect as connectSocket, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
+import { openImage } from '#tsnbd/image/open-image.js';
 import type { ClientGoal } from '#tsnbd/protocol/client-goal.js';
 import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
 import {
   NBD_CMD_DISC,
   NBD_CMD_READ,
   NBD_CMD_WRITE,
-  NBD_EINVAL,
   NBD_EPERM,
   NBD_ESHUTDOWN,
   NBD_OPT_EXPORT_NAME,
-  NBD_OPT_GO,
   NBD_REP_ERR_POLICY,
   NBD_REP_INFO,
 } from '#tsnbd/protocol/constants.js';
-import { encodeExportQuestion, encodeOption } from '#tsnbd/protocol/option.js';
-import { type ServeOptions, type Server, serve } from '#tsnbd/server/serve.js';
-import type { ServeEvent } from '#tsnbd/server/serve-event.js';
+import { encodeOption } from '#tsnbd/protocol/option.js';
+import type { ServeOptions } from '#tsnbd/server/serve.js';
 import type { Address } from '#tsnbd/transport/address.js';
 import { connect } from '#tsnbd/transport/connect.js';
 import { runHandshake } from '#tsnbd/transport/handshake-socket.js';
-import { listen, OPEN_SOCKETS_MAX } from '#tsnbd/transport/listen.js';
-import { RawClient } from './raw-client.js';
+import { listen } from '#tsnbd/transport/listen.js';
+import { CLIENT_FLAGS, GO, GO_REPLIES_BYTES, readsWell, ServedImage, SIZE_BYTES, TCP } from './served-image.js';
 
-const SIZE_BYTES = 4_194_304;
-const GREETING_BYTES = 18;
-const GO_REPLIES_BYTES = 20 + 12 + 20; // NBD_REP_INFO with NBD_INFO_EXPORT, NBD_REP_ACK
-const TCP: Address = { kind: 'tcp', host: '127.0.0.1', port: 0 };
-
-let folder: string;
-let path: string;
-let image: OpenedImage;
-let events: ServeEvent[];
-let server: Server | undefined;
-const sockets: Socket[] = [];
+let served: ServedImage;
 
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'tsnbd-serve-'));
-  path = join(folder, 'disk.raw');
-  writeFileSync(path, Buffer.alloc(SIZE_BYTES, 1));
-  image = openImage(path, { format: 'raw', readOnly: false });
-  events = [];
+  served = new ServedImage();
 });
-afterEach(async () => {
-  for (const socket of sockets.splice(0)) socket.destroy();
-  await server?.stop();
-  server = undefined;
-  image.close();
-  rmSync(folder, { recursive: true });
-});
+afterEach(() => served.close());
 
-async function start(options: Partial<ServeOptions> = {}): Promise<Server> {
-  const exports = [{ name: '', description: undefined, image }];
-  const all = { address: TCP, exports, clientsMax: undefined, persistent: true, handshakeLimitMs: 10_000, ...options };
-  server = await serve(all, (event) => events.push(event));
-  return server;
-}
-
-async function open(): Promise<Socket> {
-  const socket = await connect((server?.address ?? TCP) as Address, AbortSignal.timeout(5_000));
-  sockets.push(socket);
-  return socket;
-}
-
-/** A socket that says whatever a test wants, from the server's first byte on. */
-async function stranger(): Promise<RawClient> {
-  const client = new RawClient(await open());
-  await client.read(GREETING_BYTES);
-  return client;
-}
-
-const CLIENT_FLAGS = Buffer.from([0, 0, 0, 3]);
-const goTo = (exportName: string) => encodeOption(NBD_OPT_GO, encodeExportQuestion({ exportName, infoTypes: [] }));
-const GO = goTo('');
-
-async function attach(exportName = ''): Promise<RawClient> {
-  const client = await stranger();
-  client.send(Buffer.concat([CLIENT_FLAGS, goTo(exportName)]));
-  await client.read(GO_REPLIES_BYTES);
-  return client;
-}
+const start = (options: Partial<ServeOptions> = {}) => served.start(options);
+const stranger = () => served.stranger();
+const attach = (exportName = '') => served.attach(exportName);
+const failures = () => served.failures();
 
 const negotiate = async (goal: ClientGoal) =>
-  runHandshake(await open(), new ClientHandshake(goal), AbortSignal.timeout(5_000));
-
-const readsWell = async (client: RawClient) => {
-  const { error, data } = await client.ask({ type: NBD_CMD_READ, lengthBytes: 512 });
-  return error === 0 && data.equals(Buffer.alloc(512, 1));
-};
-
-const failures = () => events.filter((event) => event.kind === 'not-served').map(({ error }) => error.message);
+  runHandshake(await served.open(), new ClientHandshake(goal), AbortSignal.timeout(5_000));
 
 describe('a server', () => {
   test.each(['tcp', 'unix'] as const)('serves its default export over %s', async (kind) => {
-    await start(kind === 'tcp' ? {} : { address: { kind, path: join(folder, 'socket') } });
+    await start(kind === 'tcp' ? {} : { address: { kind, path: join(served.folder, 'socket') } });
     expect(await readsWell(await attach())).toBe(true);
-    expect(events).toMatchObject([{ kind: 'connected', client: 1, exportName: '' }]);
+    expect(served.events).toMatchObject([{ kind: 'connected', client: 1, exportName: '' }]);
   });
 
   test('describes and lists its export', async () => {
@@ -112,12 +54,12 @@ describe('a server', () => {
   });
 
   test('serves each export from its own image, and lists them with what they are', async () => {
-    const other = join(folder, 'other.raw');
+    const other = join(served.folder, 'other.raw');
     writeFileSync(other, Buffer.alloc(8_192, 2));
     const second = openImage(other, { format: 'raw', readOnly: true });
     await start({
       exports: [
-        { name: 'one', description: 'the first', image },
+        { name: 'one', description: 'the first', image: served.image },
         { name: 'zwei/ü', description: undefined, image: second },
       ],
     });
@@ -136,10 +78,10 @@ describe('a server', () => {
     expect((await two.ask({ type: NBD_CMD_READ, lengthBytes: 512 })).data.equals(Buffer.alloc(512, 2))).toBe(true);
     const write = { type: NBD_CMD_WRITE, data: Buffer.alloc(512, 3) };
     expect([(await one.ask(write)).error, (await two.ask(write)).error]).toEqual([0, NBD_EPERM]);
-    expect([readFileSync(path)[0], readFileSync(other)[0]]).toEqual([3, 2]);
-    const names = events.flatMap((event) => (event.kind === 'connected' ? [event.exportName] : []));
+    expect([readFileSync(served.path)[0], readFileSync(other)[0]]).toEqual([3, 2]);
+    const names = served.events.flatMap((event) => (event.kind === 'connected' ? [event.exportName] : []));
     expect(names).toEqual(['one', 'zwei/ü']);
-    await server?.stop();
+    await served.server?.stop();
     second.close();
   });
 
@@ -173,7 +115,7 @@ describe('the number of clients', () => {
     expect(await negotiate({ kind: 'go', exportName: '' })).toMatchObject(refused);
     expect(await negotiate({ kind: 'info', exportName: '' })).toMatchObject(refused);
     expect(await negotiate({ kind: 'list' })).toMatchObject({ kind: 'list', exports: [{ name: '' }] });
-    for (const socket of sockets.slice(1)) socket.destroy();
+    for (const socket of served.sockets.slice(1)) socket.destroy();
     await expect.poll(failures).toEqual([FULL, FULL, 'the client took its leave']);
     expect(await readsWell(client)).toBe(true);
 
@@ -225,7 +167,7 @@ describe('the end of a server', () => {
     const { ended, address } = await start({ persistent: false });
     const [one, two] = [await attach(), await attach()];
     one.close();
-    await expect.poll(() => events.filter(({ kind }) => kind === 'ended').length).toBe(1);
+    await expect.poll(() => served.events.filter(({ kind }) => kind === 'ended').length).toBe(1);
     expect(await readsWell(two)).toBe(true);
     two.send(two.encode({ type: NBD_CMD_DISC }));
     await ended;
@@ -236,7 +178,7 @@ describe('the end of a server', () => {
     await start({ persistent: false });
     await negotiate({ kind: 'list' });
     await negotiate({ kind: 'info', exportName: '' });
-    (await open()).destroy();
+    (await served.open()).destroy();
     await expect.poll(() => failures().length).toBe(3);
     expect(await readsWell(await attach())).toBe(true);
   });
@@ -245,7 +187,7 @@ describe('the end of a server', () => {
     const { ended } = await start({ persistent: false });
     const [last, next] = [await attach(), await stranger()];
     last.close();
-    await expect.poll(() => events.at(-1)?.kind).toBe('ended');
+    await expect.poll(() => served.events.at(-1)?.kind).toBe('ended');
     next.send(Buffer.concat([CLIENT_FLAGS, GO]));
     await next.read(GO_REPLIES_BYTES);
     expect(await readsWell(next)).toBe(true);
@@ -277,7 +219,7 @@ describe('the end of a server', () => {
     expect([NBD_ESHUTDOWN, 'the server has ended the connection']).toContain(await working);
     await Promise.all([idle.end(), halfway.end()]);
     const block = acknowledged % 8_192;
-    expect(readFileSync(path)[block * 512]).toBe(block % 250);
+    expect(readFileSync(served.path)[block * 512]).toBe(block % 250);
     expect(failures()).toEqual([expect.stringContaining('interrupted')]);
   });
 });
@@ -297,105 +239,3 @@ describe('a client that is slow to read', () => {
     await stopped;
   });
 });
-
-describe('a hostile client, while another is served', () => {
-  const strangers: readonly [string, (client: RawClient) => void][] = [
-    ['that sends garbage instead of flags', (client) => client.send(Buffer.from('GET / HTTP/1.1\r\n\r\n'))],
-    ['that sends garbage instead of an option', (client) => client.send(Buffer.alloc(64, 0xff))],
-    [
-      'that announces an option of 4 GiB',
-      (client) => {
-        client.send(Buffer.concat([CLIENT_FLAGS, Buffer.from('IHAVEOPT'), Buffer.from('00000007ffffffff', 'hex')]));
-      },
-    ],
-    [
-      'that asks for options without end',
-      (client) => {
-        client.send(CLIENT_FLAGS);
-        for (let count = 0; count < 100; count += 1) client.send(encodeOption(99, new Uint8Array(1_000)));
-      },
-    ],
-    [
-      'that leaves in the middle of the handshake',
-      (client) => {
-        client.send(Buffer.concat([CLIENT_FLAGS, GO.subarray(0, 11)]));
-        client.finish();
-      },
-    ],
-  ];
-  test.each(strangers)('%s is closed', async (_, misbehave) => {
-    await start();
-    const good = await attach();
-    const bad = await stranger();
-    misbehave(bad);
-    await bad.end();
-    await expect.poll(() => failures().length).toBe(1);
-    expect(await readsWell(good)).toBe(true);
-  });
-
-  test('that sends garbage instead of a request is cut', async () => {
-    await start();
-    const [good, bad] = [await attach(), await attach()];
-    bad.send(Buffer.alloc(1_000, 0x55));
-    await bad.end();
-    await expect.poll(() => events.at(-1)).toMatchObject({ kind: 'ended', end: { error: { code: 'violation' } } });
-    expect(await readsWell(good)).toBe(true);
-  });
-
-  test('that sends half a request and then nothing keeps nobody waiting', async () => {
-    await start();
-    const [good, bad] = [await attach(), await attach()];
-    bad.send(bad.encode({ type: NBD_CMD_WRITE, data: Buffer.alloc(512) }).subarray(0, 100));
-    expect(await readsWell(good)).toBe(true);
-    expect(await readsWell(await attach())).toBe(true);
-  });
-
-  test('that asks for 2 GiB gets an error', async () => {
-    await start();
-    const client = await attach();
-    expect(await client.ask({ type: NBD_CMD_READ, lengthBytes: 2 ** 31 })).toMatchObject({ error: NBD_EINVAL });
-    expect(await readsWell(client)).toBe(true);
-    expect(await client.ask({ type: NBD_CMD_WRITE, lengthBytes: 2 ** 31 })).toMatchObject({ error: NBD_EINVAL });
-    await client.end();
-    expect(await readsWell(await attach())).toBe(true);
-  });
-
-  test('that stalls in the handshake is given up at the limit, if there is one', async () => {
-    await start({ handshakeLimitMs: 100 });
-    await (await stranger()).end();
-    expect(failures()).toEqual(['cannot begin the negotiation: no answer within the time limit']);
-    await server?.stop();
-
-    await start({ handshakeLimitMs: 0 });
-    const late = await stranger();
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    late.send(Buffer.concat([CLIENT_FLAGS, GO]));
-    await late.read(GO_REPLIES_BYTES);
-    expect(await readsWell(late)).toBe(true);
-  });
-
-  test('in a crowd that stalls in the handshake is given up after 10 seconds, and makes room', async () => {
-    await start();
-    const good = await attach();
-    const { address } = server ?? {};
-    const port = address?.kind === 'tcp' ? address.port : 0;
-    for (let count = 0; count < OPEN_SOCKETS_MAX; count += 1) {
-      const socket = connectSocket({ host: '127.0.0.1', port });
-      socket.on('error', () => {});
-      sockets.push(socket);
-    }
-    await expect.poll(() => isDropped(port)).toBe(true);
-    expect(await readsWell(good)).toBe(true);
-    await expect.poll(() => failures().length, { timeout: 15_000 }).toBe(OPEN_SOCKETS_MAX);
-    expect(failures()[0]).toBe('cannot begin the negotiation: no answer within the time limit');
-    expect(await readsWell(await attach())).toBe(true);
-  }, 30_000);
-});
-
-/** Whether a newcomer is closed without a greeting. */
-async function isDropped(port: number): Promise<boolean> {
-  const client = new RawClient(connectSocket({ host: '127.0.0.1', port }));
-  const greeting = await Promise.race([client.read(GREETING_BYTES), client.end()]).catch(() => Buffer.alloc(0));
-  client.close();
-  return greeting.length === 0;
-}
