@@ -52,14 +52,14 @@ export function tellNotice(program: string): (text: string) => void {
 
 /** Tells each message of a negotiation, a line on stderr, if the user asked for it. */
 export function tellMessages(program: string, { debug }: Verbosity): OnHandshakeMessage | undefined {
-  return debug ? (message) => tellNotice(program)(messageInWords(message)) : undefined;
+  return debug ? (message) => tellNotice(program)(messageInWords(message, 'client')) : undefined;
 }
 
 /** Tells an attach's steps, messages and notices, each a line on stderr; but for notices only if the user asked for them. */
 export function tellSteps(program: string, verbosity: Verbosity): OnAttachEvent {
   return (event) => {
     if (event.kind === 'notice') tellNotice(program)(event.text);
-    if (event.kind === 'message' && verbosity.debug) tellNotice(program)(messageInWords(event.message));
+    if (event.kind === 'message' && verbosity.debug) tellNotice(program)(messageInWords(event.message, 'client'));
     if (event.kind === 'step' && verbosity.verbose) process.stderr.write(`${program}: ${event.step}\n`);
   };
 }

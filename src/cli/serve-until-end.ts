@@ -2,10 +2,12 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { ImageError, reasonOf } from '../image/errors.js';
 import { openImage } from '../image/open-image.js';
 import { loadLibc } from '../kernel/libc.js';
+import { messageInWords } from '../protocol/handshake-message.js';
 import { exportInWords } from '../protocol/option-error.js';
 import type { ServedExport } from '../server/exports.js';
 import { serve } from '../server/serve.js';
 import type { ServeEvent } from '../server/serve-event.js';
+import type { Verbosity } from './parse.js';
 import type { ServeAction } from './serving-options.js';
 
 export interface Serving {
@@ -30,7 +32,7 @@ export async function serveUntilEnd(action: ServeAction, { say, stop, onListenin
     }
     const server = await serve({ address, exports, clientsMax, persistent, handshakeLimitMs }, (event) => {
       hasLostWrites ||= tellsOfLostWrites(event);
-      const text = eventText(event, verbosity.verbose);
+      const text = eventText(event, verbosity);
       if (text !== undefined) say(text);
     });
     try {
@@ -74,9 +76,11 @@ function tellsOfLostWrites(event: ServeEvent): boolean {
   return event.kind === 'ended' && event.end.kind === 'failed' && event.end.error.code === 'system';
 }
 
-/** Trouble is told always, the coming and going of clients only if the user wants to know. */
-function eventText(event: ServeEvent, verbose: boolean): string | undefined {
+/** Trouble is told always, the coming and going of clients, and what they negotiate, only if the user wants to know. */
+function eventText(event: ServeEvent, { verbose, debug }: Verbosity): string | undefined {
   switch (event.kind) {
+    case 'message':
+      return debug ? `client ${event.client}: ${messageInWords(event.message, 'server')}` : undefined;
     case 'connected':
       return verbose
         ? `client ${event.client} connected from ${event.from}, to ${exportInWords(event.exportName)} (${STYLES[event.replyStyle]})`

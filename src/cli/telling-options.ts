@@ -18,17 +18,17 @@ export function debugOption<Mode extends string>(modes: readonly Mode[]) {
   } satisfies OptionTable<Mode>;
 }
 
-/** The same, and those by which it tells of what it does: the steps, and in the modes `asking` the negotiation with a server. */
+/** The same, and those by which it tells of what it does: the steps, and where it is `negotiating` what either side says. */
 export function tellingOptions<Mode extends string>(
   every: readonly Mode[],
   withSteps: readonly Mode[],
-  asking: readonly Mode[],
+  negotiating: readonly Mode[],
 ) {
-  const negotiation = asking.length === 0 ? '' : 'each message of a negotiation with a server, ';
+  const negotiation = negotiating.length === 0 ? '' : 'each message of a negotiation, ';
   return {
     verbose: { short: 'v', modes: withSteps, help: 'Tell the steps.' },
     debug: {
-      modes: [...new Set([...withSteps, ...asking])],
+      modes: [...new Set([...withSteps, ...negotiating])],
       help: `Tell the steps, ${negotiation}and of a failure where in the program it arose.`,
     },
     ...helpOptions(every),

@@ -145,7 +145,7 @@ const options = {
     modes: ['serve'],
     help: 'Describe the export in the list of exports.',
   },
-  ...tellingOptions(EVERY_MODE, WITH_IMAGE, ['list']),
+  ...tellingOptions(EVERY_MODE, WITH_IMAGE, ['list', 'serve']),
 } satisfies OptionTable<Mode>;
 
 export const tsnbdProgram: Program<Mode, typeof options> = {

@@ -23,7 +23,7 @@ const options = {
   },
   ...servingOptions(MODES),
   ...imageOptions(MODES),
-  ...tellingOptions(MODES, MODES, []),
+  ...tellingOptions(MODES, MODES, MODES),
 } satisfies OptionTable<Mode>;
 
 export const tsnbdServeProgram: Program<Mode, typeof options> = {

@@ -1,33 +1,38 @@
 import * as constants from './constants.js';
 
-/** A message of a negotiation as its client sends or hears it, for whoever follows it. */
+/** A message of a negotiation as one side of it sends or hears it, for whoever follows it. */
 export type HandshakeMessage =
   /** Both magics of the server and its handshake flags. */
   | { readonly kind: 'greeting'; readonly flags: number }
   | { readonly kind: 'client-flags'; readonly flags: number }
   | { readonly kind: 'option'; readonly option: number; readonly dataBytes: number }
-  /** Told when its header is there, whatever that says: `option` is the one that the server claims to answer. */
+  /** A client tells it when its header is there, whatever that says: `option` is the one that the server claims to answer. */
   | { readonly kind: 'reply'; readonly option: number; readonly type: number; readonly dataBytes: number }
   /** The answer to NBD_OPT_EXPORT_NAME, which has no header. */
   | { readonly kind: 'export-name-reply'; readonly dataBytes: number };
 
 export type OnHandshakeMessage = (message: HandshakeMessage) => void;
 
-/** A line about it, with the names of the specification; `>` is sent to the server, `<` heard from it. */
-export function messageInWords(message: HandshakeMessage): string {
+/** A line about it, with the names of the specification; `>` is sent by `side`, `<` heard. */
+export function messageInWords(message: HandshakeMessage, side: 'client' | 'server'): string {
+  const isOfClient = message.kind === 'client-flags' || message.kind === 'option';
+  return `${isOfClient === (side === 'client') ? '>' : '<'} ${wordsOf(message)}`;
+}
+
+function wordsOf(message: HandshakeMessage): string {
   switch (message.kind) {
     case 'greeting':
-      return `< NBDMAGIC IHAVEOPT, handshake flags ${hex(message.flags)}`;
+      return `NBDMAGIC IHAVEOPT, handshake flags ${hex(message.flags)}`;
     case 'client-flags':
-      return `> client flags ${hex(message.flags)}`;
+      return `client flags ${hex(message.flags)}`;
     case 'option':
-      return `> ${optionName(message.option)}, ${message.dataBytes} bytes`;
+      return `${optionName(message.option)}, ${message.dataBytes} bytes`;
     case 'reply': {
       const type = REPLIES.get(message.type) ?? `reply type ${hex(message.type)}`;
-      return `< ${type} to ${optionName(message.option)}, ${message.dataBytes} bytes`;
+      return `${type} to ${optionName(message.option)}, ${message.dataBytes} bytes`;
     }
     case 'export-name-reply':
-      return `< answer to NBD_OPT_EXPORT_NAME, ${message.dataBytes} bytes`;
+      return `answer to NBD_OPT_EXPORT_NAME, ${message.dataBytes} bytes`;
   }
 }
 

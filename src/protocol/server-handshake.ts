@@ -1,6 +1,7 @@
 import { ReadCursor, WriteCursor } from '../base/cursor.js';
 import {
   NBD_CLIENT_FLAGS_BYTES,
+  NBD_EXPORT_NAME_REPLY_BYTES,
   NBD_EXPORT_NAME_ZEROES_BYTES,
   NBD_FLAG_C_FIXED_NEWSTYLE,
   NBD_FLAG_C_NO_ZEROES,
@@ -12,24 +13,23 @@ import {
   NBD_OPT_EXPORT_NAME,
   NBD_OPT_EXTENDED_HEADERS,
   NBD_OPT_GO,
-  NBD_OPT_INFO,
-  NBD_OPT_LIST,
   NBD_OPT_LIST_META_CONTEXT,
   NBD_OPT_SET_META_CONTEXT,
-  NBD_OPT_STARTTLS,
   NBD_OPT_STRUCTURED_REPLY,
   NBD_OPTION_HEADER_BYTES,
   NBD_OPTION_MAGIC,
+  NBD_OPTION_REPLY_HEADER_BYTES,
   NBD_REP_ACK,
   NBD_REP_ERR_SHUTDOWN,
   NBD_REP_ERR_TOO_BIG,
 } from './constants.js';
 import { ProtocolError } from './errors.js';
+import type { OnHandshakeMessage } from './handshake-message.js';
 import { OPTION_DATA_BYTES_MAX, OPTIONS_MAX } from './limits.js';
 import type { MetaContext } from './meta-context.js';
 import { decodeExportName, decodeOptionHeader, type OptionHeader } from './option.js';
 import { exportInWords } from './option-error.js';
-import { encodeOptionReply } from './option-reply.js';
+import { decodeOptionReplyHeader, encodeOptionReply } from './option-reply.js';
 import { PeerInput } from './peer-input.js';
 import type { ReplyStyle } from './reply.js';
 import { announcedFlags } from './request-rules.js';
@@ -41,6 +41,7 @@ import {
   refusal,
   unsupported,
 } from './server-answers.js';
+import { OPTION_STATES, type ServerStateName } from './server-states.js';
 
 export type { ExportDirectory } from './server-answers.js';
 
@@ -66,6 +67,8 @@ export interface ServerHandshakeOptions {
   readonly replyStyleMax?: ReplyStyle;
   /** Told each state that is entered after the first. */
   readonly onState?: (state: ServerStateName) => void;
+  /** Told each message as it is sent or heard. */
+  readonly onMessage?: OnHandshakeMessage;
 }
 
 /** Bytes to send now (maybe none), and the outcome once there is one; both count when both are there. */
@@ -73,23 +76,6 @@ export interface ServerStep {
   readonly send: Uint8Array;
   readonly outcome?: ServerOutcome;
 }
-
-/** `OPT_…` takes that option's data; `ENDED` has no way out. */
-export type ServerStateName =
-  | 'CLIENT_FLAGS'
-  | 'OPTION_HEADER'
-  | 'OPT_EXPORT_NAME'
-  | 'OPT_ABORT'
-  | 'OPT_LIST'
-  | 'OPT_STARTTLS'
-  | 'OPT_INFO'
-  | 'OPT_GO'
-  | 'OPT_STRUCTURED_REPLY'
-  | 'OPT_LIST_META_CONTEXT'
-  | 'OPT_SET_META_CONTEXT'
-  | 'OPT_EXTENDED_HEADERS'
-  | 'OPT_UNKNOWN'
-  | 'ENDED';
 
 interface State {
   readonly name: ServerStateName;
@@ -107,6 +93,7 @@ export class ServerHandshake {
   readonly #isClosing: () => boolean;
   readonly #replyStyleMax: ReplyStyle;
   readonly #onState: (state: ServerStateName) => void;
+  readonly #onMessage: OnHandshakeMessage | undefined;
   readonly #input = new PeerInput();
   #output = new WriteCursor();
   #state: State = { name: 'CLIENT_FLAGS', needBytes: NBD_CLIENT_FLAGS_BYTES, act: (bytes) => this.#clientFlags(bytes) };
@@ -120,6 +107,7 @@ export class ServerHandshake {
     this.#isClosing = options.isClosing ?? (() => false);
     this.#replyStyleMax = options.replyStyleMax ?? 'extended';
     this.#onState = options.onState ?? (() => {});
+    this.#onMessage = options.onMessage;
   }
 
   get stateName(): ServerStateName {
@@ -132,11 +120,9 @@ export class ServerHandshake {
 
   /** The greeting: the server speaks first. */
   start(): Uint8Array {
-    return new WriteCursor(NBD_GREETING_BYTES)
-      .u64be(NBD_INIT_MAGIC)
-      .u64be(NBD_OPTION_MAGIC)
-      .u16be(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)
-      .finish();
+    const flags = NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES;
+    this.#onMessage?.({ kind: 'greeting', flags });
+    return new WriteCursor(NBD_GREETING_BYTES).u64be(NBD_INIT_MAGIC).u64be(NBD_OPTION_MAGIC).u16be(flags).finish();
   }
 
   /** Takes the next bytes of the client. Not to be called again after an outcome: later bytes are requests. */
@@ -169,6 +155,7 @@ export class ServerHandshake {
 
   #clientFlags(bytes: Uint8Array): State {
     const flags = new ReadCursor(bytes).u32be();
+    this.#onMessage?.({ kind: 'client-flags', flags });
     if ((flags & ~(NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES)) !== 0) {
       throw new ProtocolError('violation', `the client sent unknown flags (0x${flags.toString(16)})`);
     }
@@ -179,6 +166,7 @@ export class ServerHandshake {
   #optionHeader(): State {
     const act = (bytes: Uint8Array): State => {
       const header = decodeOptionHeader(bytes);
+      this.#onMessage?.({ kind: 'option', ...header });
       this.#options += 1;
       if (this.#options > OPTIONS_MAX) {
         throw new ProtocolError('too-big', `the client sent more than ${OPTIONS_MAX} options`);
@@ -210,7 +198,7 @@ export class ServerHandshake {
   }
 
   #abort(): State {
-    this.#output.bytes(encodeOptionReply(NBD_OPT_ABORT, NBD_REP_ACK, new Uint8Array(0)));
+    this.#reply(encodeOptionReply(NBD_OPT_ABORT, NBD_REP_ACK, new Uint8Array(0)));
     this.#outcome = { kind: 'closed', reason: new ProtocolError('aborted', 'the client took its leave') };
     return ENDED;
   }
@@ -236,15 +224,16 @@ export class ServerHandshake {
       throw new ProtocolError('unknown-export', `the client asked for ${exportInWords(exportName)}, which is not here`);
     }
     const flags = announcedFlags(found.flags, replyStyle);
-    this.#output.u64be(BigInt(found.sizeBytes)).u16be(flags);
-    if (!this.#noZeroes) this.#output.bytes(new Uint8Array(NBD_EXPORT_NAME_ZEROES_BYTES));
+    const zeroes = new Uint8Array(this.#noZeroes ? 0 : NBD_EXPORT_NAME_ZEROES_BYTES);
+    this.#output.u64be(BigInt(found.sizeBytes)).u16be(flags).bytes(zeroes);
+    this.#onMessage?.({ kind: 'export-name-reply', dataBytes: NBD_EXPORT_NAME_REPLY_BYTES + zeroes.length });
     return this.#transmission(exportName, flags);
   }
 
   #go(data: Uint8Array): State {
     const { replyStyle } = this.#negotiated;
     const { replies, accepted } = answerExportQuestion(NBD_OPT_GO, data, this.#exports, replyStyle);
-    this.#output.bytes(replies);
+    this.#reply(replies);
     return accepted === undefined ? this.#optionHeader() : this.#transmission(accepted.exportName, accepted.flags);
   }
 
@@ -252,7 +241,7 @@ export class ServerHandshake {
     const { replies, negotiated } = this.#hides(option)
       ? { ...unsupported(option), negotiated: this.#negotiated }
       : answerOption(option, data, this.#exports, this.#negotiated);
-    this.#output.bytes(replies);
+    this.#reply(replies);
     this.#negotiated = negotiated;
     return this.#optionHeader();
   }
@@ -264,7 +253,17 @@ export class ServerHandshake {
   }
 
   #refuse(option: number, type: number, text: string): void {
-    this.#output.bytes(refusal(option, type, text).replies);
+    this.#reply(refusal(option, type, text).replies);
+  }
+
+  /** One reply behind the other, as they are sent. */
+  #reply(replies: Uint8Array): void {
+    this.#output.bytes(replies);
+    for (let at = 0; this.#onMessage !== undefined && at < replies.length; ) {
+      const header = decodeOptionReplyHeader(replies.subarray(at, at + NBD_OPTION_REPLY_HEADER_BYTES));
+      this.#onMessage({ kind: 'reply', ...header });
+      at += NBD_OPTION_REPLY_HEADER_BYTES + header.dataBytes;
+    }
   }
 
   #transmission(exportName: string, flags: number): State {
@@ -274,19 +273,6 @@ export class ServerHandshake {
     return ENDED;
   }
 }
-
-const OPTION_STATES: Readonly<Record<number, ServerStateName>> = {
-  [NBD_OPT_EXPORT_NAME]: 'OPT_EXPORT_NAME',
-  [NBD_OPT_ABORT]: 'OPT_ABORT',
-  [NBD_OPT_LIST]: 'OPT_LIST',
-  [NBD_OPT_STARTTLS]: 'OPT_STARTTLS',
-  [NBD_OPT_INFO]: 'OPT_INFO',
-  [NBD_OPT_GO]: 'OPT_GO',
-  [NBD_OPT_STRUCTURED_REPLY]: 'OPT_STRUCTURED_REPLY',
-  [NBD_OPT_LIST_META_CONTEXT]: 'OPT_LIST_META_CONTEXT',
-  [NBD_OPT_SET_META_CONTEXT]: 'OPT_SET_META_CONTEXT',
-  [NBD_OPT_EXTENDED_HEADERS]: 'OPT_EXTENDED_HEADERS',
-};
 
 /** What a client asks for to be answered in chunks, and what can only be answered so. */
 const CHUNK_OPTIONS: readonly number[] = [

@@ -1,8 +1,11 @@
+import type { HandshakeMessage } from '../protocol/handshake-message.js';
 import type { ReplyStyle } from '../protocol/reply.js';
 import type { ConnectionEnd } from './workers.js';
 
 /** What a server tells while it runs. `client` is its place in the order of coming, from 1. */
 export type ServeEvent =
+  /** Sent or heard in the negotiation. */
+  | { readonly kind: 'message'; readonly client: number; readonly message: HandshakeMessage }
   /** The negotiation is done, a worker serves the client now. */
   | {
       readonly kind: 'connected';

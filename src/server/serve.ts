@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { invariant } from '../base/invariant.js';
 import { exitNow } from '../kernel/fd-calls.js';
 import { within } from '../kernel/within.js';
+import type { HandshakeMessage } from '../protocol/handshake-message.js';
 import { ServerHandshake, type ServerOutcome } from '../protocol/server-handshake.js';
 import { addressInWords, type ListenAddress } from '../transport/address.js';
 import { deadlineAfter } from '../transport/deadline.js';
@@ -120,7 +121,7 @@ class ImageServer implements Server {
     this.#handshakes += 1;
     try {
       await place.soon();
-      const accepted = await this.#negotiate(socket, place);
+      const accepted = await this.#negotiate(socket, place, client);
       this.#start(await detachFd(socket), accepted, place, { client, from });
     } catch (error) {
       place.leave();
@@ -132,10 +133,12 @@ class ImageServer implements Server {
     }
   }
 
-  async #negotiate(socket: Socket, place: Place): Promise<Accepted> {
+  async #negotiate(socket: Socket, place: Place, client: number): Promise<Accepted> {
     const deadline = deadlineAfter(this.#options.handshakeLimitMs, this.#cutting.signal);
     const isClosing = () => this.#closing.signal.aborted;
-    const handshake = new ServerHandshake({ ...this.#exports, refusal: () => place.refusal() }, { isClosing });
+    const onMessage = (message: HandshakeMessage) => this.#onEvent({ kind: 'message', client, message });
+    const exports = { ...this.#exports, refusal: () => place.refusal() };
+    const handshake = new ServerHandshake(exports, { isClosing, onMessage });
     const outcome = await runHandshake(socket, takingPlace(handshake, place), deadline);
     if (outcome.kind === 'closed') throw outcome.reason;
     return outcome;

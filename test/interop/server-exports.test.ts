@@ -51,6 +51,27 @@ describe('tsnbd serve', () => {
     );
   });
 
+  test.each(['--debug', '--verbose'])(
+    'tells with --debug alone what it negotiates with each client (%s)',
+    async (how) => {
+      await serve(how);
+      await succeed('nbdinfo', '--list', '--no-content', uriOf(''));
+      const told = (server?.said() ?? '').match(/^tsnbd: client [0-9]+: [<>] .*$/gm) ?? [];
+      if (how === '--verbose') return expect(told).toEqual([]);
+      const lists = told.findIndex((line) => line.endsWith(': < NBD_OPT_LIST, 0 bytes'));
+      const [client = ''] = /^tsnbd: client [0-9]+: /.exec(told[lists] ?? '') ?? [];
+      expect(told.filter((line) => line.startsWith(client)).slice(0, 2)).toEqual([
+        `${client}> NBDMAGIC IHAVEOPT, handshake flags 0x3`,
+        `${client}< client flags 0x3`,
+      ]);
+      expect(told.slice(lists + 1, lists + 4)).toEqual([
+        `${client}> NBD_REP_SERVER to NBD_OPT_LIST, 8 bytes`,
+        `${client}> NBD_REP_SERVER to NBD_OPT_LIST, 8 bytes`,
+        `${client}> NBD_REP_ACK to NBD_OPT_LIST, 0 bytes`,
+      ]);
+    },
+  );
+
   test('is copied from and to by nbdcopy, each export its own image', async () => {
     await serve('-e', '0');
     const before = sha256(root);

@@ -3,7 +3,8 @@ import type { ClientGoal, ClientStateName } from '#tsnbd/protocol/client-goal.js
 import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
 import { ProtocolError } from '#tsnbd/protocol/errors.js';
 import { OPTION_DATA_BYTES_MAX, OPTION_REPLY_BYTES_MAX } from '#tsnbd/protocol/limits.js';
-import { ServerHandshake, type ServerStateName } from '#tsnbd/protocol/server-handshake.js';
+import { ServerHandshake } from '#tsnbd/protocol/server-handshake.js';
+import type { ServerStateName } from '#tsnbd/protocol/server-states.js';
 import { long } from '../long.js';
 import { clientSides, contextAnswers, describedAnswers, goAnswers, infoAnswers, listAnswers } from './conversations.js';
 import { converse, directory } from './converse.js';

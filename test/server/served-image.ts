@@ -25,6 +25,7 @@ export class ServedImage {
   readonly folder = mkdtempSync(join(tmpdir(), 'tsnbd-serve-'));
   readonly path = join(this.folder, 'disk.raw');
   readonly image: OpenedImage;
+  /** All but the messages of negotiations. */
   readonly events: ServeEvent[] = [];
   readonly sockets: Socket[] = [];
   server: Server | undefined;
@@ -44,7 +45,9 @@ export class ServedImage {
       handshakeLimitMs: 10_000,
       ...options,
     };
-    this.server = await serve(all, (event) => this.events.push(event));
+    this.server = await serve(all, (event) => {
+      if (event.kind !== 'message') this.events.push(event);
+    });
     return this.server;
   }
 
