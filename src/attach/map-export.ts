@@ -32,21 +32,33 @@ export interface ExportMap {
   readonly pieces: readonly StatusPiece[];
 }
 
+export interface MapWatch {
+  readonly onMessage?: OnHandshakeMessage | undefined;
+  readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
+}
+
 /** Asks a server where the data, zeroes and holes of an export lie, from its first to its last byte. */
-export async function mapExport(target: NbdTarget, onMessage?: OnHandshakeMessage): Promise<ExportMap> {
+export async function mapExport(
+  target: NbdTarget,
+  { onMessage, onProgress = () => {} }: MapWatch = {},
+): Promise<ExportMap> {
   const opened = await openExport(target, [BASE_ALLOCATION.name], onMessage);
   try {
     const context = opened.outcome.contexts.find(({ name }) => name === BASE_ALLOCATION.name);
     if (context === undefined) {
       throw new ProtocolError('unsupported', `the server does not tell where the holes are (${BASE_ALLOCATION.name})`);
     }
-    return await mapContext(opened, context.id);
+    return await mapContext(opened, context.id, onProgress);
   } finally {
     opened.socket.leave();
   }
 }
 
-async function mapContext({ socket, outcome }: OpenExport, contextId: number): Promise<ExportMap> {
+async function mapContext(
+  { socket, outcome }: OpenExport,
+  contextId: number,
+  onProgress: (doneBytes: number, totalBytes: number) => void,
+): Promise<ExportMap> {
   const { sizeBytes } = outcome.export;
   const pieces: StatusPiece[] = [];
   let at = 0;
@@ -59,6 +71,7 @@ async function mapContext({ socket, outcome }: OpenExport, contextId: number): P
     const reply = await socket.ask(request, ANSWER_LIMIT_MS);
     if (reply.error !== 0) throw statusError(reply, at);
     for (const extent of reply.extents.get(contextId) ?? []) at += add(pieces, at, sizeBytes, extent);
+    onProgress(at, sizeBytes);
   }
   return { sizeBytes, pieces };
 }

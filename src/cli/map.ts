@@ -7,6 +7,7 @@ import { EXIT_STATUSES } from './exit-status.js';
 import { exportMapAsJson, imageMapAsJson, type MapPiece, mapAsText, piecesOf } from './map-report.js';
 import { mapAsSvg } from './map-svg.js';
 import type { Verbosity } from './parse.js';
+import { Progress } from './progress.js';
 import { tellMessages } from './run.js';
 import type { Source } from './source-options.js';
 import type { MapAction } from './tsnbd-map-options.js';
@@ -21,19 +22,23 @@ interface DrawableMap {
 
 /** Prints where the data, zeroes and holes of an image or an export lie, or draws it. */
 export async function showMap(program: string, { source, form, verbosity }: MapAction): Promise<number> {
-  const map = await mapOf(program, source, verbosity);
+  const progress = new Progress(process.stderr);
+  const map = await mapOf(program, source, verbosity, progress).finally(() => progress.end());
   if (form === 'text') process.stdout.write(mapAsText(map.pieces));
   else if (form === 'json') process.stdout.write(map.json());
   else writePicture(form.svgPath, mapAsSvg(map.name, map.sizeBytes, map.pieces));
   return EXIT_STATUSES.done.status;
 }
 
-async function mapOf(program: string, source: Source, verbosity: Verbosity): Promise<DrawableMap> {
+async function mapOf(program: string, source: Source, verbosity: Verbosity, progress: Progress): Promise<DrawableMap> {
+  const onProgress = (done: number, total: number) => progress.tell(done, total);
   if (source.kind === 'export') {
-    const { sizeBytes, pieces } = await mapExport(source.target, tellMessages(program, verbosity));
+    const watch = { onMessage: tellMessages(program, verbosity), onProgress };
+    const { sizeBytes, pieces } = await mapExport(source.target, watch);
     return { name: formatNbdUri(source.target), sizeBytes, pieces, json: () => exportMapAsJson(pieces) };
   }
-  const map = mapImage(source.path, source);
+  const map = mapImage(source.path, source, onProgress);
+  progress.end();
   for (const notice of map.notices) process.stderr.write(`${program}: ${notice}\n`);
   return { name: source.path, sizeBytes: map.sizeBytes, pieces: piecesOf(map), json: () => imageMapAsJson(map) };
 }

@@ -21,8 +21,9 @@ export class Progress {
   }
 
   tell(done: number, total: number): void {
+    if (!this.#stream.isTTY) return;
     const bar = progressBar(done, total);
-    if (!this.#stream.isTTY || bar === this.#shown) return;
+    if (bar === this.#shown) return;
     this.#shown = bar;
     this.#stream.write(`\r${bar}`);
   }

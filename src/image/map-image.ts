@@ -29,14 +29,22 @@ export interface ImageMap {
   readonly notices: readonly string[];
 }
 
-/** Tells where the data, zeroes and holes of an image lie, from its first to its last byte. @throws ImageError */
-export function mapImage(path: string, options: LookOptions): ImageMap {
+/**
+ * Tells where the data, zeroes and holes of an image lie, from its first to its last byte. `onProgress` is told how far it is.
+ *
+ * @throws ImageError
+ */
+export function mapImage(
+  path: string,
+  options: LookOptions,
+  onProgress: (doneBytes: number, totalBytes: number) => void = () => {},
+): ImageMap {
   const opened = openImage(path, { ...options, readOnly: true });
   try {
     const { formatName, sizeBytes, notices } = opened;
     const image = imageFrom(opened.handle);
     try {
-      return { formatName, sizeBytes, pieces: piecesOf(path, image), notices };
+      return { formatName, sizeBytes, pieces: piecesOf(path, image, onProgress), notices };
     } finally {
       image.close();
     }
@@ -45,7 +53,11 @@ export function mapImage(path: string, options: LookOptions): ImageMap {
   }
 }
 
-function piecesOf(path: string, image: Image): readonly ImagePiece[] {
+function piecesOf(
+  path: string,
+  image: Image,
+  onProgress: (doneBytes: number, totalBytes: number) => void,
+): readonly ImagePiece[] {
   const pieces: ImagePiece[] = [];
   const extent = emptyExtent();
   for (let at = 0; at < image.sizeBytes; at += extent.lengthBytes) {
@@ -64,6 +76,7 @@ function piecesOf(path: string, image: Image): readonly ImagePiece[] {
     else pieces.push({ offsetBytes: at, lengthBytes, hole, zero, depth, hostBytes });
     if (pieces.length > piecesMax)
       throw new ImageError('system', `the map of ${path} has more than ${piecesMax} pieces`);
+    onProgress(at + lengthBytes, image.sizeBytes);
   }
   return pieces;
 }

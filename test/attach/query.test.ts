@@ -223,7 +223,8 @@ describe('an export is mapped', () => {
       };
       return extents(5, ...(answers[offsetBytes] ?? []));
     });
-    expect(await mapExport(target)).toEqual({
+    const progress: number[][] = [];
+    expect(await mapExport(target, { onProgress: (...bytes) => progress.push(bytes) })).toEqual({
       sizeBytes: SIZE_BYTES,
       pieces: [
         { offsetBytes: 0, lengthBytes: 8192, status: 0 },
@@ -236,6 +237,7 @@ describe('an export is mapped', () => {
       [73_728, SIZE_BYTES - 73_728],
       [81_920, SIZE_BYTES - 81_920],
     ]);
+    expect(progress).toEqual([73_728, 81_920, SIZE_BYTES].map((doneBytes) => [doneBytes, SIZE_BYTES]));
   });
 
   test('not by a server that has more to tell than there is memory for', async () => {
