@@ -199,6 +199,9 @@ describe('a server', () => {
     server = await serveExports(socket, '-t', '-D', 'export 7=seven', ...images);
     const uri = `nbd+unix:///?socket=${socket}`;
     const { exports } = await json(tsnbd('list', '--json', uri));
+    const client = TSNBD.replace('tsnbd.js', 'tsnbd-client.js');
+    const asClient = JSON.parse(await succeed(process.execPath, client, '-l', '--json', '-u', socket));
+    expect(asClient.exports).toEqual(exports);
     expect(exports.map((each: Record<string, unknown>) => [each['export-name'], each['export-size']])).toEqual(
       names.map((name, index) => [name, (index + 1) * 1_048_576]),
     );
@@ -208,10 +211,11 @@ describe('a server', () => {
   });
 
   test('is not there, or is none', async () => {
-    const nowhere = await runTsnbd('info', `nbd+unix:///?socket=${folder}/none`);
+    const nowhere = await runTsnbd('info', '--debug', `nbd+unix:///?socket=${folder}/none`);
     expect(nowhere).toMatchObject({
       status: 1,
-      stderr: expect.stringMatching(/^tsnbd: cannot connect to .*none: .*\n$/),
+      // With --debug, and there alone, where in the program it arose.
+      stderr: expect.stringMatching(/^tsnbd: cannot connect to .*none: .*\nTransportError: .*\n(?: +at .*\n)+$/),
     });
     const bad = await runTsnbd('map', 'nbd://h:x/');
     expect(bad).toMatchObject({ status: 2, stderr: expect.stringMatching(/^tsnbd: URI: .* character 9: .*\n$/) });

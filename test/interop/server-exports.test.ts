@@ -124,6 +124,15 @@ describe('one client too many', () => {
   });
 });
 
+test('a client that says nothing is given up after as long as --handshake-limit says', async () => {
+  server = await serveUnix(socket, root, '-t', '-v', '--handshake-limit=1');
+  const silent = await connect({ kind: 'unix', path: socket }, AbortSignal.timeout(5_000));
+  const before = performance.now();
+  await new Promise((resolve) => silent.once('close', resolve).resume());
+  expect(performance.now() - before).toBeLessThan(9_000); // unless told otherwise, it would be 10 s
+  expect(server.said()).toMatch(/was not served: cannot begin the negotiation: no answer within the time limit\n/);
+});
+
 describe('a socket that a service manager passes', () => {
   test('is served on, and left to the manager', async () => {
     server = await serveActivated(socket, '-t', '-f', 'raw', '-e', '0', root);
