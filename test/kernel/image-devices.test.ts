@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { assertQuietKernel, freshDir, memoryDir, ok, run } from './guest.js';
 
 afterEach(async () => {
@@ -154,6 +154,78 @@ test('a full file system is told as that, and takes writes again when there is r
     ]);
     opened.close();`);
   expect(got).toEqual([28, 28, 0, 0, 0]);
+});
+
+describe('a file on ext4, xfs, btrfs and tmpfs', () => {
+  const FILE_SYSTEMS = ['ext4', 'xfs', 'btrfs', 'tmpfs'] as const;
+  let dir: string;
+  const on = (fileSystem: string) => `${dir}/${fileSystem}/disk`;
+
+  beforeAll(async () => {
+    dir = await memoryDir('image');
+    const make = FILE_SYSTEMS.map((type) =>
+      type === 'tmpfs'
+        ? `mkdir tmpfs && mount -t tmpfs tmpfs tmpfs`
+        : `(truncate -s 320M on.${type}; mkfs.${type} -q on.${type} && mkdir ${type} && mount -o loop on.${type} ${type}) &`,
+    );
+    await ok(`modprobe loop; cd ${dir}; ${make.join('\n')}\nwait; truncate -s 3T ${FILE_SYSTEMS.map(on).join(' ')}`);
+  });
+  afterAll(async () => {
+    await run(`umount ${dir}/*; losetup -D; rm -rf ${dir}`);
+  });
+
+  test('is the same disk of 3 TiB: written, zeroed, trimmed, mapped, durable, its storage given back', async () => {
+    const got = await inGuest(`
+      import { statSync } from 'node:fs';
+      const all = {};
+      for (const type of ${JSON.stringify(FILE_SYSTEMS)}) {
+        const path = '${dir}/' + type + '/disk';
+        const opened = openImage(path, ${writable});
+        const image = imageFrom(opened.handle);
+        const [at, data, back] = [2.5 * 2 ** 40, Buffer.alloc(1 << 20, 0x55), Buffer.alloc(1 << 20)];
+        const errnos = [
+          image.write(at, data.length, data, 0, true),
+          image.write(3 * 2 ** 40 - 512, 512, data, 0, false),
+          image.zero(at + 4096, 4096, 0, false),
+          image.trim(at + 65536, 65536, true),
+          image.flush(),
+          image.read(at, back.length, back, 0),
+        ];
+        const extent = { lengthBytes: 0, hole: false, zero: false, depth: 0, hostBytes: -1 };
+        const holes = Buffer.alloc(back.length);
+        for (let place = 0; place < back.length; place += extent.lengthBytes) {
+          errnos.push(image.status(at + place, back.length - place, extent));
+          if (extent.zero) holes.fill(1, place, place + extent.lengthBytes);
+        }
+        const before = statSync(path).blocks;
+        errnos.push(image.trim(at, 1 << 20, true));
+        all[type] = {
+          sizeBytes: opened.sizeBytes,
+          trims: opened.traits.trim && before - statSync(path).blocks > 1000,
+          failed: errnos.filter((errno) => errno !== 0),
+          zeroes: [back.indexOf(0), back.filter((byte) => byte === 0).length],
+          // What a file system keeps for zeroes is a hole to one, and data to the other.
+          isTrimmedSeen: holes.subarray(65536, 131072).every((byte) => byte === 1),
+          hidden: holes.findIndex((isHole, place) => isHole === 1 && back[place] !== 0),
+        };
+        opened.close();
+      }
+      print(all);`);
+    const disk = { sizeBytes: 3 * 2 ** 40, trims: true, failed: [], zeroes: [4096, 4096 + 65_536] };
+    const same = FILE_SYSTEMS.map((type) => [type, { ...disk, isTrimmedSeen: true, hidden: -1 }]);
+    expect(got).toEqual(Object.fromEntries(same));
+  });
+
+  test('that is mounted read-only is opened with -r only', async () => {
+    await ok(FILE_SYSTEMS.map((type) => `mount -o remount,ro ${dir}/${type}`).join(' && '));
+    const refusals = FILE_SYSTEMS.map(
+      (type) => `[refusal('${on(type)}', ${writable}), refusal('${on(type)}', ${readOnly})]`,
+    );
+    const why = 'read-only file system (EROFS); -r opens it for reading only';
+    expect(await inGuest(`print([${refusals.join(', ')}])`)).toEqual(
+      FILE_SYSTEMS.map((type) => [`read-only: cannot open ${on(type)} for writing: ${why}`, 'opened']),
+    );
+  });
 });
 
 describe('what an image lies on', () => {
