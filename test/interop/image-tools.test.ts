@@ -108,6 +108,9 @@ describe('an image', () => {
       ].join(''),
     );
     expect(await json(tsnbd('info', '--json', top))).toMatchObject({ format: 'qcow2', 'virtual-size': 10 * MIB });
+    for (const words of [[], ['--backing-chain']]) {
+      expect(await tsnbd('info', ...words, top)).toBe(await succeed('qemu-img', 'info', ...words, top));
+    }
   });
 
   longTest('is mapped to the last line for a reader that takes its time', async () => {
