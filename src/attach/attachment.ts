@@ -186,10 +186,15 @@ async function usableByConnection(
   onMade: (name: string) => void,
 ): Promise<readonly string[]> {
   const partitions = await waitUntilUsable(attachment.device, sizeBytes, onMade);
-  return sockets.every(isHungUp) ? lostMeanwhile(attachment) : partitions;
+  if (sockets.every(isHungUp)) throw lostBefore();
+  return partitions;
 }
 
 async function lostMeanwhile(attachment: Attachment): Promise<never> {
   await attachment.ended;
-  throw new AttachError('lost', 'the connection was lost before the device was usable');
+  throw lostBefore();
+}
+
+function lostBefore(): AttachError {
+  return new AttachError('lost', 'the connection was lost before the device was usable');
 }
