@@ -28,7 +28,7 @@ function wordsOf(message: HandshakeMessage): string {
     case 'option':
       return `${optionName(message.option)}, ${message.dataBytes} bytes`;
     case 'reply': {
-      const type = REPLIES.get(message.type) ?? `reply type ${hex(message.type)}`;
+      const type = nameOf('NBD_REP_', message.type) ?? `reply type ${hex(message.type)}`;
       return `${type} to ${optionName(message.option)}, ${message.dataBytes} bytes`;
     }
     case 'export-name-reply':
@@ -36,17 +36,13 @@ function wordsOf(message: HandshakeMessage): string {
   }
 }
 
-const OPTIONS = namesOf('NBD_OPT_');
-const REPLIES = namesOf('NBD_REP_');
-
-/** The names of the constants that begin so, by their numbers. */
-function namesOf(prefix: string): ReadonlyMap<number, string> {
-  const named = Object.entries(constants).filter(([name]) => name.startsWith(prefix));
-  return new Map(named.map(([name, value]) => [Number(value), name]));
+function optionName(option: number): string {
+  return nameOf('NBD_OPT_', option) ?? `option ${option}`;
 }
 
-function optionName(option: number): string {
-  return OPTIONS.get(option) ?? `option ${option}`;
+/** The name of the constant that begins so and has that value. All are looked at, so only when somebody wants to know. */
+function nameOf(prefix: string, value: number): string | undefined {
+  return Object.entries(constants).find(([name, each]) => name.startsWith(prefix) && each === value)?.[0];
 }
 
 function hex(value: number): string {
