@@ -19,7 +19,7 @@ const SIZE_BYTES = 4_194_304;
 const ROUNDS = long ? 10 : 1;
 const CLIENTS = 2;
 /** A client leaves after so many batches, on average: its successor gets a thread of its own, whose start takes as long as thousands of requests. */
-const SESSION_BATCHES = 60;
+const SESSION_BATCHES = 32;
 /** So many requests are sent before the first is answered. */
 const BATCH_MAX = 64;
 const LIMIT_MS = 600_000 * ROUNDS;
