@@ -59,7 +59,7 @@ describe('an attached image', () => {
     await ok(`cmp -n 33554432 /tmp/random ${image}`);
 
     // A partition that is open has pages of its own, which no close has written yet.
-    await ok(`${TWO_PARTITIONS} | sfdisk -q ${image}`);
+    await ok(`${TWO_PARTITIONS} | sfdisk -q --no-tell-kernel ${image}`);
     const attachment = await attached(image);
     const holder = await background('exec sleep 4 </dev/nbd0p1');
     await ok('dd if=/tmp/random of=/dev/nbd0p1 bs=1M count=8 conv=notrunc status=none');
@@ -71,7 +71,7 @@ describe('an attached image', () => {
   test('is not detached while a file system, swap or another device uses it, unless forced', async () => {
     const image = await newImage('200M');
     const dir = await memoryDir('mount');
-    await ok(`${TWO_PARTITIONS} | sfdisk -q ${image}`);
+    await ok(`${TWO_PARTITIONS} | sfdisk -q --no-tell-kernel ${image}`);
     await attached(image);
     await ok(`mkfs.ext4 -q /dev/nbd0p1 && mount /dev/nbd0p1 ${dir}`);
     await ok('mkswap /dev/nbd0p2 >/dev/null && swapon /dev/nbd0p2');

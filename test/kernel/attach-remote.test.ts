@@ -41,7 +41,7 @@ let sum = '';
 beforeAll(async () => {
   const image = await newImage('96M');
   folder = image.replace('/disk.raw', '');
-  await ok(`mkdir ${folder}/mnt && ${TWO_PARTITIONS} | sfdisk -q ${image}`);
+  await ok(`mkdir ${folder}/mnt && ${TWO_PARTITIONS} | sfdisk -q --no-tell-kernel ${image}`);
   await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image} && mkfs.ext4 -q /dev/nbd0p2 && mount /dev/nbd0p2 ${folder}/mnt`);
   await ok(`head -c 20000000 /dev/urandom >${folder}/mnt/random`);
   sum = await ok(`sha256sum ${folder}/mnt/random`);

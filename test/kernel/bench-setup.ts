@@ -42,6 +42,13 @@ const PROGRAMS = [
   'build/attach/disconnect-process.js',
 ];
 
+/**
+ * What command lines of the tests use most, of busybox, which is linked statically: each start takes half the time. Only what
+ * tests use as any such program has it; ours start none of these.
+ */
+const QUICK = 'cat cut grep ls mkdir mktemp mv rm rmdir sed seq sleep touch tr wc'.split(' ');
+const QUICK_FOLDER = '/run/quick';
+
 const guests: Guest[] = [];
 const servers: Server[] = [];
 
@@ -67,6 +74,8 @@ export async function setup(project: TestProject): Promise<void> {
     await teardown();
     throw failed.reason;
   }
+  const link = `mkdir ${QUICK_FOLDER}; for name in ${QUICK.join(' ')}; do busybox ln -s $(command -v busybox) ${QUICK_FOLDER}/$name; done`;
+  for (const guest of guests) await guest.run(link);
   const version = await guests[0]?.run('uname -r');
   console.log(`The tests of the project "${project.name}" run on Linux ${version?.stdout.trim()}.`);
   const benches: KernelBench[] = [];
@@ -95,7 +104,7 @@ async function serve(socket: Socket, guest: Guest): Promise<void> {
   socket.on('error', () => {});
   try {
     const { command, ...options } = JSON.parse(await received(socket)) as GuestRequest;
-    reply(socket, { kind: 'ended', ...(await guest.run(command, options)) });
+    reply(socket, { kind: 'ended', ...(await guest.run(`PATH=${QUICK_FOLDER}:$PATH\n${command}`, options)) });
   } catch (error) {
     reply(socket, { kind: 'died', message: error instanceof Error ? error.message : String(error) });
   }

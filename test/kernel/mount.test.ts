@@ -28,7 +28,7 @@ beforeAll(async () => {
   // Two partitions with a file system each, whose file says which it is; made without a device.
   await ok(
     `cd ${dir} && mkdir 1 2 3 files && truncate -s 100M disk.raw &&
-printf 'label: gpt\\nsize=40M,name=first,uuid=11111111-2222-3333-4444-555555555555\\ntype=linux\\n' | sfdisk -q disk.raw
+printf 'label: gpt\\nsize=40M,name=first,uuid=11111111-2222-3333-4444-555555555555\\ntype=linux\\n' | sfdisk -q --no-tell-kernel disk.raw
 for n in 1 2; do echo $n >files/name; mkfs.ext4 -q -L fs$n -d files -E offset=$((n == 1 ? 1048576 : 42991616)) disk.raw 40M; done
 truncate -s 40M whole.raw && echo whole >files/name && mkfs.ext4 -q -d files whole.raw
 qemu-img convert -O qcow2 disk.raw disk.qcow2 && cp disk.raw served.raw

@@ -12,7 +12,7 @@ afterEach(async () => {
 test('a partition is waited for by number or label, with --long by UUID and in vain too, and its node printed', async () => {
   const image = await newImage('80M');
   const attach = `${tsnbd} -c auto -f raw ${image}`;
-  await ok(`${TWO_PARTITIONS} | sfdisk -q ${image}`);
+  await ok(`${TWO_PARTITIONS} | sfdisk -q --no-tell-kernel ${image}`);
   const uuid = '12345678-1234-1234-1234-123456789abc';
   const first = `${attach} --wait-partition 2 && mkfs.ext4 -q -L 'a b' -U ${uuid} /dev/nbd0p2 && ${tsnbd} -d nbd0`;
   expect(await ok(first)).toBe('/dev/nbd0p2\n/dev/nbd0 disconnected');
@@ -31,7 +31,7 @@ test('a partition is waited for by number or label, with --long by UUID and in v
 test('where nobody makes nodes, as in a container, they are made, and gone afterwards', async () => {
   const image = await newImage('80M');
   const dir = await memoryDir('dev');
-  await ok(`${TWO_PARTITIONS} | sfdisk -q ${image}`);
+  await ok(`${TWO_PARTITIONS} | sfdisk -q --no-tell-kernel ${image}`);
   const inside = [
     `for node in null zero urandom full tty; do touch ${dir}/$node && mount --bind /dev/$node ${dir}/$node; done`,
     `mount --bind ${dir} /dev`,

@@ -25,7 +25,7 @@ export async function newImage(size: string): Promise<string> {
 /** By what the shell does itself: a program takes some 10 ms to start. */
 const isFree = (device: string) =>
   `! test -e /sys/block/${device}/pid && read -r sectors </sys/block/${device}/size && test "$sectors" = 0`;
-const NO_PROCESS = '! pgrep -af "(attach|disconnect)-process.js"';
+const NO_PROCESS = '! grep -aEs "([a]ttach|[d]isconnect)-process.js" /proc/[0-9]*/cmdline';
 const NO_RUN_FILES = '! ls -A /run/tsnbd 2>/dev/null | grep .';
 
 /** Fails unless the device is free and no process, control socket or state file of ours is left; then makes it so. */

@@ -23,7 +23,7 @@ within() { # within TENTHS COMMAND…
 }
 ended() { ! kill -0 "$program" 2>/dev/null; }
 is_attached() { test -e /run/tsnbd/nbd0.json && grep -qE 'connected to|sz=[0-9]+ bytes' "$folder/out"; }
-no_process() { ! pgrep -x node >/dev/null; }
+no_process() { ! grep -qsx node /proc/[0-9]*/comm; }
 settled() { ended || is_attached; }
 # By netlink the kernel keeps the device of a killed process, with our mark: the next attach or detach takes it down.
 is_marked() { grep -q '^tsnbd:' /sys/block/nbd0/backend 2>/dev/null; }
