@@ -1,0 +1,33 @@
+import { join } from 'node:path';
+import { expect } from 'vitest';
+import { longTest } from '../long.js';
+import { assertQuietKernel, background, memoryDir, run } from './guest.js';
+import { expectNothingLeft, ROOT } from './programs.js';
+
+/** What the walk has said when it is interrupted: nothing is attached yet, it is being written to, mounted, without its server, of another program. */
+const MOMENTS = [
+  ['== An image is made', 'INT', 130],
+  ['$ mkfs.ext4 -q /dev/nbd0p2', 'INT', 130],
+  ['== A device in use is not detached', 'TERM', 143],
+  ['(the server was killed)', 'INT', 130],
+  ['== qemu-nbd with a qcow2 image', 'INT', 130],
+] as const;
+
+const PROGRAMS = '[d]emo-walk|[t]snbd.js|[t]snbd-client.js|[n]bd-server|[q]emu-nbd|[n]bdkit';
+
+for (const [said, signal, status] of MOMENTS) {
+  longTest(`scripts/demo --here leaves nothing behind when ${signal} comes at '${said}'`, async () => {
+    const folder = await memoryDir('demo');
+    // Who is started beside others does not hear SIGINT, and no shell can change that.
+    const command = `exec env --default-signal=INT TMPDIR=${folder} ${join(ROOT, 'scripts/demo')} --here --yes`;
+    const demo = await background(command, { limitMs: 900_000 });
+    await expect.poll(() => demo.output().stdout, { timeout: 600_000 }).toContain(said);
+    expect(demo.output().stdout).toContain(`below ${folder}/`);
+    const { status: ended, stderr } = await demo.stop(signal);
+    expect({ ended, stderr }).toEqual({ ended: status, stderr: '' });
+    const left = `ls -A ${folder}; grep ${folder} /proc/mounts; pgrep -af '${PROGRAMS}'; losetup -l --noheadings`;
+    expect((await run(left)).stdout).toBe('');
+    await expectNothingLeft();
+    await assertQuietKernel();
+  });
+}
