@@ -79,7 +79,9 @@ describe('the guest', () => {
   });
 
   test('kills at a chosen system call under strace', async () => {
-    const { status } = await run('strace -f -o /dev/null -e inject=unlinkat:signal=SIGKILL:when=2 rm -f /tmp/a /tmp/b');
+    const { status } = await run(
+      'strace -f -o /dev/null -e inject=unlinkat:signal=SIGKILL:when=2 /bin/rm -f /tmp/a /tmp/b',
+    );
     expect(status).toBe(128 + 9);
   });
 
