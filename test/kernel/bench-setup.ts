@@ -46,7 +46,7 @@ const PROGRAMS = [
  * What command lines of the tests use most, of busybox, which is linked statically: each start takes half the time. Only what
  * tests use as any such program has it; ours start none of these.
  */
-const QUICK = 'cat cut grep ls mkdir mktemp mv rm rmdir sed seq sleep tr wc'.split(' ');
+const QUICK = 'cat cut grep ls mkdir mktemp mv rmdir sed seq sleep tr wc'.split(' ');
 const QUICK_FOLDER = '/run/quick';
 
 const guests: Guest[] = [];

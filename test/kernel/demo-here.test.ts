@@ -18,8 +18,9 @@ const PROGRAMS = '[d]emo-walk|[t]snbd.js|[t]snbd-client.js|[n]bd-server|[q]emu-n
 for (const [said, signal, status] of MOMENTS) {
   longTest(`scripts/demo --here leaves nothing behind when ${signal} comes at '${said}'`, async () => {
     const folder = await memoryDir('demo');
-    // Who is started beside others does not hear SIGINT, and no shell can change that.
-    const command = `exec env --default-signal=INT TMPDIR=${folder} ${join(ROOT, 'scripts/demo')} --here --yes`;
+    // Who is started beside others does not hear SIGINT, and no shell can change that. The programs are those of a user.
+    const settings = `--default-signal=INT PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=${folder}`;
+    const command = `exec env ${settings} ${join(ROOT, 'scripts/demo')} --here --yes`;
     const demo = await background(command, { limitMs: 900_000 });
     await expect.poll(() => demo.output().stdout, { timeout: 600_000 }).toContain(said);
     expect(demo.output().stdout).toContain(`below ${folder}/`);
