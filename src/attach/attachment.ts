@@ -71,7 +71,7 @@ export async function bringUp(
   const attachment = await answerFor(nbd, about, setup, context, { ...options, supervisor, isLeft });
   const partitions = await undo.step('wait until the device is usable', () =>
     Promise.race([
-      usableByConnection(setup, attachment, (name) => nodes.push(name)),
+      usableByConnection(device, setup, (name) => nodes.push(name)),
       lostMeanwhile(attachment),
       aborted(stop),
     ]),
@@ -181,11 +181,11 @@ function aborted(stop: AbortSignal): Promise<never> {
 
 /** A lost connection ends the reading of the partition table too, as if there were none: the device is about to go then. */
 async function usableByConnection(
+  device: string,
   { sizeBytes, sockets }: DeviceSetup,
-  attachment: Attachment,
   onMade: (name: string) => void,
 ): Promise<readonly string[]> {
-  const partitions = await waitUntilUsable(attachment.device, sizeBytes, onMade);
+  const partitions = await waitUntilUsable(device, sizeBytes, onMade);
   if (sockets.every(isHungUp)) throw lostBefore();
   return partitions;
 }
