@@ -43,7 +43,9 @@ while [ "$n" -le "$runs_max" ]; do
   if is_attached; then
     outcome=attached
     # A kill may also come at one of the calls that detaching makes: the next attach takes down what is left, or a detach.
-    if sh -c "$detach" >"$folder/detach" 2>&1; then :; elif [ "$last" = detached ]; then outcome=killed; else sh -c "$detach" >/dev/null 2>&1; fi
+    if ! sh -c "$detach" >"$folder/detach" 2>&1; then
+      if [ "$last" = detached ]; then outcome=killed; else sh -c "$detach" >/dev/null 2>&1; fi
+    fi
     within 1200 ended || outcome="does not end: $(cat "$folder/detach")"
   elif ended; then
     outcome=killed
