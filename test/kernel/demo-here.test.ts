@@ -1,6 +1,5 @@
 import { join } from 'node:path';
-import { expect } from 'vitest';
-import { longTest } from '../long.js';
+import { expect, test } from 'vitest';
 import { assertQuietKernel, background, memoryDir, run } from './guest.js';
 import { expectNothingLeft, ROOT } from './programs.js';
 
@@ -15,8 +14,9 @@ const MOMENTS = [
 
 const PROGRAMS = '[d]emo-walk|[t]snbd.js|[t]snbd-client.js|[n]bd-server|[q]emu-nbd|[n]bdkit';
 
-for (const [said, signal, status] of MOMENTS) {
-  longTest(`scripts/demo --here leaves nothing behind when ${signal} comes at '${said}'`, async () => {
+test.each(MOMENTS)(
+  "scripts/demo --here leaves nothing behind when at '%s' there comes %s",
+  async (said, signal, status) => {
     const folder = await memoryDir('demo');
     // Who is started beside others does not hear SIGINT, and no shell can change that. The programs are those of a user.
     const settings = `--default-signal=INT PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=${folder}`;
@@ -30,5 +30,5 @@ for (const [said, signal, status] of MOMENTS) {
     expect((await run(left)).stdout).toBe('');
     await expectNothingLeft();
     await assertQuietKernel();
-  });
-}
+  },
+);
