@@ -10,6 +10,10 @@ export default class SummaryReporter implements Reporter {
       for (const test of module.children.allTests()) {
         const result = test.result();
         if (result.state === 'passed') passed += 1;
+        // One that a second try passed: else nobody learns why the first did not.
+        if (result.state === 'passed' && result.errors !== undefined && result.errors.length > 0) {
+          process.stdout.write(`tried again: ${test.fullName}: ${result.errors[0]?.message}\n`);
+        }
         if (result.state === 'failed') failedHere += 1;
         if (result.state === 'skipped') {
           process.stdout.write(`skipped: ${test.fullName}: ${result.note ?? 'no reason given'}\n`);

@@ -9,12 +9,14 @@ import { deviceBackend, deviceState, waitFor } from '../kernel/sysfs.js';
 import type { DeviceRecord } from './devices.js';
 import { disconnectInProcess } from './disconnect.js';
 import { AttachError } from './errors.js';
+import { askOwner, isGone } from './owner.js';
 import { describeUsers } from './users.js';
 
 /** A server that is there answers a flush of next to nothing, and a disconnect; one that is not must not keep us. */
 const FLUSH_LIMIT_MS = 10_000;
 const DISCONNECT_LIMIT_MS = 20_000;
 const FREE_LIMIT_MS = 10_000;
+const ANSWER_LIMIT_MS = 2_000;
 
 type OnNotice = (text: string) => void;
 
@@ -38,6 +40,17 @@ export function isLeftover(device: string): boolean {
   return isOfDeadProcess(owner) && readState(device)?.about.backend !== backend;
 }
 
+/** As isLeftover, but a process that is just being killed is waited for: it is seen a moment longer than it serves. */
+export async function isAbandoned(device: string): Promise<boolean> {
+  if (isLeftover(device) || readState(device) === undefined) return isLeftover(device);
+  try {
+    await askOwner(device, { command: 'status' }, ANSWER_LIMIT_MS);
+    return false;
+  } catch (error) {
+    return (await isGone(device, error)) && isLeftover(device);
+  }
+}
+
 /** Whether no process answers for a device that a process of ours connected: it was killed, or not to stay. */
 export function isWithoutProcess(device: string): boolean {
   return isLeftover(device) || isUnattended(leftoverOf(device).owner);
@@ -50,7 +63,7 @@ export function isWithoutProcess(device: string): boolean {
  * @throws AttachError 'busy'; LaunchedError and DaemonError when it cannot be disconnected
  */
 export async function clearLeftover(device: string, onNotice: OnNotice): Promise<void> {
-  if (!isLeftover(device)) return;
+  if (!(await isAbandoned(device))) return;
   requireRoot(`attach /dev/${device}`);
   const left = `/dev/${device} is still attached, though its process is gone`;
   const users = deviceUsers(device);

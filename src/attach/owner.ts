@@ -24,9 +24,12 @@ export async function askOwner(device: string, question: unknown, limitMs: numbe
   }
 }
 
-/** Whether this came of asking a process that was killed: its socket is closed a moment before all of it is gone. */
+/**
+ * Whether this came of asking a process that was killed, before it was asked or while it was: its socket is closed a moment
+ * before all of it is gone.
+ */
 export async function isGone(device: string, error: unknown): Promise<boolean> {
-  if (!(error instanceof DaemonError && error.code === 'not-running')) return false;
+  if (!(error instanceof DaemonError && (error.code === 'not-running' || error.code === 'died'))) return false;
   const look = () => readState(device) === undefined;
   return waitFor(`the process behind /dev/${device} to be gone`, END_LIMIT_MS, look).then(
     () => true,

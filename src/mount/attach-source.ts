@@ -3,7 +3,7 @@ import type { OnAttachEvent } from '../attach/attach-event.js';
 import type { AttachRequest } from '../attach/attach-request.js';
 import { recordedDevices } from '../attach/devices.js';
 import { launchAttach } from '../attach/launch-attach.js';
-import { clearLeftover, isLeftover } from '../attach/leftover.js';
+import { clearLeftover, isAbandoned } from '../attach/leftover.js';
 import { isUnderSystemd, type ServicePlan } from '../daemon/launch-service.js';
 import { escapedPath, mountUnit } from '../daemon/unit-name.js';
 import { attachedDevices, nbdDevices } from '../kernel/sysfs.js';
@@ -36,7 +36,7 @@ export async function deviceOf(
   const notice = (text: string) => onEvent({ kind: 'notice', text });
   for (const { device, record } of recordedDevices()) {
     if (!isOfSource(record, request)) continue;
-    if (!isLeftover(device)) {
+    if (!(await isAbandoned(device))) {
       requireFits(device, record, request);
       if (request.device !== undefined && request.device !== device) {
         notice(`it is attached already, as /dev/${device}, not as /dev/${request.device}`);
