@@ -142,6 +142,7 @@ test('what an export is, can and has is answered as nbdinfo does', async () => {
   const silent = { stdout: '', stderr: '' };
   expect(await runTsnbd('info', '--can', 'write', uri)).toEqual({ status: 0, ...silent });
   expect(await runTsnbd('info', '--has', 'extended-headers', uri)).toEqual({ status: 2, ...silent });
+  expect(await runTsnbd('info', '--is', 'read-only', uri)).toEqual({ status: 2, ...silent });
   const ours = { ...description, replyStyle: 'extended' } as const;
   expect(['extended-headers', 'structured-reply'].map((question) => isSo(question, ours))).toEqual([true, true]);
 });

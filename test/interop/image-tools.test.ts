@@ -64,6 +64,9 @@ describe('an image', () => {
       });
     }
     expect(await tsnbd('info', '-f', 'raw', image)).toBe(await succeed('qemu-img', 'info', '-f', 'raw', image));
+    expect(await json(tsnbd('map', '-f', 'raw', '--json', image))).toEqual(
+      await json(succeed('qemu-img', 'map', '-f', 'raw', '--output=json', image)),
+    );
   });
 
   test('is mapped as qemu-img does', async () => {

@@ -372,6 +372,8 @@ describe('what is shown and answered is as with qemu-img check:', () => {
       stderr: expect.stringMatching(/^tsnbd: .* is raw: .*\n$/),
     });
     expect(img('-f', 'raw').status).toBe(63);
+    writeFileSync(disk, made().bytes);
+    expect((await program('-f', 'raw')).status).toBe(63);
     writeFileSync(disk, 'QFI\xfb\0\0\0\x09'.padEnd(200, '\0'), 'latin1');
     expect(await program()).toMatchObject({ status: 1, stderr: expect.stringMatching(/^tsnbd: .*of version 9\n$/) });
     expect(img().status).toBe(1);

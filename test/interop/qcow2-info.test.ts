@@ -86,7 +86,9 @@ test('an image that another program writes to is described only with -U', async 
   await succeed('nbdinfo', server.uri); // only then has it opened the image
   const refused = await runTsnbd('info', path);
   const forced = await runTsnbd('info', '-U', '--backing-chain', path);
+  const maps = [await runTsnbd('map', path), await runTsnbd('map', '-U', path)];
   await server.stop();
   expect(refused).toMatchObject({ status: 5, stderr: expect.stringContaining('is in use by qemu-nbd') });
+  expect(maps.map(({ status }) => status)).toEqual([5, 0]);
   expect(forced).toEqual({ status: 0, stdout: qemuImg('info', path), stderr: '' });
 });

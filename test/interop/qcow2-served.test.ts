@@ -133,6 +133,8 @@ describe('the locks of a qcow2 image', () => {
       await succeed('nbdinfo', '--size', `nbd+unix:///?socket=${socket}`);
       expect(isRefused(qemu.pid)).toBe(true);
       weOpen({ forceShare: true });
+      const server = await serveUnix(inFolder('ours'), inFolder('disk.qcow2'), '-f', 'qcow2', '-r', '-U');
+      expect(await server.stop()).toBe(0);
     } finally {
       qemu.kill();
       await ended;

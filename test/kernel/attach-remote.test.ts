@@ -153,7 +153,10 @@ describe('tsnbd-client', () => {
   test('-c says whether a device is attached, and by which process, as nbd-client does', async () => {
     const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
     expect(await run(`${tsnbdClient} -c /dev/nbd0`)).toEqual({ status: 1, stdout: '', stderr: '' });
-    await ok(`${tsnbdClient} -unix ${socket} /dev/nbd0 -timeout 30`);
+    await ok(`${tsnbdClient} -unix ${socket} /dev/nbd0 -timeout 45 -b 4096`);
+    expect(await ok('cat /sys/block/nbd0/queue/io_timeout /sys/block/nbd0/queue/logical_block_size')).toBe(
+      '45000\n4096',
+    );
     const pid = await ok('pgrep -f attach-process.js');
     expect(await run(`${tsnbdClient} -check nbd0`)).toEqual({ status: 0, stdout: `${pid}\n\n`, stderr: '' });
     await ok(`${tsnbdClient} -disconnect nbd0`);
@@ -198,7 +201,9 @@ describe('tsnbd-client', () => {
 
 test('the user decides size, state and negotiation in place of the server', async () => {
   const told = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
-  await ok(`${tsnbdClient} -unix ${told} nbd0 -B 8M -R -g`);
+  const { status, stderr } = await run(`${tsnbdClient} -unix ${told} nbd0 -B 8M -R -g -debug`);
+  expect(status).toBe(0);
+  expect(stderr).toMatch(/^tsnbd-client: > NBD_OPT_EXPORT_NAME, /m);
   expect(await ok('cat /sys/block/nbd0/size /sys/block/nbd0/ro')).toBe('16384\n1');
   await ok(`${tsnbdClient} -d nbd0`);
   const untold = await serveAt((path) => `node ${ROOT}/test/kernel/peers/untold-server.js ${path}`);

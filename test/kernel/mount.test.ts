@@ -272,6 +272,19 @@ ours; pgrep -f 'tsnbd|attach-process'; t umount -N $ns $d/1; ours; kill $!`;
   expect(await told(script)).toEqual(['0 ', '1', 'nbd0;', '0 ', '']);
 });
 
+longTest('where the kernel can only be asked by ioctl: the first device that is free', async () => {
+  // Another network namespace has no netlink of nbd.
+  const script = `n="unshare -n ${tsnbd}"; ${tsnbd} -c nbd0 -f raw $d/whole.raw
+t $n mount $d/disk.raw $d/1 -o format=raw,partition=1; t $n mount $d/disk.raw $d/2 -o format=raw,partition=2; ours
+grep -o '"kernelApi":"[a-z]*"' /run/tsnbd/nbd1.json; cat 1/name 2/name
+t umount $d/1; ours; t $n umount $d/2; ours; ${tsnbd} -d nbd0`;
+  expect(await told(script)).toEqual([
+    ...['0 ', '0 ', 'nbd0;nbd1 D/1 D/2;'],
+    ...['"kernelApi":"ioctl"', '1', '2'],
+    ...['0 ', 'nbd0;nbd1 D/2;', '0 ', 'nbd0;', '/dev/nbd0 disconnected'],
+  ]);
+});
+
 if (long) {
   test('50 rounds of mount -a and umount -a', async () => {
     const script = `lines "nbd://127.0.0.1:4000/ $d/1 tsnbd _netdev,partition=1 0 0" "$d/disk.qcow2 $d/2 tsnbd partition=2 0 0" \\
