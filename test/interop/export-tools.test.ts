@@ -163,6 +163,7 @@ test('with --debug whatever asks a server tells each message of the negotiation'
   };
   expect(await asks('NBD_OPT_INFO', 'info', uri)).toMatch(/ > NBD_OPT_ABORT, 0 bytes\n$/);
   await asks('NBD_OPT_GO', 'map', uri);
+  await asks('NBD_OPT_LIST', 'list', uri);
   await asks('NBD_OPT_LIST', '-L', '-k', socket);
   await asks('NBD_OPT_LIST', '-l', '-u', socket);
 });

@@ -14,6 +14,7 @@ const OWN_STDIO: SpawnOptions = { stdio: ['ignore', 'inherit', 'pipe'] };
 /** A `tsnbd` that serves images. */
 export interface Served {
   readonly uri: string;
+  readonly pid: number | undefined;
   /** All that it has said on stderr. */
   said(): string;
   /** SIGTERM, and its exit status. */
@@ -114,5 +115,5 @@ async function ready(child: ChildProcess, address: Parameters<typeof connect>[0]
     child.kill('SIGTERM');
     return exit;
   };
-  return { uri, said: () => said, stop, kill: () => void child.kill('SIGKILL'), exit };
+  return { uri, pid: child.pid, said: () => said, stop, kill: () => void child.kill('SIGKILL'), exit };
 }

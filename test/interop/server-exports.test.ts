@@ -1,5 +1,15 @@
 import { randomFillSync } from 'node:crypto';
-import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  constants,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -8,6 +18,8 @@ import { connect } from '#tsnbd/transport/connect.js';
 import { runHandshake } from '#tsnbd/transport/handshake-socket.js';
 import { run, runTsnbd, type Served, serveActivated, serveExports, serveUnix, sha256, succeed } from './served.js';
 
+const { O_DIRECT } = constants;
+const MIB = 2 ** 20;
 const [ROOT_BYTES, HOME_BYTES] = [8_388_608, 1_048_576];
 let folder: string;
 let root: string;
@@ -169,5 +181,29 @@ describe('options of how an image is opened', () => {
     writeFileSync(copy, randomFillSync(Buffer.alloc(HOME_BYTES)));
     await succeed('nbdcopy', '--flush', copy, server.uri);
     expect(sha256(home)).toBe(sha256(copy));
+  });
+
+  test('--offset leaves out what comes before', async () => {
+    server = await serveUnix(socket, root, '-t', '-e', '0', '--offset=7M');
+    const copy = join(folder, 'copy.raw');
+    await succeed('nbdcopy', server.uri, copy);
+    expect(readFileSync(copy).equals(readFileSync(root).subarray(7 * MIB))).toBe(true);
+  });
+
+  test.each([
+    [[], 0],
+    [['--nocache'], O_DIRECT],
+    [['--cache=none'], O_DIRECT],
+  ])('%j goes past the page cache if it says so', async (options, direct) => {
+    server = await serveUnix(socket, root, '-t', '-e', '0', ...options);
+    await succeed('nbdinfo', '--size', server.uri);
+    const folderOfFds = `/proc/${server.pid}/fd`;
+    const open = readdirSync(folderOfFds).filter((fd) => readlinkSync(join(folderOfFds, fd)) === root);
+    const flags = open.map((fd) => {
+      const told = /^flags:\t([0-7]+)$/m.exec(readFileSync(`/proc/${server?.pid}/fdinfo/${fd}`, 'latin1'));
+      return Number.parseInt(told?.[1] ?? '', 8) & O_DIRECT;
+    });
+    expect(flags).toContain(direct);
+    expect(flags.includes(O_DIRECT)).toBe(direct !== 0);
   });
 });
