@@ -153,10 +153,11 @@ describe('tsnbd-client', () => {
   test('-c says whether a device is attached, and by which process, as nbd-client does', async () => {
     const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
     expect(await run(`${tsnbdClient} -c /dev/nbd0`)).toEqual({ status: 1, stdout: '', stderr: '' });
-    await ok(`${tsnbdClient} -unix ${socket} /dev/nbd0 -timeout 45 -b 4096`);
+    await ok(`${tsnbdClient} -unix ${socket} /dev/nbd0 -timeout 45 -b 4096 -C 2`);
     expect(await ok('cat /sys/block/nbd0/queue/io_timeout /sys/block/nbd0/queue/logical_block_size')).toBe(
       '45000\n4096',
     );
+    expect(await ok(`${tsnbd} status nbd0`)).toMatch(/^connections: 2$/m);
     const pid = await ok('pgrep -f attach-process.js');
     expect(await run(`${tsnbdClient} -check nbd0`)).toEqual({ status: 0, stdout: `${pid}\n\n`, stderr: '' });
     await ok(`${tsnbdClient} -disconnect nbd0`);
