@@ -29,8 +29,10 @@ test('a command has the device while it runs, and its status is the result', asy
 
   const socket = `${await memoryDir('run')}/sock`;
   const server = await startServer(`nbdkit -f -U ${socket} memory 16M`, isSocket(socket));
-  const remote = `${tsnbd} run 'nbd+unix:///?socket=${socket}'`;
-  expect(await ok(`${remote} -- sh -c 'blockdev --getsize64 $TSNBD_DEVICE'`)).toBe('16777216');
+  const remote = `${tsnbd} run -c nbd3 'nbd+unix:///?socket=${socket}'`;
+  expect(await ok(`${remote} -- sh -c 'echo $TSNBD_DEVICE; blockdev --getsize64 $TSNBD_DEVICE'`)).toBe(
+    '/dev/nbd3\n16777216',
+  );
   await server.stop('KILL');
 });
 
