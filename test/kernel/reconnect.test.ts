@@ -55,9 +55,12 @@ interface Writer {
 }
 
 async function startWriter(device: string, client: Background): Promise<Writer> {
-  const notes = `${folder}/notes-${device}`;
-  const mnt = `${folder}/mnt-${device}`;
-  await ok(`mkdir ${notes} ${mnt} && mkfs.ext4 -q /dev/${device} && mount /dev/${device} ${mnt}`);
+  // One test after the other has a writer on the same device.
+  const [notes, mnt] = (await ok(`mktemp -d ${folder}/notes-XXXXXX; mktemp -d ${folder}/mnt-XXXXXX`)).split('\n') as [
+    string,
+    string,
+  ];
+  await ok(`mkfs.ext4 -q /dev/${device} && mount /dev/${device} ${mnt}`);
   await ok(`printf '%s' "$(cat <<'END'\n${WRITER}\nEND\n)" >${notes}/writer`);
   const program = await background(`exec sh ${notes}/writer ${mnt} ${notes}`);
   await until(`test -s ${notes}/written`);
