@@ -16,6 +16,7 @@ import { emptyRequest, payloadBytes } from '../protocol/request.js';
 import { checkRequest, type ExportRules, endsConnection } from '../protocol/request-rules.js';
 import type { Busyness } from './activity.js';
 import { BegunWrites } from './begun-writes.js';
+import { callMs } from './call-time.js';
 import { Changes } from './changes.js';
 import { ColdReads } from './cold-reads.js';
 import { Flushes } from './flushes.js';
@@ -93,19 +94,18 @@ class RequestLoop {
 
   constructor({ socketFd, image, rules, contexts, received, stop, busyness, ...more }: Connection) {
     invariant(received.length <= INPUT_BYTES, 'what came with the handshake fits into the input buffer');
-    const { replyStyle } = rules;
     this.#image = image;
     this.#rules = rules;
     this.#stop = stop;
-    this.#input = new RequestInput(replyStyle, received);
-    this.#replies = new Replies(socketFd, replyStyle, more.writeErrors);
+    this.#input = new RequestInput(rules.replyStyle, received);
+    this.#replies = new Replies(socketFd, rules.replyStyle, more.writeErrors);
     const relax = whenIdle(more.keepsMemory, this.#input, this.#replies, image);
     this.#socket = new PacedSocket(socketFd, busyness, more.mayHalt, () => {
       relax();
       return this.#isAsked(HALT) && !this.#isInRequest; // its next request is not to be waited for
     });
-    this.#reads = new Reads(socketFd, image, this.#replies, replyStyle);
-    this.#cold = new ColdReads(image, rules, this.#input, this.#reads);
+    this.#reads = new Reads(socketFd, image, this.#replies, rules.replyStyle);
+    this.#cold = new ColdReads(image, rules, this.#input, this.#reads, () => callMs(socketFd));
     this.#changes = new Changes(image, this.#input, this.#replies);
     this.#status = new StatusReplies(image, this.#replies, contexts);
     this.#begun = image.beginsWrites ? new BegunWrites(image, this.#replies) : undefined;

@@ -10,6 +10,7 @@ import { RequestInput } from '#tsnbd/server/request-input.js';
 const SIZE_BYTES = 1_048_576;
 const SLOW_MS = 5;
 const QUICK_MS = 0.01;
+let callMs: number;
 let log: string[];
 let room: number;
 const image = {
@@ -46,12 +47,13 @@ function bytesOf(type: number, offsetBytes: number, lengthBytes: number): Buffer
 
 function withInput(...requests: Buffer[]): { cold: ColdReads; input: RequestInput } {
   const input = new RequestInput('simple', Buffer.concat(requests));
-  return { cold: new ColdReads(image, rules, input, reads), input };
+  return { cold: new ColdReads(image, rules, input, reads, () => callMs), input };
 }
 
 beforeEach(() => {
   log = [];
   room = 100;
+  callMs = 0.002;
 });
 
 describe('reads', () => {
@@ -75,6 +77,26 @@ describe('reads', () => {
     for (let count = 0; count < 4; count += 1) expect(cold.wasSlow(0.4, 1_048_576)).toBe(false);
     cold.wasSlow(0.4, 4_096);
     expect(cold.wasSlow(0.4, 4_096)).toBe(true);
+  });
+});
+
+describe('on a machine on which every call takes long, reads', () => {
+  const slow = (cold: ColdReads, elapsedMs: number) => [0, 1].map(() => cold.wasSlow(elapsedMs, 4_096))[1];
+
+  test('may take longer in proportion', () => {
+    const { cold } = withInput();
+    callMs = 0.1;
+    expect(slow(cold, 0.9)).toBe(false);
+    expect(slow(cold, 1.1)).toBe(true);
+  });
+
+  test('may not once it is quick again', () => {
+    const { cold } = withInput();
+    callMs = 0.1;
+    expect(slow(cold, 0.9)).toBe(false);
+    callMs = 0.002;
+    expect(slow(cold, 1.1)).toBe(true);
+    expect(cold.wasSlow(0.2, 4_096)).toBe(true);
   });
 });
 
