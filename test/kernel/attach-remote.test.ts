@@ -161,6 +161,9 @@ describe('tsnbd-client', () => {
     const pid = await ok('pgrep -f attach-process.js');
     expect(await run(`${tsnbdClient} -check nbd0`)).toEqual({ status: 0, stdout: `${pid}\n\n`, stderr: '' });
     await ok(`${tsnbdClient} -disconnect nbd0`);
+    expect((await run(`${tsnbdClient} -unix ${socket} nbd0 -verbose && ${tsnbdClient} -d nbd0`)).stderr).toContain(
+      'tsnbd-client: negotiate\n',
+    );
     expect(await run(`${tsnbdClient} -check nbd0`)).toMatchObject({ status: 1 });
   });
 

@@ -133,7 +133,10 @@ t $a nbd://127.0.0.1:4000/ $d/1 -o nofail
 t $a nbd://127.0.0.1:4000/ $d/1 -o nofail,partition=2
 t $a $d/whole.raw $d/1
 lines "$(cat /etc/fstab)" "nbd://127.0.0.1:4000/ $d/4 tsnbd partition=3 0 1" "$d/none.raw $d/2 tsnbd fsck=x 0 0"
-t ${tsnbd} fstab check; ours`;
+t ${tsnbd} fstab check; ours
+lines; : >table; third="$a nbd://127.0.0.1:4000/ $d/3 -o partition=1"
+t $third --dry-run; t $third --fstab $d/table; wc -l </etc/fstab; wc -l <table`;
+  const third = '0 nbd://127.0.0.1:4000/\tD/3\ttsnbd\t_netdev,partition=1\t0 0';
   const line = 'nbd://127.0.0.1:4000/\tD/1\ttsnbd\t_netdev,nofail,partition=2\t0 0';
   const wrong = (number: number, folder: string, what: string) => `/etc/fstab, line ${number}, ${folder}: ${what}`;
   expect(await told(script)).toEqual([
@@ -146,6 +149,9 @@ t ${tsnbd} fstab check; ours`;
     wrong(3, 'D/4', 'there is no such partition; it has 1, 2'),
     wrong(4, 'D/2', "option fsck: 'x' is not a way to check (yes, auto, no)"),
     '',
+    third,
+    ...[third, 'added to D/table, which is kept as D/table.before-tsnbd; mount it by: mount D/3'],
+    ...['1', '1'],
   ]);
 });
 
@@ -285,11 +291,14 @@ longTest('what is asked of mount(8) and umount(8) is asked of them within', asyn
 done
 t $m $d/whole.raw $d/1 -s -t tsnbd.ext4 -o format=raw,noatime,nosuid
 t /sbin/umount.tsnbd $d/1 -l -f -r
+$m $d/whole.raw $d/1 -v -o format=raw 2>&1 | tail -n 1; /sbin/umount.tsnbd $d/1 -v 2>&1 | tail -n 1
 rm /usr/local/sbin/mount /usr/local/sbin/umount; cat asked`;
   expect(await told(script)).toEqual([
     ...['0 ', '0 '],
+    ...['mount.tsnbd: mount', 'umount.tsnbd: detach'],
     'mount -i -t ext4 -o noatime,nosuid,helper=tsnbd -s -- /dev/nbd0 D/1',
     'umount -i -l -f -r -- D/1',
+    ...['mount -i -t ext4 -o helper=tsnbd -- /dev/nbd0 D/1', 'umount -i -- D/1'],
   ]);
 });
 
