@@ -5,11 +5,8 @@ import { attachedDevices, deviceBackend, deviceState, requestCounts, requireDevi
 import { formatNbdUri, type NbdTarget } from '../transport/uri.js';
 import type { ImageAttachRequest } from './attach-request.js';
 import { AttachError } from './errors.js';
-import { askOwner } from './owner.js';
+import { askStatus } from './owner.js';
 import type { LinkStatus } from './reconnect.js';
-
-/** A process of ours that is stopped is not waited for. */
-const ANSWER_LIMIT_MS = 2_000;
 
 /** What the process behind a device wrote down of it when it was attached (bringUp). */
 export interface DeviceRecord {
@@ -107,7 +104,8 @@ async function lookAt(device: string): Promise<AttachedDevice> {
   const { sizeBytes, readOnly } = deviceState(device);
   const state = readState(device);
   const record = (state?.about ?? recordLeft(device)) as DeviceRecord | undefined;
-  const answer = state === undefined ? undefined : await askStatus(device);
+  // It may end just now, not answer, or we may not ask.
+  const answer = state === undefined ? undefined : await askStatus(device).catch(() => undefined);
   const link = answer?.link as LinkStatus | undefined;
   return {
     device: `/dev/${device}`,
@@ -133,14 +131,6 @@ function recordLeft(device: string): RunState['about'] | undefined {
   const about = readLastState(device)?.about;
   const backend = deviceBackend(device);
   return backend !== undefined && about?.backend === backend ? about : undefined;
-}
-
-async function askStatus(device: string) {
-  try {
-    return await askOwner(device, { command: 'status' }, ANSWER_LIMIT_MS);
-  } catch {
-    return undefined; // it ends just now, does not answer, or we may not ask
-  }
 }
 
 function sourceOf({ address, exportName = '', imagePath }: DeviceRecord): string | undefined {

@@ -9,14 +9,13 @@ import { deviceBackend, deviceState, waitFor } from '../kernel/sysfs.js';
 import type { DeviceRecord } from './devices.js';
 import { disconnectInProcess } from './disconnect.js';
 import { AttachError } from './errors.js';
-import { askOwner, isGone } from './owner.js';
+import { askStatus, isGone } from './owner.js';
 import { describeUsers } from './users.js';
 
 /** A server that is there answers a flush of next to nothing, and a disconnect; one that is not must not keep us. */
 const FLUSH_LIMIT_MS = 10_000;
 const DISCONNECT_LIMIT_MS = 20_000;
 const FREE_LIMIT_MS = 10_000;
-const ANSWER_LIMIT_MS = 2_000;
 
 type OnNotice = (text: string) => void;
 
@@ -42,13 +41,10 @@ export function isLeftover(device: string): boolean {
 
 /** As isLeftover, but a process that is just being killed is waited for: it is seen a moment longer than it serves. */
 export async function isAbandoned(device: string): Promise<boolean> {
-  if (isLeftover(device) || readState(device) === undefined) return isLeftover(device);
-  try {
-    await askOwner(device, { command: 'status' }, ANSWER_LIMIT_MS);
-    return false;
-  } catch (error) {
-    return (await isGone(device, error)) && isLeftover(device);
+  if (!isLeftover(device) && readState(device) !== undefined) {
+    await askStatus(device).catch((error: unknown) => isGone(device, error));
   }
+  return isLeftover(device);
 }
 
 /** Whether no process answers for a device that a process of ours connected: it was killed, or not to stay. */

@@ -5,6 +5,7 @@ import { waitFor } from '../kernel/sysfs.js';
 
 /** What the kernel needs to take a process down that was killed, on a machine that is busy. */
 const END_LIMIT_MS = 5_000;
+const STATUS_LIMIT_MS = 2_000;
 
 /**
  * Asks the process that answers for a device. One that ends because another takes its place (restart) is no answer: then
@@ -22,6 +23,11 @@ export async function askOwner(device: string, question: unknown, limitMs: numbe
       if (now === undefined || now === pid) throw error;
     }
   }
+}
+
+/** What the process behind a device says of it; one of ours that is stopped is not waited for. @throws DaemonError */
+export function askStatus(device: string): Promise<ControlAnswer> {
+  return askOwner(device, { command: 'status' }, STATUS_LIMIT_MS);
 }
 
 /**

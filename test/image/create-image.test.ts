@@ -5,7 +5,7 @@ import { createImage } from '#tsnbd/image/create-image.js';
 import { ImageError } from '#tsnbd/image/errors.js';
 import { openImage } from '#tsnbd/image/open-image.js';
 import { RAW_PREALLOCATIONS, type RawPreallocation } from '#tsnbd/image/preallocations.js';
-import { openFdsOf } from './open-fds.js';
+import { openFdsOf } from '../open-fds.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
 const MIB = 1_048_576;

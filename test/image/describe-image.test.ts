@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { describeImage } from '#tsnbd/image/describe-image.js';
 import { mapImage } from '#tsnbd/image/map-image.js';
 import { openImage } from '#tsnbd/image/open-image.js';
-import { openFdsOf } from './open-fds.js';
+import { openFdsOf } from '../open-fds.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
 const MIB = 1_048_576;

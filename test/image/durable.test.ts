@@ -14,18 +14,14 @@ import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
 import { ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { RawImage } from '#tsnbd/image/raw.js';
 import { newSharedFields } from '#tsnbd/image/shared-layout.js';
-import { openFdsOf } from './open-fds.js';
+import { openFdsOf, openFlags } from '../open-fds.js';
 import { useRawWorkers } from './raw-workers.js';
 
 const { EBADF, EIO, EMFILE, ENOSPC } = constants.errno;
 const workers = useRawWorkers();
 const sector = new Uint8Array(512).fill(7);
 
-/** By what the kernel itself says of the fd. */
-function isDurable(fd: number): boolean {
-  const flags = /flags:\t([0-7]+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '';
-  return (Number.parseInt(flags, 8) & fsConstants.O_DSYNC) !== 0;
-}
+const isDurable = (fd: number) => (openFlags(fd) & fsConstants.O_DSYNC) !== 0;
 
 /** `first` once, then what the file system answers. */
 function onceInstead(first: () => number): (later: () => number) => number {

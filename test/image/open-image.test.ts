@@ -16,6 +16,7 @@ import { ImageError, type ImageErrorCode } from '#tsnbd/image/errors.js';
 import { fileCalls } from '#tsnbd/image/file-calls.js';
 import { ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, type OpenedImage, type OpenOptions, openImage } from '#tsnbd/image/open-image.js';
+import { openFlags } from '../open-fds.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
 const inFolder = useTemporaryFolder();
@@ -345,10 +346,7 @@ describe('the cache modes', () => {
       const image = imageFrom(handle, {
         ...fileCalls,
         write: (fd, ...call) => {
-          const bits = Number.parseInt(
-            /flags:\t([0-7]+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '',
-            8,
-          );
+          const bits = openFlags(fd);
           written.push((['O_DIRECT', 'O_DSYNC'] as const).filter((flag) => (bits & fsConstants[flag]) !== 0).join(' '));
           return fileCalls.write(fd, ...call);
         },

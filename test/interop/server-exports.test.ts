@@ -1,21 +1,12 @@
 import { randomFillSync } from 'node:crypto';
-import {
-  constants,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-} from 'node:fs';
+import { constants, existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
 import { connect } from '#tsnbd/transport/connect.js';
 import { runHandshake } from '#tsnbd/transport/handshake-socket.js';
+import { fdsOpenOn, openFlags } from '../open-fds.js';
 import { run, runTsnbd, type Served, serveActivated, serveExports, serveUnix, sha256, succeed } from './served.js';
 
 const { O_DIRECT } = constants;
@@ -197,12 +188,8 @@ describe('options of how an image is opened', () => {
   ])('%j goes past the page cache if it says so', async (options, direct) => {
     server = await serveUnix(socket, root, '-t', '-e', '0', ...options);
     await succeed('nbdinfo', '--size', server.uri);
-    const folderOfFds = `/proc/${server.pid}/fd`;
-    const open = readdirSync(folderOfFds).filter((fd) => readlinkSync(join(folderOfFds, fd)) === root);
-    const flags = open.map((fd) => {
-      const told = /^flags:\t([0-7]+)$/m.exec(readFileSync(`/proc/${server?.pid}/fdinfo/${fd}`, 'latin1'));
-      return Number.parseInt(told?.[1] ?? '', 8) & O_DIRECT;
-    });
+    const { pid = 0 } = server;
+    const flags = fdsOpenOn(root, pid).map((fd) => openFlags(fd, pid) & O_DIRECT);
     expect(flags).toContain(direct);
     expect(flags.includes(O_DIRECT)).toBe(direct !== 0);
   });

@@ -17,7 +17,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { emptyExtent } from '#tsnbd/image/image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import { emptyOverlay } from '#tsnbd/image/qcow2/empty-image.js';
-import { openFdsOf } from '../image/open-fds.js';
+import { openFdsOf } from '../open-fds.js';
 import { runTsnbd, type Served, serveUnix, sha256, succeed } from './served.js';
 
 let folder: string;

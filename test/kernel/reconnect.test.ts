@@ -56,10 +56,7 @@ interface Writer {
 
 async function startWriter(device: string, client: Background): Promise<Writer> {
   // One test after the other has a writer on the same device.
-  const [notes, mnt] = (await ok(`mktemp -d ${folder}/notes-XXXXXX; mktemp -d ${folder}/mnt-XXXXXX`)).split('\n') as [
-    string,
-    string,
-  ];
+  const [notes, mnt] = [await memoryDir('notes'), await memoryDir('mnt')];
   await ok(`mkfs.ext4 -q /dev/${device} && mount /dev/${device} ${mnt}`);
   await ok(`printf '%s' "$(cat <<'END'\n${WRITER}\nEND\n)" >${notes}/writer`);
   const program = await background(`exec sh ${notes}/writer ${mnt} ${notes}`);

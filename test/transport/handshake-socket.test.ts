@@ -1,4 +1,4 @@
-import { closeSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { closeSync, readSync, writeSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
@@ -10,6 +10,7 @@ import { connect } from '#tsnbd/transport/connect.js';
 import { detachFd } from '#tsnbd/transport/detach-fd.js';
 import { type HandshakeMachine, runHandshake } from '#tsnbd/transport/handshake-socket.js';
 import { type Listener, listen } from '#tsnbd/transport/listen.js';
+import { openFlags } from '../open-fds.js';
 
 const disk = { name: '', description: 'x'.repeat(4000), sizeBytes: 1_048_576, flags: NBD_FLAG_HAS_FLAGS };
 const directory: ExportDirectory = { find: (name) => (name === '' ? disk : undefined), list: () => [disk] };
@@ -54,8 +55,6 @@ function readAll(fd: number, length: number): Buffer {
 
 const O_NONBLOCK = 0o4000;
 const O_CLOEXEC = 0o2000000;
-const openFlags = (fd: number) =>
-  Number.parseInt(/flags:\s*([0-7]+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '', 8);
 
 describe('a handshake over a socket', () => {
   test('ends in the transmission phase on both sides', async () => {
