@@ -1,5 +1,5 @@
 import type { ControlAnswer } from '../daemon/control.js';
-import { readLastState, readState, removeRunFiles } from '../daemon/state-file.js';
+import { isAlive, type RunState, readLastState, readState, removeRunFiles } from '../daemon/state-file.js';
 import { dropPartitions } from '../kernel/device-child.js';
 import { requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
@@ -15,6 +15,8 @@ import { describeUsers } from './users.js';
 /** A flush of what the page cache holds, then the disconnect: the process that serves bounds both itself. */
 const OWNER_LIMIT_MS = 90_000;
 const FREE_LIMIT_MS = 15_000;
+/** What is left for the process that served it when the device is free. One that does more than serving it goes on. */
+const END_LIMIT_MS = 5_000;
 
 /**
  * Detaches a device, ours or another program's, and returns only when the kernel says that it is free. Refuses while a
@@ -35,8 +37,10 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
     if (readState(device) === undefined && !isFree(device)) await refuseClaimed(device, 0);
   }
   const isDestroyed = readLastState(device)?.about.destroyOnDisconnect === true;
+  const owner = readState(device);
   await letGo(device, force, onNotice);
   await waitUntilFree(device);
+  if (owner !== undefined) await waitUntilEnded(owner);
   if (isDestroyed) await waitFor(`/dev/${device} to be gone`, FREE_LIMIT_MS, () => !deviceState(device).exists);
   await dropPartitions(device);
   unhideVolumes({ name: device }); // where no process of ours is left that does
@@ -50,6 +54,12 @@ async function waitUntilFree(device: string): Promise<void> {
   if (isFree(device)) return;
   const users = describeUsers(deviceUsers(device));
   throw new AttachError('busy', `/dev/${device} is cut off, but not free until nothing uses it: ${users}`);
+}
+
+/** Who looks at an image right behind its detach must not find it locked. */
+async function waitUntilEnded(owner: RunState): Promise<void> {
+  if (owner.pid === process.pid) return;
+  await waitFor(`process ${owner.pid} to end`, END_LIMIT_MS, () => !isAlive(owner)).catch(() => {});
 }
 
 function isFree(device: string): boolean {

@@ -31,8 +31,12 @@ export function writeState(name: string, about: object): void {
 /** The state of the living process that serves NAME; absent if there is none, whatever a dead one left. */
 export function readState(name: string): RunState | undefined {
   const state = readLastState(name);
-  if (state === undefined || processStartTime(state.pid) !== state.startTime) return undefined;
-  return state;
+  return state !== undefined && isAlive(state) ? state : undefined;
+}
+
+/** Whether the process that wrote a state still lives. */
+export function isAlive({ pid, startTime }: RunState): boolean {
+  return processStartTime(pid) === startTime;
 }
 
 /** The state that was written last under NAME, whoever it is of. */

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { readLink, readText } from './kernel-files.js';
-import { parseStartTime } from './proc-tables.js';
+import { isZombie, parseStartTime } from './proc-tables.js';
 
 // A device that was set up by netlink outlives its process. The kernel keeps a text for it (`backend` in sysfs), so ours
 // carry the process that answers for them; whoever finds one whose process is dead may take it down, and nobody touches
@@ -62,8 +62,9 @@ function surroundings(root = ''): readonly string[] {
 
 function hasEnded(pid: number, startTime: number, root: string): boolean {
   try {
-    const found = parseStartTime(readFileSync(`${root}/proc/${pid}/stat`, 'utf8'));
-    return found !== undefined && found !== startTime;
+    const stat = readFileSync(`${root}/proc/${pid}/stat`, 'utf8');
+    const found = parseStartTime(stat);
+    return isZombie(stat) || (found !== undefined && found !== startTime);
   } catch (error) {
     const { errno = 0 } = error as NodeJS.ErrnoException;
     return -errno === ENOENT || -errno === ESRCH; // any other failure says nothing

@@ -43,6 +43,15 @@ export function parseStartTime(stat: string): number | undefined {
   return startTime !== undefined && /^[0-9]+$/.test(startTime) ? Number(startTime) : undefined;
 }
 
+/**
+ * Whether /proc/PID/stat is that of a process that has ended, all its threads with it, and was not waited for: where process 1
+ * waits for no children, as in many containers, it stays for ever. One thread may end before the others: fields 3 and 20.
+ */
+export function isZombie(stat: string): boolean {
+  const behindName = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return /^[ZX]$/.test(behindName[0] ?? '') && Number(behindName[20 - 3]) <= 1;
+}
+
 /** 'MAJOR:MINOR' of a device number as stat(2) gives it (glibc, <bits/sysmacros.h>). */
 export function deviceNumberText(rdev: number): string {
   const major = Math.floor(rdev / 2 ** 8) % 2 ** 12;

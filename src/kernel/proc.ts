@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import { listFolder, readLink, readText } from './kernel-files.js';
 import {
   deviceNumberText,
+  isZombie,
   type Mount,
   parseBlockFileSystems,
   parseMountinfo,
@@ -73,9 +74,10 @@ export function holderDevice({ holder }: { readonly holder: string }, root = '')
   };
 }
 
-/** When a process started, in clock ticks since boot: with the pid it names one process. Absent if there is none. */
+/** When a process started, in clock ticks since boot: with the pid it names one process. Absent if there is none, or it ended. */
 export function processStartTime(pid: number): number | undefined {
-  return parseStartTime(textOf(`/proc/${pid}/stat`));
+  const stat = textOf(`/proc/${pid}/stat`);
+  return isZombie(stat) ? undefined : parseStartTime(stat);
 }
 
 /**

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, readlinkSync, rmSync } from 'node:fs';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { isOfDeadProcess, isUnattended, newIdentifier } from '#tsnbd/kernel/device-owner.js';
 import { processStartTime } from '#tsnbd/kernel/proc.js';
 import { makeTree } from './tree.js';
@@ -53,6 +53,24 @@ describe('the mark of a device', () => {
     expect(isOfDeadProcess(its)).toBe(true);
     // Its number, given to another process.
     expect(isOfDeadProcess(identifier({ 5: 1 }))).toBe(true);
+  });
+
+  it('of a process that has ended is a dead one’s, though its parent does not wait for it', async () => {
+    const parent = spawn('sh', ['-c', 'sleep 100 & echo $!; exec sleep 100'], { stdio: ['ignore', 'pipe', 'ignore'] });
+    try {
+      const [line] = (await once(parent.stdout, 'data')) as [Buffer];
+      const pid = Number(line.toString());
+      const its = identifier({ 4: pid, 5: processStartTime(pid) ?? '' });
+      expect(isOfDeadProcess(its)).toBe(false);
+      // The shell must have become another program: it would wait for its child.
+      await vi.waitFor(() => expect(readFileSync(`/proc/${parent.pid}/comm`, 'utf8')).toBe('sleep\n'));
+      process.kill(pid, 'SIGKILL');
+      await vi.waitFor(() => expect(isOfDeadProcess(its)).toBe(true));
+      expect(processStartTime(pid)).toBe(undefined);
+      expect(readFileSync(`/proc/${pid}/stat`, 'utf8')).toContain(' Z ');
+    } finally {
+      parent.kill('SIGKILL');
+    }
   });
 
   it.each([

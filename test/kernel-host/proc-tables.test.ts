@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   deviceNumberText,
+  isZombie,
   parseBlockFileSystems,
   parseMountinfo,
   parseStartTime,
@@ -77,6 +78,19 @@ describe('the start time of a process', () => {
   it('is absent when there is none', () => {
     for (const text of ['', '713', '713 (node)', `713 (node) ${rest('x')}`])
       expect(parseStartTime(text)).toBe(undefined);
+  });
+});
+
+describe('a process that nobody has waited for', () => {
+  const stat = (state: string, threads: number) =>
+    `713 (a) Z) ${state} 1 713 713 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 ${threads} 0 198957 0 0`;
+
+  it('has ended when no thread of it is left', () => {
+    expect(isZombie(stat('Z', 1))).toBe(true);
+    expect(isZombie(stat('X', 0))).toBe(true);
+    expect(isZombie(stat('Z', 2))).toBe(false);
+    for (const state of ['S', 'R', 'D']) expect(isZombie(stat(state, 1))).toBe(false);
+    for (const text of ['', '713', '713 (Z)', '713 (a) Z 1']) expect(isZombie(text)).toBe(false);
   });
 });
 

@@ -6,6 +6,7 @@ import {
   expectNothingLeft,
   isSocket,
   newImage,
+  pidBehind,
   ROOT,
   startServer,
   TWO_PARTITIONS,
@@ -51,11 +52,12 @@ describe('an attached image', () => {
     expect((await server.result).status).toBe(0);
   });
 
-  test('keeps what was written without a sync: detaching writes it first', async () => {
+  test('keeps what was written without a sync: detaching writes it first, and lets the image go', async () => {
     const image = await newImage('64M');
     await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
+    const server = await pidBehind('nbd0');
     await ok('head -c 33554432 /dev/urandom >random && dd if=random of=/dev/nbd0 bs=1M status=none', { cwd: '/tmp' });
-    await ok(`${tsnbd} -d /dev/nbd0`);
+    await ok(`test -e /proc/${server}/fd/0 && ${tsnbd} -d /dev/nbd0 && ! test -e /proc/${server}/fd/0`);
     await ok(`cmp -n 33554432 /tmp/random ${image}`);
 
     // A partition that is open has pages of its own, which no close has written yet.

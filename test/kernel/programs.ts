@@ -44,6 +44,9 @@ export async function expectNothingLeft(device = 'nbd0'): Promise<void> {
 
 export const expectFree = (device = 'nbd0'): Promise<void> => until(isFree(device));
 
+/** The process that answers for a device, by its state file. */
+export const pidBehind = (device: string) => ok(`sed -E 's/^\\{"pid":([0-9]+).*/\\1/' /run/tsnbd/${device}.json`);
+
 /** Two GPT partitions; as many as a test of partitions needs. */
 export const TWO_PARTITIONS = "printf 'label: gpt\\nsize=40M\\ntype=linux\\n'";
 

@@ -1,7 +1,7 @@
 import { afterEach, expect, test } from 'vitest';
 import { long, longTest } from '../long.js';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
-import { expectNothingLeft, isSocket, ROOT, startServer, tsnbd } from './programs.js';
+import { expectNothingLeft, isSocket, pidBehind, ROOT, startServer, tsnbd } from './programs.js';
 
 const started: Background[] = [];
 afterEach(async () => {
@@ -10,7 +10,6 @@ afterEach(async () => {
   await assertQuietKernel();
 });
 
-const pidOf = (device: string) => ok(`sed -E 's/^\\{"pid":([0-9]+).*/\\1/' /run/tsnbd/${device}.json`);
 const restart = (device: string) =>
   ok(`${tsnbd} restart ${device}`).then((said) => expect(said).toBe(`/dev/${device} restarted`));
 
@@ -58,13 +57,13 @@ test('the process of an image in use is replaced, one that fails is not, and one
   await ok(`truncate -s 32M ${dir}/raw && qemu-img create -q -f qcow2 ${dir}/qcow2 32M`);
   await ok(`${tsnbd} -c nbd0 -f raw ${dir}/raw && ${tsnbd} -c nbd1 --cache=none -f qcow2 ${dir}/qcow2`);
   const jobs = [await verify('nbd0', long ? 60 : 5), await verify('nbd1', long ? 60 : 5)];
-  const firsts = [await pidOf('nbd0'), await pidOf('nbd1')];
+  const firsts = [await pidBehind('nbd0'), await pidBehind('nbd1')];
   await put(`${dir}/fails.mjs`, FAILS);
   await put(`${dir}/kills.mjs`, KILLS);
 
   await restart('nbd0');
   await restart('nbd1');
-  const seconds = [await pidOf('nbd0'), await pidOf('nbd1')];
+  const seconds = [await pidBehind('nbd0'), await pidBehind('nbd1')];
   expect(seconds.some((pid) => firsts.includes(pid))).toBe(false);
   await until(`! test -e /proc/${firsts[0]} && ! test -e /proc/${firsts[1]}`);
   expect(await ok(`${tsnbd} status nbd0`)).toMatch(new RegExp(`^state: connected$[^]*^pid: ${seconds[0]}$`, 'm'));
@@ -72,10 +71,10 @@ test('the process of an image in use is replaced, one that fails is not, and one
   expect((await restartBy(`${dir}/fails.mjs`)).stdout).toMatch(
     /^\{"ok":false,"code":"died","message":"the background process ended early \(SIGKILL\)"\}\n$/,
   );
-  expect(await pidOf('nbd0')).toBe(seconds[0]);
+  expect(await pidBehind('nbd0')).toBe(seconds[0]);
   await restartBy(`${dir}/kills.mjs`);
   await until(`! test -e /proc/${seconds[0]}`);
-  expect(await pidOf('nbd0')).not.toBe(seconds[0]);
+  expect(await pidBehind('nbd0')).not.toBe(seconds[0]);
   for (let times = 0; times < (long ? 10 : 0); times += 1) await restart(`nbd${times % 2}`);
 
   for (const job of jobs) {
@@ -129,7 +128,7 @@ test('a write that is late is not done over a later one, be the process replaced
   await ok(`rm ${dir}/disk.begun; touch ${dir}/disk.delay`);
   const sentAgain = await background(fill('c'));
   await until(`test -e ${dir}/disk.begun`);
-  const killed = await pidOf('nbd0');
+  const killed = await pidBehind('nbd0');
   await ok(`kill -s KILL ${killed}`);
   expect(await sentAgain.result).toMatchObject({ status: 0 });
   await until(`! grep -q '"pid":${killed},' /run/tsnbd/nbd0.json`);
@@ -152,7 +151,7 @@ longTest('when the process of an image is killed, a second one goes on, or a res
   const seconds = long ? 60 : 8;
   const jobs = [await verify('nbd0', seconds), await verify('nbd1', seconds)];
   await ok('sleep 1');
-  const firsts = [await pidOf('nbd0'), await pidOf('nbd1')];
+  const firsts = [await pidBehind('nbd0'), await pidBehind('nbd1')];
   await ok(`kill -s KILL ${firsts.join(' ')}`);
   await restart('nbd1');
   for (const [index, device] of ['nbd0', 'nbd1'].entries()) {
@@ -161,7 +160,7 @@ longTest('when the process of an image is killed, a second one goes on, or a res
   expect(await ok(`${tsnbd} status nbd0`)).toMatch(/^state: connected$/m);
   // The next second process is there by then.
   await until('test $(pgrep -fc attach-process.js) = 3');
-  const second = await pidOf('nbd0');
+  const second = await pidBehind('nbd0');
   await ok(`kill -s KILL ${second}`);
   for (const job of jobs) {
     const { status, stdout, stderr } = await job.result;
