@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // Builds the project: tsc writes build/ (what the tests import), which is bundled flat into dist/ (what is shipped and
-// run), one file for each program, process and thread; the manual pages, and what completes
+// run), one file for each program, process and thread,
+// and for each part that a program seldom needs; the manual pages, and what completes
 // command lines in shells, are made from the option tables.
 import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, readFileSync, rmSync } from 'node:fs';
@@ -14,6 +15,8 @@ const dist = join(root, 'dist');
 /** Everything that Node starts by its own file: programs, processes, threads. */
 const programs = ['cli/tsnbd', 'cli/tsnbd-client', 'cli/mount-tsnbd', 'cli/umount-tsnbd'];
 const processes = ['attach/attach-process', 'attach/disconnect-process', 'cli/serve-process'];
+/** What these load only when it is asked for. */
+const parts = ['cli/tsnbd-actions', 'cli/attach-here', 'cli/client-list'];
 const threads = ['server/worker', 'kernel/do-it-thread'];
 
 execFileSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.json')], {
@@ -25,7 +28,7 @@ execFileSync(process.execPath, [join(root, 'scripts/man.js')], { stdio: 'inherit
 rmSync(dist, { recursive: true, force: true });
 const { name, version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 await bundle(
-  [...programs, ...processes, ...threads].map((entry) => join(root, 'build', `${entry}.js`)),
+  [...programs, ...parts, ...processes, ...threads].map((entry) => join(root, 'build', `${entry}.js`)),
   dist,
   // Under this name the version is asked for (cli/version.ts).
   { name, version, exports: { './package.json': './package.json' } },

@@ -1,8 +1,25 @@
 // Makes small CommonJS files of modules, one for each program, process or thread that Node starts by its own file: for the
 // time that this takes. Node's loader is asked for nothing but ffi-rs, which is native.
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { build } from 'esbuild';
+
+/**
+ * A file of its own that another loads when it needs it: by require(), which spares a start the other loader.
+ * @param {readonly string[]} entries
+ * @returns {import('esbuild').Plugin}
+ */
+function partsApart(entries) {
+  return {
+    name: 'parts-apart',
+    setup({ onResolve }) {
+      onResolve({ filter: /^\./ }, ({ kind, path, resolveDir }) => {
+        const isPart = kind === 'dynamic-import' && entries.includes(join(resolveDir, path));
+        return isPart ? { path: `./${basename(path)}`, external: true } : undefined;
+      });
+    },
+  };
+}
 
 /**
  * @param {readonly string[]} entries files, of different basenames: `folder` is flat
@@ -24,6 +41,8 @@ export async function bundle(entries, folder, manifest = {}) {
     banner: { js: '"use strict";const fileUrl=require("node:url").pathToFileURL(__filename).href;' },
     define: { 'import.meta.url': 'fileUrl' },
     external: ['ffi-rs'],
+    plugins: [partsApart(entries)],
+    supported: { 'dynamic-import': false },
     logLevel: 'warning',
   });
   // The nearest one tells Node how to read a file.

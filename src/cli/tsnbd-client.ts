@@ -1,11 +1,11 @@
 #!/usr/bin/env node
 import { existsSync, readFileSync } from 'node:fs';
 import type { AttachEvent } from '../attach/attach-event.js';
-import { printableText } from '../protocol/text.js';
+import { attachedPid } from '../attach/check.js';
 import { attach } from './attach.js';
 import { detach } from './detach-options.js';
 import { CHECK_STATUSES, EXIT_STATUSES } from './exit-status.js';
-import { calledAs, run, tellAnswer, tellMessages, tellNotice, tellSteps } from './run.js';
+import { calledAs, run, tellAnswer, tellNotice, tellSteps } from './run.js';
 import { parseTsnbdClient, type TsnbdClientAction } from './tsnbd-client-options.js';
 
 const PROGRAM = 'tsnbd-client';
@@ -35,25 +35,14 @@ async function act(action: TsnbdClientAction): Promise<number> {
       return EXIT_STATUSES.done.status;
     }
     case 'check': {
-      const { attachedPid } = await import('../attach/check.js');
       const pid = attachedPid(action.device);
       if (pid === undefined) return CHECK_STATUSES.notAttached;
       process.stdout.write(`${pid}\n\n`); // nbd-client prints the kernel's line and a newline of its own
       return CHECK_STATUSES.attached;
     }
     case 'list': {
-      if (action.json) {
-        const { showList } = await import('./list.js');
-        return showList(PROGRAM, action);
-      }
-      const { listExports } = await import('../attach/query.js');
-      const exports = await listExports(action.address, tellMessages(PROGRAM, action.verbosity));
-      process.stdout.write('Negotiation: ..\n');
-      for (const { name, description } of exports) {
-        const line = description === '' ? name : `${name}: ${description}`;
-        process.stdout.write(`${printableText(line)}\n`);
-      }
-      return EXIT_STATUSES.done.status;
+      const { listAsClient } = await import('./client-list.js');
+      return listAsClient(PROGRAM, action);
     }
     default:
       return tellAnswer(PROGRAM, action);
