@@ -13,30 +13,54 @@ export interface ThreadEnd {
   readonly cause?: unknown;
 }
 
-/** What do-it-thread.ts is started with. */
+/** What a thread is asked for: the call, on the main thread's `fd`. */
 export interface ThreadTask {
   readonly fd: number;
   readonly call: SleepyCall;
 }
 
-/** What a thread tells before it makes its call; then it tells the result. */
-export const BEGINS = 'begins';
+/**
+ * What a thread tells: that it makes its call now; what the call answered, and whether another may follow. By then it has
+ * let go of the fd.
+ */
+export type ThreadWord = 'begins' | { readonly result: number; readonly waits: boolean };
 
-/** Makes a call in a thread of its own (do-it-thread.ts); resolves when that is gone. `onBegin` hears when it is made. */
-export function callInThread(fd: number, call: SleepyCall, onBegin: () => void = () => {}): Promise<ThreadEnd> {
-  const worker = new Worker(new URL('./do-it-thread.js', import.meta.url), {
-    workerData: { fd, call } satisfies ThreadTask,
-    execArgv: [],
-  });
+/**
+ * Threads that have made their call. Each has a table of fds of its own, and those that its event loop made before it had stay
+ * in the process's: so a thread is used again.
+ */
+const waiting: Worker[] = [];
+
+/** Makes a call in a thread of its own (do-it-thread.ts). `onBegin` hears when it is made. */
+export async function callInThread(fd: number, call: SleepyCall, onBegin: () => void = () => {}): Promise<ThreadEnd> {
+  const task: ThreadTask = { fd, call };
+  const worker = waiting.pop();
+  if (worker === undefined) return endOf(newThread(task), onBegin);
+  worker.ref();
+  worker.postMessage(task);
+  return endOf(worker, onBegin);
+}
+
+function newThread(workerData: ThreadTask): Worker {
+  return new Worker(new URL('./do-it-thread.js', import.meta.url), { workerData, execArgv: [] });
+}
+
+function endOf(worker: Worker, onBegin: () => void): Promise<ThreadEnd> {
   return new Promise((resolve) => {
-    let end: ThreadEnd = { result: -1, cause: new Error('the thread ended without an answer') };
-    worker.on('message', (told: typeof BEGINS | number) => {
-      if (told === BEGINS) onBegin();
-      else end = { result: told };
-    });
-    worker.once('error', (cause) => {
-      end = { result: -1, cause };
-    });
-    worker.once('exit', () => resolve(end));
+    const onWord = (word: ThreadWord) => {
+      if (word === 'begins') onBegin();
+      else end({ result: word.result }, word.waits);
+    };
+    const onError = (cause: unknown) => end({ result: -1, cause });
+    const onExit = () => onError(new Error('the thread ended without an answer'));
+    const end = (how: ThreadEnd, waits = false) => {
+      worker.off('message', onWord).off('error', onError).off('exit', onExit);
+      if (waits) {
+        worker.unref();
+        waiting.push(worker);
+      }
+      resolve(how);
+    };
+    worker.on('message', onWord).on('error', onError).on('exit', onExit);
   });
 }

@@ -23,6 +23,8 @@ export const STRUCT_FLOCK = { sizeof: 32, l_type: 0, l_whence: 2, l_start: 8, l_
 // <sys/syscall.h>, the same on x86-64 and arm64
 export const NR_IO_URING_SETUP = 425;
 export const NR_IO_URING_ENTER = 426;
+export const NR_PIDFD_OPEN = 434;
+export const NR_PIDFD_GETFD = 438;
 
 // <linux/io_uring.h>
 export const IORING_OP_FSYNC = 3;

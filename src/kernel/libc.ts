@@ -10,6 +10,8 @@ import {
   MAP_SHARED,
   NR_IO_URING_ENTER,
   NR_IO_URING_SETUP,
+  NR_PIDFD_GETFD,
+  NR_PIDFD_OPEN,
   PROT_READ,
   PROT_WRITE,
   STRUCT_POLLFD,
@@ -90,6 +92,10 @@ export const libc = {
     call('prctlStruct', [option, value, struct, 0, 0]),
   /** execve(2); `path` ends with a zero, the others are addresses of such texts, of which the last is 0. */
   execve: (path: Uint8Array, argv: Uint8Array, envp: Uint8Array): number => call('execve', [path, argv, envp]),
+  /** pidfd_open(2) without flags. */
+  pidfdOpen: (pid: number): number => call('pidfdOpen', [NR_PIDFD_OPEN, pid, 0]),
+  /** pidfd_getfd(2): a duplicate of `fd` of another table of fds. */
+  pidfdGetfd: (pidfd: number, fd: number): number => call('pidfdGetfd', [NR_PIDFD_GETFD, pidfd, fd, 0]),
   /** unshare(2), for the calling thread. */
   unshare: (flags: number): number => call('unshare', [flags]),
   /** close(2), for fds that Node knows nothing of. */
@@ -142,6 +148,8 @@ const functions = {
   prctl: { symbol: 'prctl', types: [I32, U64, U64, U64, U64] },
   prctlStruct: { symbol: 'prctl', types: [I32, U64, U8Array, U64, U64] },
   execve: { symbol: 'execve', types: [U8Array, U8Array, U8Array] },
+  pidfdOpen: { symbol: 'syscall', types: [I64, I64, U64] },
+  pidfdGetfd: { symbol: 'syscall', types: [I64, I64, I64, U64] },
   unshare: { symbol: 'unshare', types: [I32] },
   close: { symbol: 'close', types: [I32] },
   exit: { symbol: '_exit', types: [I32] },

@@ -12,6 +12,8 @@ const expressions: Readonly<Record<string, string>> = {
   SECTOR_BYTES: '512', // <linux/blk_types.h> has SECTOR_SIZE, for the kernel alone
   NR_IO_URING_SETUP: '__NR_io_uring_setup',
   NR_IO_URING_ENTER: '__NR_io_uring_enter',
+  NR_PIDFD_OPEN: '__NR_pidfd_open',
+  NR_PIDFD_GETFD: '__NR_pidfd_getfd',
   BPF_LD_W_ABS: 'BPF_LD | BPF_W | BPF_ABS',
   BPF_JMP_JEQ_K: 'BPF_JMP | BPF_JEQ | BPF_K',
   BPF_RET_K: 'BPF_RET | BPF_K',

@@ -18,21 +18,18 @@ function leftovers() {
     pid: devices.some((device) => existsSync(`${device}/pid`)),
     sectors: devices.reduce((sum, device) => sum + Number(readFileSync(`${device}/size`, 'utf8')), 0),
     runFiles: existsSync('/run/tsnbd') ? readdirSync('/run/tsnbd') : [],
-    fds: openFiles(),
+    fds: openFiles().sort(),
     threads: readdirSync('/proc/self/task').length,
     children: readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim(),
   };
 }
 
-/**
- * Sockets, files and devices. A thread in NBD_DO_IT has a table of descriptors of its own; what its event loop made before
- * (eventfds, an epoll, a pipe) stays in ours too until the process ends. A process attaches once, this one many times.
- */
+/** By what they are. */
 function openFiles() {
   return readdirSync('/proc/self/fd').flatMap((fd) => {
     try {
       const link = readlinkSync(`/proc/self/fd/${fd}`);
-      return /^(anon_inode|pipe):/.test(link) ? [] : [link.replace(/\[[0-9]+\]$|[0-9]+$/, '')];
+      return [link.replace(/\[[0-9]+\]$|[0-9]+$/, '')];
     } catch {
       return []; // the one that reads this folder
     }
@@ -67,8 +64,8 @@ async function settled(expected) {
 
 async function main() {
   if (mode === 'rounds' || mode === 'parallel') {
-    // The first round opens what stays open: the library, thread pools.
-    await attachOnce();
+    // The first round opens what stays open: the library, thread pools, threads for calls that sleep.
+    await Promise.all(requests.map((each) => attachOnce(() => {}, each)));
     const before = leftovers();
     const ends = new Map();
     const attachAgain = async (/** @type {any} */ which) => {
