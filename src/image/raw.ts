@@ -34,6 +34,9 @@ export interface RawHandle {
 /** What is written where the storage below cannot zero by itself: a range of 4 GiB takes many writes, not much memory. */
 const zeroes = new Uint8Array(1024 * 1024);
 
+/** Who else writes to the file or the disk waits for the kernel meanwhile: it is asked for a piece at a time. */
+const fallocatePieceBytes = 268_435_456;
+
 /** The kernel reads ahead as much as its own readahead would, 128 KiB at least by default, however much it is told. */
 const cachePieceBytes = 131_072;
 /** More would fill the disk's queue and be waited for. */
@@ -242,7 +245,12 @@ export class RawImage implements Image {
   }
 
   #fallocate(mode: number, offsetBytes: number, length: number): number {
-    return 0 - this.#calls.fallocate(this.#fd, mode, offsetBytes, length);
+    for (let done = 0; done < length; done += fallocatePieceBytes) {
+      const pieceBytes = Math.min(fallocatePieceBytes, length - done);
+      const errno = 0 - this.#calls.fallocate(this.#fd, mode, offsetBytes + done, pieceBytes);
+      if (errno !== 0) return errno;
+    }
+    return 0;
   }
 }
 
