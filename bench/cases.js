@@ -20,8 +20,8 @@
  * @property {number} blockBytes
  * @property {number} depth of each connection
  * @property {number} connections
- * @property {'warm' | 'cold' | 'once'} cache the image is in the page cache; was dropped from it before the run; was dropped,
- *   and each block is read at most once
+ * @property {'warm' | 'cold' | 'once' | 'direct'} cache the image is in the page cache; was dropped from it before the run; was dropped,
+ *   and each block is read at most once; was dropped, and the server goes past it (O_DIRECT)
  * @property {'full' | 'new' | 'backed'} [qcow2] the image is a qcow2 of clusters of 64 KiB: all of it allocated; nothing, and made
  *   anew for each figure; nothing, on a backing file that is full. Else it is raw
  * @property {number} [writesASync] fio syncs after so many writes
@@ -104,6 +104,8 @@ function besides() {
     fio('unix randread 4k d32 once'),
     fio('unix randread 64k d16 once'),
     fio('unix randread 256k d16 once'),
+    ...['4k d1', '4k d32', '64k d32', '256k d16'].map((what) => fio(`unix randread ${what} direct`)),
+    ...['4k d1', '4k d32', '64k d32', '256k d16'].map((what) => fio(`unix randwrite ${what} direct`)),
     fio('kernel randwrite 4k d1'),
     fio('kernel randwrite 256k d8'),
   ];
@@ -116,13 +118,13 @@ function withoutKnown(cases) {
 }
 
 /**
- * The case that a name stands for: `TRANSPORT ACCESS SIZEk dDEPTH [cCONNECTIONS] [cold|once]`.
+ * The case that a name stands for: `TRANSPORT ACCESS SIZEk dDEPTH [cCONNECTIONS] [cold|once|direct]`.
  * @param {string} name
  * @param {{ speed?: Target, cpu?: Target }} [targets]
  * @returns {FioCase}
  */
 export function fio(name, targets = {}) {
-  const match = /^(unix|tcp|kernel) (rand)?(read|write) (\d+)k d(\d+)(?: c(\d+))?(?: (cold|once))?$/.exec(name);
+  const match = /^(unix|tcp|kernel) (rand)?(read|write) (\d+)k d(\d+)(?: c(\d+))?(?: (cold|once|direct))?$/.exec(name);
   if (match === null) throw new Error(`'${name}' is not the name of a case`);
   const [, transport, random = '', direction, kibibytes, depth, connections = '1', cache = 'warm'] = match;
   return {

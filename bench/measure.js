@@ -39,7 +39,10 @@ export async function measure(owned, peer, one, { image: raw, source, sizeBytes,
   const qcow2 = one.kind === 'fio' ? one.qcow2 : undefined;
   const image = qcow2 === undefined ? raw : qcow2Image(raw, qcow2);
   if (one.transport === 'kernel') throw new Error(`${one.name} is measured in the guest`);
-  const server = await startServer(owned, peer, one.transport, image, qcow2 === undefined ? 'raw' : 'qcow2');
+  const server = await startServer(owned, peer, one.transport, image, {
+    format: qcow2 === undefined ? 'raw' : 'qcow2',
+    direct: one.kind === 'fio' && one.cache === 'direct',
+  });
   try {
     if (one.kind === 'fio' && one.cache !== 'warm') drop(image, sizeBytes);
     else warm(image, statSync(image).size);

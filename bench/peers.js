@@ -7,16 +7,16 @@ import { join } from 'node:path';
  * @typedef {{ kind: 'unix', path: string } | { kind: 'tcp', port: number }} Address
  */
 
-/** @typedef {'raw' | 'qcow2'} Format */
+/** How an image is opened. @typedef {{ format: 'raw' | 'qcow2', direct: boolean }} Opening */
 
 /**
  * @typedef {object} Peer
  * @property {string} name
  * @property {string} group what a target names: `qemu-nbd` for both of its modes
- * @property {(address: Address, image: string, folder: string, format: Format) => string[]} command program and arguments; stays in the
+ * @property {(address: Address, image: string, folder: string, opening: Opening) => string[]} command program and arguments; stays in the
  *   foreground (but see daemonPidFile) and serves any number of connections, one after another and at the same time, until
  *   SIGTERM
- * @property {boolean} [servesQcow2]
+ * @property {boolean} [servesImages] qcow2 too, and past the page cache
  * @property {string} [exportName] of one that has no export without a name
  * @property {string} [daemonPidFile] of one that in the foreground would serve one connection only: the file, in the
  *   folder, in which the process that stays writes its id
@@ -31,9 +31,9 @@ export function tsnbd(program, name = 'tsnbd') {
   return {
     name,
     group: name,
-    servesQcow2: true,
-    command: (address, image, _, format) => [
-      ...[process.execPath, program, '-t', '-e', '0', '-f', format],
+    servesImages: true,
+    command: (address, image, _, { format, direct }) => [
+      ...[process.execPath, program, '-t', '-e', '0', '-f', format, ...(direct ? ['--cache=none'] : [])],
       ...(address.kind === 'unix' ? ['-k', address.path] : ['-b', '127.0.0.1', '-p', String(address.port)]),
       image,
     ],
@@ -80,9 +80,9 @@ function qemuNbd(aio) {
   return {
     name: aio === 'threads' ? 'qemu-nbd' : `qemu-nbd ${aio}`,
     group: 'qemu-nbd',
-    servesQcow2: true,
-    command: (address, image, _, format) => [
-      ...['qemu-nbd', '-t', '-e', '0', '-f', format, '--cache=writeback', `--aio=${aio}`],
+    servesImages: true,
+    command: (address, image, _, { format, direct }) => [
+      ...['qemu-nbd', '-t', '-e', '0', '-f', format, `--cache=${direct ? 'none' : 'writeback'}`, `--aio=${aio}`],
       ...(address.kind === 'unix' ? ['-k', address.path] : ['-b', '127.0.0.1', '-p', String(address.port)]),
       image,
     ],

@@ -85,7 +85,7 @@ async function largeImage(owned, us, { rounds, seconds }) {
  */
 async function opened(owned, us, image) {
   const before = performance.now();
-  const server = await startServer(owned, us, 'unix', image, 'qcow2');
+  const server = await startServer(owned, us, 'unix', image, { format: 'qcow2', direct: false });
   return [server, performance.now() - before];
 }
 

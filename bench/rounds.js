@@ -11,7 +11,7 @@ import { resultOf } from './results.js';
  * Round after round, each case after the other, each peer in turn; who is first changes from case to case and from round
  * to round.
  * @template {import('./cases.js').Case} C
- * @template {{ name: string, group: string, servesQcow2?: boolean }} P
+ * @template {{ name: string, group: string, servesImages?: boolean }} P
  * @param {readonly C[]} cases
  * @param {readonly P[]} peers ours first
  * @param {{ rounds: number, lateAt: number }} limits a case is not begun after `lateAt` (of performance.now()), and is told
@@ -42,12 +42,12 @@ export async function inTurns(cases, peers, { rounds, lateAt }, measure) {
 }
 
 /**
- * Not every server knows qcow2.
+ * Not every server knows qcow2, or goes past the page cache.
  * @param {import('./cases.js').Case} one
- * @param {{ servesQcow2?: boolean }} peer
+ * @param {{ servesImages?: boolean }} peer
  */
 function canServe(one, peer) {
-  return one.kind !== 'fio' || one.qcow2 === undefined || peer.servesQcow2 === true;
+  return one.kind !== 'fio' || (one.qcow2 === undefined && one.cache !== 'direct') || peer.servesImages === true;
 }
 
 /** Progress, for who watches: on a terminal one line that changes. @param {string} progress */

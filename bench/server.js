@@ -37,12 +37,12 @@ export class ServerError extends Error {
  * @param {Peer} peer
  * @param {'unix' | 'tcp'} transport
  * @param {string} image
- * @param {import('./peers.js').Format} [format]
+ * @param {import('./peers.js').Opening} [opening]
  * @returns {Promise<Server>}
  */
-export async function startServer(owned, peer, transport, image, format = 'raw') {
+export async function startServer(owned, peer, transport, image, opening = { format: 'raw', direct: false }) {
   const address = await freeAddress(owned, transport);
-  const [program = '', ...args] = peer.command(address, image, owned.folder, format);
+  const [program = '', ...args] = peer.command(address, image, owned.folder, opening);
   const child = owned.start(program, args, ['ignore', 'ignore', 'pipe']);
   let said = '';
   child.stderr?.setEncoding('utf8').on('data', (text) => {
