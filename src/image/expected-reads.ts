@@ -29,6 +29,8 @@ export class ExpectedReads {
   readonly #address: number;
   // A circle of reads, from #first on; its entries are the slots of #memory.
   readonly #offsets = new Float64Array(READS_MAX);
+  /** What each will be asked for by. */
+  readonly #keys = new Float64Array(READS_MAX);
   readonly #lengths = new Int32Array(READS_MAX);
   /** Bytes read or −errno, PENDING before that. */
   readonly #results = new Int32Array(READS_MAX);
@@ -56,8 +58,11 @@ export class ExpectedReads {
     return memory === undefined ? undefined : new ExpectedReads(file, ring, memory);
   }
 
-  /** Announces a read; false where it is too long, or no room is left for now. */
-  expect(offsetBytes: number, length: number): boolean {
+  /**
+   * Announces a read; false where it is too long, or no room is left for now. `key` tells it from others of its length: where
+   * it is on a disk of which parts may have moved to another place of the file when its turn comes.
+   */
+  expect(offsetBytes: number, length: number, key = offsetBytes): boolean {
     if (this.#broken || this.#count === READS_MAX || length > EXPECTED_BYTES_MAX) return false;
     const { fd, blockBytes } = this.#file;
     const start = offsetBytes - (offsetBytes % blockBytes);
@@ -65,6 +70,7 @@ export class ExpectedReads {
     invariant(wholeBytes <= SLOT_BYTES, 'a slot holds the longest read with a block more at either end');
     const slot = (this.#first + this.#count) % READS_MAX;
     this.#offsets[slot] = offsetBytes;
+    this.#keys[slot] = key;
     this.#lengths[slot] = length;
     this.#results[slot] = PENDING;
     this.#ring.read(fd, start, wholeBytes, this.#address + slot * SLOT_BYTES, slot);
@@ -84,22 +90,25 @@ export class ExpectedReads {
   }
 
   /** Copies the read announced first into `target`, if that is this one and went well; else false. */
-  take(offsetBytes: number, length: number, target: Uint8Array, at: number): boolean {
+  take(offsetBytes: number, length: number, target: Uint8Array, at: number, key = offsetBytes): boolean {
     if (this.#count === 0 || length > EXPECTED_BYTES_MAX) return false;
-    const slot = this.#first;
-    if (this.#offsets[slot] !== offsetBytes || this.#lengths[slot] !== length) {
+    if (!this.#isFirst(key, length)) {
       this.forgetAll();
       return false;
     }
-    while (!this.#isFirstDone()) this.#submit(1);
-    if (this.#count === 0) return false;
-    this.#first = (slot + 1) % READS_MAX;
-    this.#count -= 1;
+    const slot = this.#first;
+    this.#removeFirst();
     const skip = offsetBytes % this.#file.blockBytes;
+    if (this.#broken || this.#offsets[slot] !== offsetBytes) return false;
     if ((this.#results[slot] ?? 0) < skip + length) return false; // an error, or the end: a read of its own tells
     const from = slot * SLOT_BYTES + skip;
     this.#memory.copy(target, at, from, from + length);
     return true;
+  }
+
+  /** The turn of a read has come that is not taken: if it is the one announced first, nobody else gets its bytes later. */
+  forget(key: number, length: number): void {
+    if (this.#isFirst(key, length)) this.#removeFirst();
   }
 
   /** Before a change of the range: what was read of it is not shown to whoever asks after the change. */
@@ -116,11 +125,7 @@ export class ExpectedReads {
 
   /** Waits until the kernel writes to no memory of ours any more. */
   forgetAll(): void {
-    while (this.#count > 0) {
-      while (!this.#isFirstDone()) this.#submit(1);
-      this.#first = (this.#first + 1) % READS_MAX;
-      this.#count = Math.max(0, this.#count - 1);
-    }
+    while (this.#count > 0) this.#removeFirst();
   }
 
   /** Gives the memory back, which the next reads take again. */
@@ -133,6 +138,16 @@ export class ExpectedReads {
     if (this.#broken) return;
     this.#ring.close();
     freeMemory(this.#memory);
+  }
+
+  #isFirst(key: number, length: number): boolean {
+    return this.#count > 0 && this.#keys[this.#first] === key && this.#lengths[this.#first] === length;
+  }
+
+  #removeFirst(): void {
+    while (!this.#isFirstDone()) this.#submit(1);
+    this.#first = (this.#first + 1) % READS_MAX;
+    this.#count = Math.max(0, this.#count - 1); // none is left where the ring would not go on
   }
 
   #isFirstDone(): boolean {

@@ -90,6 +90,15 @@ describe('a read', () => {
     expect(takes(0, 4_096)).toBe(true);
   });
 
+  test('that was done in another way is for nobody, and the others stay in their turn', () => {
+    for (const offset of [0, 4_096, 8_192]) reads.expect(offset, 4_096, offset + 1);
+    reads.forget(4_097, 4_096); // not the first
+    reads.forget(1, 4_096);
+    expect(reads.take(0, 4_096, target, 16, 4_097)).toBe(false); // it has moved
+    expect(reads.take(8_192, 4_096, target, 16, 8_193)).toBe(true);
+    expect(reads.isEmpty).toBe(true);
+  });
+
   test('beyond the end of the file is left to a read that can tell of it', () => {
     reads.expect(FILE_BYTES - 100, 200);
     expect(takes(FILE_BYTES - 100, 200)).toBe(false);

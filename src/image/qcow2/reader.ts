@@ -40,14 +40,16 @@ export class Qcow2Reader implements OldContent {
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
     const map = this.map;
+    if (this.#takeExpected(offsetBytes, length, target, at)) return 0;
     for (let done = 0; done < length; ) {
       const from = offsetBytes + done;
       let errno = map.find(from, length - done);
       if (errno !== 0) return errno;
       const bytes = map.lengthBytes;
       const to = at + done;
-      if (map.kind === DATA) errno = this.#readData(map.hostBytes, bytes, target, to);
-      else if (map.kind === COMPRESSED) {
+      if (map.kind === DATA) {
+        errno = readZeroed(this.#calls, this.#dataFile.fd, map.hostBytes, bytes, target, to);
+      } else if (map.kind === COMPRESSED) {
         const skip = from % this.map.clusterBytes;
         errno = this.#compressed.read(map.entryHigh, map.entryLow, skip, bytes, target, to);
       } else if (map.kind === UNALLOCATED) errno = this.#readBacking(from, bytes, target, to);
@@ -81,7 +83,7 @@ export class Qcow2Reader implements OldContent {
     }
     if (map.kind !== DATA) return true;
     this.#expected ??= ExpectedReads.on(this.#dataFile) ?? 'unavailable';
-    if (this.#expected !== 'unavailable') return this.#expected.expect(map.hostBytes, length);
+    if (this.#expected !== 'unavailable') return this.#expected.expect(map.hostBytes, length, offsetBytes);
     this.#calls.willNeed(this.#dataFile.fd, map.hostBytes, length);
     return true;
   }
@@ -153,9 +155,14 @@ export class Qcow2Reader implements OldContent {
     this.#backing?.close();
   }
 
-  #readData(hostBytes: number, length: number, target: Uint8Array, at: number): number {
-    if (typeof this.#expected === 'object' && this.#expected.take(hostBytes, length, target, at)) return 0;
-    return readZeroed(this.#calls, this.#dataFile.fd, hostBytes, length, target, at);
+  /** What was announced for a read is for no later one, even if its bytes are elsewhere by now, or zeroes. */
+  #takeExpected(offsetBytes: number, length: number, target: Uint8Array, at: number): boolean {
+    if (typeof this.#expected !== 'object' || this.#expected.isEmpty) return false;
+    const map = this.map;
+    const isData = map.find(offsetBytes, length) === 0 && map.kind === DATA && map.lengthBytes === length;
+    if (isData) return this.#expected.take(map.hostBytes, length, target, at, offsetBytes);
+    this.#expected.forget(offsetBytes, length);
+    return false;
   }
 
   /** A backing file may be shorter than the image: behind it are zeroes. */
