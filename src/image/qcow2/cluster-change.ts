@@ -82,7 +82,7 @@ export class ClusterChange {
     let errno = allocator.allocate(1);
     if (errno !== 0) return -errno;
     const { first, isFresh } = allocator;
-    errno = this.#order.checkData(first * clusterBytes, clusterBytes);
+    errno = this.#order.checkUntaken(first * clusterBytes, clusterBytes);
     if (errno === 0) errno = this.#writeTable(first, oldOffset, isFresh);
     if (errno !== 0) {
       allocator.cancel(first, 1);

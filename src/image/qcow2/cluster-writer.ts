@@ -101,7 +101,7 @@ export class ClusterWriter {
     const head = this.#isCopiedWhole(slot, index) ? guest * clusterBytes : floorTo(offsetBytes, unitBytes);
     const lastIndex = index + count - 1;
     const tail = this.#isCopiedWhole(slot, lastIndex) ? guestEnd : Math.min(guestEnd, ceilTo(to, unitBytes));
-    let errno = hasDataFile ? 0 : this.#order.checkData(first * clusterBytes, count * clusterBytes);
+    let errno = hasDataFile ? 0 : this.#order.checkUntaken(first * clusterBytes, count * clusterBytes);
     if (errno === 0) errno = this.#fill(head, offsetBytes, shift, isFresh);
     if (errno === 0) errno = writeAll(this.#calls, this.#fd, offsetBytes + shift, to - offsetBytes, source, at);
     if (errno === 0) errno = this.#fill(to, tail, shift, isFresh);
@@ -135,7 +135,7 @@ export class ClusterWriter {
       ((allocated >>> (Math.floor((unitOffset - begin) / unitBytes) & 31)) & 1) !== 0;
     const shift = host - begin;
     if (host < 0 || host % clusterBytes !== 0 || (this.#geometry.hasDataFile && shift !== 0)) return EIO;
-    let errno = this.#geometry.hasDataFile ? 0 : this.#order.checkData(host, clusterBytes);
+    let errno = this.#geometry.hasDataFile ? 0 : this.#order.checkUntaken(host, clusterBytes);
     if (errno === 0 && !isThere(head)) errno = this.#fill(head, offsetBytes, shift, false);
     if (errno === 0) errno = writeAll(this.#calls, this.#fd, offsetBytes + shift, to - offsetBytes, source, at);
     if (errno === 0 && !isThere(to - 1)) errno = this.#fill(to, tail, shift, false);

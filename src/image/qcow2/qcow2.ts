@@ -211,7 +211,7 @@ export class Qcow2Image implements Image {
       if (errno !== 0) return errno;
       let bytes = map.lengthBytes;
       if (map.kind === DATA && map.isInPlace && order.isPrepared && this.#isReached(order, map.hostBytes + bytes)) {
-        if (!this.#hasDataFile) errno = order.checkData(map.hostBytes, bytes);
+        if (!this.#hasDataFile) errno = order.checkUntaken(map.hostBytes, bytes);
         if (errno === 0) errno = writeAll(this.#dataCalls, this.#dataFd, map.hostBytes, bytes, source, at + done);
       } else {
         errno = writer.write(offsetBytes + done, bytes, source, at + done);

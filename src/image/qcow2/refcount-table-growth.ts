@@ -25,6 +25,7 @@ export interface TableGrowth {
   readonly refcounts: Refcounts;
   readonly allocator: Allocator;
   readonly storage: StableStorage;
+  checkUntaken(offsetBytes: number, length: number): number;
   writeLocked(): number;
   writeRefcounts(): number;
   writeTable(offsetBytes: number): number;
@@ -59,12 +60,14 @@ export function growRefcountTable(
     entries = Math.max(entries, lastBlock + 1);
   }
   if (clusters * clusterBytes > REFCOUNT_TABLE_BYTES_MAX) return EFBIG;
+  const end = cluster + clusters + blocks;
+  // No refcount tells of what lies there: a table that nothing counts may.
+  let errno = growth.checkUntaken(cluster * clusterBytes, (end - cluster) * clusterBytes);
   // From here on until the header points to the new table, no room for a refcount may have to be made.
-  let errno = growth.writeLocked();
+  if (errno === 0) errno = growth.writeLocked();
   if (errno !== 0) return errno;
 
   numbers[TABLE_ROOM] = clusters;
-  const end = cluster + clusters + blocks;
   for (let block = 0; block < blocks && errno === 0; block += 1) {
     errno = allocator.takeAsBlock(firstBlock + block, cluster + clusters + block);
   }

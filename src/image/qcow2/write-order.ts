@@ -231,8 +231,8 @@ export class WriteOrder implements AllocatorDuties {
     return EIO;
   }
 
-  /** Before data are written to clusters of the file: none of them may hold a table. Answers 0, or EIO for good. */
-  checkData(offsetBytes: number, length: number): number {
+  /** Before data, or a new table, are written to clusters of the file: none may hold a table. Answers 0, or EIO for good. */
+  checkUntaken(offsetBytes: number, length: number): number {
     const { clusterBytes } = this.#geometry;
     const first = Math.floor(offsetBytes / clusterBytes);
     const clusters = Math.ceil((offsetBytes + length) / clusterBytes) - first;
@@ -266,7 +266,9 @@ export class WriteOrder implements AllocatorDuties {
     const offsetBytes = this.refcounts.sliceOffset(slice);
     const cluster = Math.floor(offsetBytes / clusterBytes);
     const { areas } = this.allocator;
-    if (offsetBytes < 0 || areas.hasFixed(cluster, 1) || areas.has(cluster, L2_TABLE)) return this.markCorrupt();
+    const isWrong =
+      areas.hasFixed(cluster, 1) || areas.has(cluster, L2_TABLE) || this.#places.hasRefcountTable(cluster, 1);
+    if (offsetBytes < 0 || isWrong) return this.markCorrupt();
     return writeAll(this.#calls, this.#fd, offsetBytes, sliceBytes, bytes, at);
   }
 

@@ -10,7 +10,7 @@ import { newCacheMemory } from '#tsnbd/image/qcow2/slice-cache.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { type Cluster, qcow2Bytes } from './qcow2-bytes.js';
 
-const { ENOSPC } = constants.errno;
+const { EIO, ENOSPC } = constants.errno;
 const inFolder = useTemporaryFolder();
 const clusterBytes = 512;
 /** Clusters that a refcount block tells of, and all blocks of a table of one cluster. */
@@ -26,21 +26,24 @@ afterEach(() => {
 });
 
 /** An image in whose file data stand right behind the refcount table: those of guest cluster 1. */
-function tableBeforeData(): { bytes: Buffer; tableAt: number } {
+function tableBeforeData(): { bytes: Buffer; tableAt: number; l1At: number } {
   const data = (byte: number): Cluster => ({ kind: 'data', bytes: new Uint8Array(clusterBytes).fill(byte) });
   const clusters = new Map([data(1), data(2)].map((cluster, guest) => [guest, cluster]));
-  const { bytes, l2At, refcountTableAt } = qcow2Bytes({ clusterBits: 9, sizeBytes: 1 << 20, clusters });
+  const { bytes, l1At, l2At, refcountTableAt } = qcow2Bytes({ clusterBits: 9, sizeBytes: 1 << 20, clusters });
   const l2 = l2At.get(0) ?? 0;
   const tableAt = Number(bytes.readBigUInt64BE(l2) & OFFSET);
   bytes.copy(bytes, tableAt, refcountTableAt, refcountTableAt + clusterBytes);
   bytes.writeBigUInt64BE(BigInt(tableAt), 48);
   bytes.writeBigUInt64BE(1n, l2);
-  return { bytes, tableAt };
+  return { bytes, tableAt, l1At };
 }
 
 function open(...calls: Partial<FileCalls>[]) {
+  return openOf(tableBeforeData(), ...calls);
+}
+
+function openOf({ bytes, tableAt }: { bytes: Buffer; tableAt: number }, ...calls: Partial<FileCalls>[]) {
   const path = inFolder('disk.qcow2');
-  const { bytes, tableAt } = tableBeforeData();
   writeFileSync(path, bytes);
   const { handle, close } = openImage(path, { readOnly: false });
   undo.push(close);
@@ -145,4 +148,39 @@ it('a disk that is full when the refcount table is to grow is told, and room hel
   expect(images[0]?.read(10 * clusterBytes, 1, target, 0)).toBe(0);
   expect(images[0]?.read(20 * clusterBytes, 1, target, 1)).toBe(0);
   expect([...target]).toEqual([5, 9]);
+});
+
+/** Moves the L2 table of the first clusters, or the L1 table, to a cluster that nothing counts. */
+function withTableAt(kind: string, cluster: number): { bytes: Buffer; tableAt: number } {
+  const image = tableBeforeData();
+  const bytes = Buffer.alloc((cluster + 1) * clusterBytes);
+  image.bytes.copy(bytes);
+  const pointer = kind === 'L1' ? 40 : image.l1At;
+  const from = Number(bytes.readBigUInt64BE(pointer) & OFFSET);
+  bytes.copy(bytes, cluster * clusterBytes, from, from + clusterBytes);
+  bytes.writeBigUInt64BE(BigInt(cluster * clusterBytes) | (kind === 'L1' ? 0n : 1n << 63n), pointer);
+  return { bytes, tableAt: image.tableAt };
+}
+
+// The new table is two clusters, and one block follows.
+it.each([
+  ['L2', 0],
+  ['L2', 1],
+  ['L2', 2],
+  ['L1', 1],
+  ['L1', 2],
+])('a refcount table that would grow over an %s table, at its cluster %i, does not; reads go on', (kind, at) => {
+  const { path, images, allocateFrom } = openOf(withTableAt(kind, tableClusters + at), {}, {});
+  const before = readFileSync(path);
+  allocateFrom(tableClusters);
+  expect(write(images[0], 80)).toBe(EIO);
+  const after = readFileSync(path);
+  expect((after[79] ?? 0) & 2).toBe(2);
+  expect(after.subarray(clusterBytes).equals(before.subarray(clusterBytes))).toBe(true);
+  const target = new Uint8Array(1);
+  for (const image of images) {
+    expect(write(image, 1)).toBe(EIO);
+    expect(image.read(clusterBytes, 1, target, 0)).toBe(0);
+    expect(target[0]).toBe(2);
+  }
 });
