@@ -86,10 +86,12 @@ export function growSendBuffer(socketFd: number, bytes: number): number {
 
 /** Whether whoever reads at the other end of a unix socket has all that was sent; false where it cannot be told. */
 export function isAllReceived(socketFd: number): boolean {
-  const meminfo = new Uint8Array(4 * SK_MEMINFO_VARS);
-  const length = Uint8Array.of(meminfo.length, 0, 0, 0);
-  if (libc.getsockopt(socketFd, SOL_SOCKET, SO_MEMINFO, meminfo, length) < 0) return false;
-  return new DataView(meminfo.buffer).getUint32(4 * SK_MEMINFO_WMEM_ALLOC, true) === 0;
+  return unreceivedBytes(socketFd) === 0;
+}
+
+/** Whether `isAllReceived` can be told. */
+export function tellsReceived(socketFd: number): boolean {
+  return unreceivedBytes(socketFd) >= 0;
 }
 
 /** Whether TCP sends again, in vain until now, what the other side has not acknowledged. */
@@ -124,6 +126,14 @@ function readOption(socketFd: number, option: number): number {
   const length = Uint8Array.of(value.length, 0, 0, 0);
   expect('read an option of a socket', libc.getsockopt(socketFd, SOL_SOCKET, option, value, length));
   return new DataView(value.buffer).getInt32(0, true);
+}
+
+/** What the kernel counts for what was sent and not received, more than its bytes; or −errno. */
+function unreceivedBytes(socketFd: number): number {
+  const meminfo = new Uint8Array(4 * SK_MEMINFO_VARS);
+  const length = Uint8Array.of(meminfo.length, 0, 0, 0);
+  const result = libc.getsockopt(socketFd, SOL_SOCKET, SO_MEMINFO, meminfo, length);
+  return result < 0 ? result : new DataView(meminfo.buffer).getUint32(4 * SK_MEMINFO_WMEM_ALLOC, true);
 }
 
 const pollfd = new Uint8Array(STRUCT_POLLFD.sizeof);

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { setBlocking, setNonBlocking } from '../kernel/fd-calls.js';
-import { limitReads, waitEitherReadable, waitReadable } from '../kernel/socket-calls.js';
+import { isHungUp, limitReads, waitEitherReadable, waitReadable } from '../kernel/socket-calls.js';
 import type { Busyness } from './activity.js';
 import { receiveBytes } from './socket-bytes.js';
 
@@ -104,6 +104,11 @@ export class PacedSocket {
       const received = receiveBytes(this.#fd, target, at, length);
       if (received !== -EAGAIN) return received;
     }
+  }
+
+  /** Whether the kernel was the client (`wakes`), and has left: it reads nothing any more, although somebody may keep its end. */
+  get isCutOff(): boolean {
+    return this.#wakes && isHungUp(this.#fd);
   }
 
   /** The socket waits again, as it did. */

@@ -13,8 +13,9 @@ const PIECES_MAX = 16;
 
 /** Nobody writes to it. */
 const clock = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
-/** Pause between two looks at what a client that has left has read. */
+/** Pause between the first two looks at what a client that has left has read; each is longer, up to the second. */
 const LOOK_MS = 5;
+const LOOK_MS_MAX = 100;
 
 /** Answers READs that are in order (request-rules), each in the way that is cheapest for it. */
 export class Reads {
@@ -55,11 +56,14 @@ export class Reads {
     this.#piped.takeBack();
   }
 
-  /** A client that says goodbye may not have read its replies, of which some lie in the image. It is waited for until `hurries`. */
+  /**
+   * A client that has said goodbye, or has shut its socket down, may still read its replies, of which some lie in the image:
+   * until it has closed its socket. It is waited for until `hurries`.
+   */
   untilTakenBack(hurries: () => boolean): void {
     this.#piped.takeBack();
-    while (this.#piped.isLending && !hurries()) {
-      Atomics.wait(clock, 0, 0, LOOK_MS);
+    for (let lookMs = LOOK_MS; this.#piped.isLending && !hurries(); lookMs = Math.min(2 * lookMs, LOOK_MS_MAX)) {
+      Atomics.wait(clock, 0, 0, lookMs);
       this.#piped.takeBack();
     }
   }

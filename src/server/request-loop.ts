@@ -55,7 +55,7 @@ export interface Connection {
   readonly received: Uint8Array;
   /** One field, SERVE, DRAIN or HALT (loop-end). The main thread writes it, the loop looks once a batch. */
   readonly stop: Int32Array;
-  readonly mayHalt: boolean; // then the loop wakes to look
+  readonly mayHalt: boolean; // then the loop wakes to look; the client is the kernel, the only one of its image
   readonly busyness: Busyness;
   readonly keepsMemory?: true; // see whenIdle
   readonly writeErrors: Int32Array; // see Replies
@@ -134,7 +134,7 @@ class RequestLoop {
     this.#flushes.finishAll();
     this.#replies.send();
     const errno = this.#changes.hasWritten ? this.#image.flush() : 0;
-    this.#reads.untilTakenBack(() => this.#isAsked(DRAIN));
+    this.#reads.untilTakenBack(() => this.#isAsked(DRAIN) || this.#socket.isCutOff);
     this.#reads.close();
     this.#socket.close();
     return errno;

@@ -21,7 +21,7 @@ export interface ConnectionStart {
   readonly received: Uint8Array;
   /** Its buffers stay in memory while it is idle. */
   readonly keepsMemory?: true;
-  /** Whether `halt` may be called. */
+  /** Whether `halt` may be called; for the kernel, as the only client of its image. */
   readonly mayHalt?: boolean;
 }
 
@@ -107,7 +107,10 @@ export function startConnection(start: ConnectionStart, worker = startWorker()):
       Atomics.store(stop, 0, HALT);
     },
     goOn: () => void Atomics.compareExchange(stop, 0, HALT, SERVE),
-    shutdown: () => unlessClosed(shutdownFd),
+    shutdown: () => {
+      Atomics.store(stop, 0, DRAIN);
+      unlessClosed(shutdownFd);
+    },
   };
 }
 
