@@ -2,35 +2,46 @@ import { constants } from 'node:os';
 import { FileRing } from '../kernel/file-ring.js';
 import { addressOf, forget, freeMemory, keptMemory } from '../kernel/memory.js';
 import type { DirectFile, DirectHandle } from './direct-io.js';
+import { IS_FULL, NOT_BEGUN } from './image.js';
 import { RangeLock } from './range-lock.js';
 
 const { EAGAIN, EINTR, EIO } = constants.errno;
 
 /** A longer write is not taken. */
-export const BEGUN_BYTES_MAX = 65_536;
+export const BEGUN_BYTES_MAX = 1_048_576;
 /** Writes on their way at a time: as deep a queue as clients keep. A power of two. */
 export const BEGUN_MAX = 64;
-const PENDING = -1_000_000;
+/** The memory of a write is so many bytes, or a multiple of them. */
+const UNIT_BYTES = 65_536;
+/** A signal, or a kernel short of memory, may interrupt; one that never lets us through is an error. */
+const TRIES_MAX = 1_000;
 
-/** Writes of whole blocks past the page cache, done by the disk all at the same time, each from memory of its own. */
+/** What is told of a write that is done: the ticket that it was begun with, and 0 or a positive errno. */
+export type OnWritten = (ticket: number, errno: number) => void;
+
+/**
+ * Writes of whole blocks past the page cache, done by the disk all at the same time, each from memory of its own. A write's
+ * ticket is the first unit of that memory.
+ */
 export class BegunWrites {
   readonly #file: DirectFile;
   readonly #lock: RangeLock;
   readonly #ring: FileRing;
   readonly #memory: Buffer;
   readonly #address: number;
+  readonly #isUsed = new Uint8Array(BEGUN_MAX);
+  // By ticket: what is left of the write.
   readonly #offsets = new Float64Array(BEGUN_MAX);
   readonly #lengths = new Int32Array(BEGUN_MAX);
-  /** Bytes written or −errno, PENDING before that. */
-  readonly #results = new Int32Array(BEGUN_MAX);
+  readonly #done = new Int32Array(BEGUN_MAX);
+  readonly #tries = new Int32Array(BEGUN_MAX);
   #count = 0;
-  #done = 0;
   /** The ring would not go on. What is on its way may still be read, so the memory is kept, and nothing is begun. */
   #broken = false;
-  readonly #onDone = (slot: number, result: number) => {
-    this.#results[slot] = result;
-    this.#done += 1;
-  };
+  /** What was added and not handed over yet. */
+  #added = false;
+  #told: OnWritten = () => {};
+  readonly #onDone = (ticket: number, result: number) => this.#wentOn(ticket, result);
 
   private constructor({ direct, shared }: DirectHandle, ring: FileRing, memory: Buffer) {
     this.#file = direct;
@@ -44,58 +55,48 @@ export class BegunWrites {
   static on(handle: DirectHandle): BegunWrites | undefined {
     const ring = FileRing.open(BEGUN_MAX);
     if (ring === undefined) return undefined;
-    const memory = keptMemory(BEGUN_MAX * BEGUN_BYTES_MAX);
+    const memory = keptMemory(BEGUN_MAX * UNIT_BYTES);
     if (memory === undefined) ring.close();
     return memory === undefined ? undefined : new BegunWrites(handle, ring, memory);
   }
 
   /**
-   * Begins a write; `source` is free again at once. False: it is not one of whole blocks, too long, overlaps one that was
-   * begun, or there are too many.
+   * Begins a write; `source` is free again at once. Answers its ticket; NOT_BEGUN where it is not one of whole blocks, too long,
+   * overlaps one that was begun, or somebody waits for all to be done; IS_FULL where one must be done first.
    */
-  begin(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean {
-    const { fd, blockBytes } = this.#file;
-    if (this.#broken || this.#count === BEGUN_MAX || length > BEGUN_BYTES_MAX) return false;
+  begin(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
+    const { blockBytes } = this.#file;
+    if (this.#broken || length > BEGUN_BYTES_MAX || this.#lock.isAwaited) return NOT_BEGUN;
     if (offsetBytes % blockBytes !== 0 || length % blockBytes !== 0 || this.#overlaps(offsetBytes, length))
-      return false;
-    if (this.#count === 0) {
-      if (this.#lock.isAwaited) return false;
-      this.#lock.share(0, Number.MAX_SAFE_INTEGER);
-    }
-    const slot = this.#count;
-    this.#memory.set(source.subarray(at, at + length), slot * BEGUN_BYTES_MAX);
-    this.#offsets[slot] = offsetBytes;
-    this.#lengths[slot] = length;
-    this.#results[slot] = PENDING;
-    this.#ring.write(fd, offsetBytes, length, this.#address + slot * BEGUN_BYTES_MAX, slot);
+      return NOT_BEGUN;
+    const ticket = this.#freeUnits(Math.ceil(length / UNIT_BYTES));
+    if (ticket < 0) return IS_FULL;
+    if (this.#count === 0) this.#lock.share(0, Number.MAX_SAFE_INTEGER);
+    this.#isUsed.fill(1, ticket, ticket + Math.ceil(length / UNIT_BYTES));
+    this.#memory.set(source.subarray(at, at + length), ticket * UNIT_BYTES);
+    this.#offsets[ticket] = offsetBytes;
+    this.#lengths[ticket] = length;
+    this.#done[ticket] = 0;
+    this.#tries[ticket] = 0;
+    this.#add(ticket);
     this.#count += 1;
-    return true;
+    return ticket;
   }
 
-  /**
-   * Waits for all; fills `errnos` (0 or positive) in the order in which they were begun. What was written in part, or
-   * interrupted, `writeAll` does again; it answers 0 or a positive errno.
-   */
-  finish(
-    errnos: Int32Array,
-    writeAll: (offsetBytes: number, length: number, source: Uint8Array, at: number) => number,
-  ): void {
-    if (this.#count === 0) return;
-    while (this.#done < this.#count && !this.#broken) {
-      this.#broken = this.#ring.submit(this.#count - this.#done) !== 0;
-      this.#ring.take(this.#onDone);
-    }
-    this.#lock.release();
-    const count = this.#count;
-    this.#count = 0;
-    this.#done = 0;
-    for (let slot = 0; slot < count; slot += 1) {
-      const result = this.#results[slot] ?? PENDING;
-      const length = this.#lengths[slot] ?? 0;
-      if (result === length) errnos[slot] = 0;
-      else if (result === PENDING) errnos[slot] = EIO;
-      else if (result < 0 && result !== -EINTR && result !== -EAGAIN) errnos[slot] = -result;
-      else errnos[slot] = writeAll(this.#offsets[slot] ?? 0, length, this.#memory, slot * BEGUN_BYTES_MAX);
+  /** For poll(2): readable while a write is done that `take` has not told of. */
+  get readableFd(): number {
+    return this.#ring.readableFd;
+  }
+
+  /** Hands over what was begun, waits until at least `waitFor` of them are done (or all, if they are fewer), and tells of each. */
+  take(waitFor: number, onWritten: OnWritten): void {
+    this.#told = onWritten;
+    const left = Math.max(0, this.#count - waitFor);
+    if (!this.#broken) this.#ring.take(this.#onDone);
+    while (this.#added || this.#count > left) {
+      this.#added = false;
+      if (this.#ring.submit(this.#count > left ? 1 : 0) === 0) this.#ring.take(this.#onDone);
+      else this.#giveUp();
     }
   }
 
@@ -104,17 +105,68 @@ export class BegunWrites {
     if (this.#count === 0 && !this.#broken) forget(this.#memory);
   }
 
-  /** Nothing that was begun is left unfinished. */
+  /** Nothing that was begun is left. */
   close(): void {
     if (this.#broken) return;
     this.#ring.close();
     freeMemory(this.#memory);
   }
 
+  #add(ticket: number): void {
+    const done = this.#done[ticket] ?? 0;
+    const address = this.#address + ticket * UNIT_BYTES + done;
+    this.#added = true;
+    this.#ring.write(
+      this.#file.fd,
+      (this.#offsets[ticket] ?? 0) + done,
+      (this.#lengths[ticket] ?? 0) - done,
+      address,
+      ticket,
+    );
+  }
+
+  /** What was written in part, or interrupted, goes on: whole blocks again. */
+  #wentOn(ticket: number, result: number): void {
+    const done = (this.#done[ticket] ?? 0) + Math.max(0, result);
+    const tries = (this.#tries[ticket] ?? 0) + 1;
+    const again = result > 0 || result === -EINTR || result === -EAGAIN;
+    if (done === this.#lengths[ticket]) this.#end(ticket, 0);
+    else if (!again || tries > TRIES_MAX) this.#end(ticket, result < 0 ? -result : EIO);
+    else {
+      this.#tries[ticket] = tries;
+      this.#done[ticket] = done - (done % this.#file.blockBytes);
+      this.#add(ticket);
+    }
+  }
+
+  #end(ticket: number, errno: number): void {
+    this.#isUsed.fill(0, ticket, ticket + Math.ceil((this.#lengths[ticket] ?? 0) / UNIT_BYTES));
+    this.#lengths[ticket] = 0;
+    this.#count -= 1;
+    if (this.#count === 0) this.#lock.release();
+    this.#told(ticket, errno);
+  }
+
+  /** Whether what was begun is written, nobody knows. */
+  #giveUp(): void {
+    this.#broken = true;
+    for (let ticket = 0; ticket < BEGUN_MAX; ticket += 1) if (this.#lengths[ticket] !== 0) this.#end(ticket, EIO);
+  }
+
+  /** The first of so many units beside each other; below 0 where there are none. */
+  #freeUnits(count: number): number {
+    let free = 0;
+    for (let unit = 0; unit < BEGUN_MAX; unit += 1) {
+      free = this.#isUsed[unit] === 0 ? free + 1 : 0;
+      if (free === count) return unit - count + 1;
+    }
+    return -1;
+  }
+
   #overlaps(offsetBytes: number, length: number): boolean {
-    for (let slot = 0; slot < this.#count; slot += 1) {
-      const begin = this.#offsets[slot] ?? 0;
-      if (begin < offsetBytes + length && offsetBytes < begin + (this.#lengths[slot] ?? 0)) return true;
+    for (let ticket = 0; ticket < BEGUN_MAX; ticket += 1) {
+      const begin = this.#offsets[ticket] ?? 0;
+      if (begin < offsetBytes + length && offsetBytes < begin + (this.#lengths[ticket] ?? 0)) return true;
     }
     return false;
   }

@@ -1,4 +1,4 @@
-import type { Image } from './image.js';
+import { type Image, NOT_BEGUN } from './image.js';
 import { ImageFilter } from './image-filter.js';
 
 /** Compared piece by piece: so few stay in the processor's cache. */
@@ -18,8 +18,8 @@ export class DetectZeroesImage extends ImageFilter {
     return this.lower.beginsWrites;
   }
 
-  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean {
-    return !isZero(source, at, length) && this.lower.beginWrite(offsetBytes, length, source, at);
+  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
+    return isZero(source, at, length) ? NOT_BEGUN : this.lower.beginWrite(offsetBytes, length, source, at);
   }
 
   override write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {

@@ -7,7 +7,7 @@ export class DiscardIgnoredImage extends ImageFilter {
     return this.lower.beginsWrites;
   }
 
-  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean {
+  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
     return this.lower.beginWrite(offsetBytes, length, source, at);
   }
 

@@ -2,12 +2,17 @@ import { invariant } from '../base/invariant.js';
 import { FileRing } from '../kernel/file-ring.js';
 import { addressOf, forget, freeMemory, keptMemory } from '../kernel/memory.js';
 
-/** A longer read is not taken. */
+/** A longer read is not taken: of the page cache, for which there is another way, and past it. */
 export const EXPECTED_BYTES_MAX = 65_536;
+export const DIRECT_EXPECTED_BYTES_MAX = 1_048_576;
 /** Reads on their way at a time: as deep a queue as clients keep. A power of two. */
 const READS_MAX = 64;
-/** Of each: its bytes, and a block's rest at either end. */
-const SLOT_BYTES = EXPECTED_BYTES_MAX + 8_192;
+/** What a read takes besides its bytes: a block's rest at either end. */
+const RESTS_BYTES = 8_192;
+/** For the bytes of all. */
+const MEMORY_BYTES = READS_MAX * (EXPECTED_BYTES_MAX + RESTS_BYTES);
+/** Where a read begins in memory: for every disk. */
+const ALIGNMENT_BYTES = 4_096;
 const PENDING = -1_000_000;
 
 /** A file whose reads are announced. */
@@ -24,10 +29,13 @@ export interface ExpectedFile {
  */
 export class ExpectedReads {
   readonly #file: ExpectedFile;
+  readonly #bytesMax: number;
   readonly #ring: FileRing;
   readonly #memory: Buffer;
   readonly #address: number;
-  // A circle of reads, from #first on; its entries are the slots of #memory.
+  // A circle of reads, from #first on. Their memory is a circle too: what is announced next lies behind the last.
+  readonly #places = new Int32Array(READS_MAX);
+  #end = 0;
   readonly #offsets = new Float64Array(READS_MAX);
   /** What each will be asked for by. */
   readonly #keys = new Float64Array(READS_MAX);
@@ -44,6 +52,7 @@ export class ExpectedReads {
 
   private constructor(file: ExpectedFile, ring: FileRing, memory: Buffer) {
     this.#file = file;
+    this.#bytesMax = file.blockBytes > 1 ? DIRECT_EXPECTED_BYTES_MAX : EXPECTED_BYTES_MAX;
     this.#ring = ring;
     this.#memory = memory;
     this.#address = addressOf(memory);
@@ -53,27 +62,32 @@ export class ExpectedReads {
   static on(file: ExpectedFile): ExpectedReads | undefined {
     const ring = FileRing.open(READS_MAX);
     if (ring === undefined) return undefined;
-    const memory = keptMemory(READS_MAX * SLOT_BYTES);
+    const memory = keptMemory(MEMORY_BYTES);
     if (memory === undefined) ring.close();
     return memory === undefined ? undefined : new ExpectedReads(file, ring, memory);
   }
 
   /**
-   * Announces a read; false where it is too long, or no room is left for now. `key` tells it from others of its length: where
+   * Announces a read; false where no room is left for now. One that is too long is left to itself. `key` tells it from others of its length: where
    * it is on a disk of which parts may have moved to another place of the file when its turn comes.
    */
   expect(offsetBytes: number, length: number, key = offsetBytes): boolean {
-    if (this.#broken || this.#count === READS_MAX || length > EXPECTED_BYTES_MAX) return false;
+    if (length > this.#bytesMax) return true;
+    if (this.#broken || this.#count === READS_MAX) return false;
     const { fd, blockBytes } = this.#file;
     const start = offsetBytes - (offsetBytes % blockBytes);
     const wholeBytes = Math.ceil((offsetBytes + length - start) / blockBytes) * blockBytes;
-    invariant(wholeBytes <= SLOT_BYTES, 'a slot holds the longest read with a block more at either end');
+    invariant(wholeBytes <= length + RESTS_BYTES, 'a block is no longer than the rests that there is memory for');
+    const place = this.#placeFor(wholeBytes);
+    if (place < 0) return false;
+    this.#end = place + Math.ceil(wholeBytes / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
     const slot = (this.#first + this.#count) % READS_MAX;
+    this.#places[slot] = place;
     this.#offsets[slot] = offsetBytes;
     this.#keys[slot] = key;
     this.#lengths[slot] = length;
     this.#results[slot] = PENDING;
-    this.#ring.read(fd, start, wholeBytes, this.#address + slot * SLOT_BYTES, slot);
+    this.#ring.read(fd, start, wholeBytes, this.#address + place, slot);
     this.#count += 1;
     return true;
   }
@@ -91,7 +105,7 @@ export class ExpectedReads {
 
   /** Copies the read announced first into `target`, if that is this one and went well; else false. */
   take(offsetBytes: number, length: number, target: Uint8Array, at: number, key = offsetBytes): boolean {
-    if (this.#count === 0 || length > EXPECTED_BYTES_MAX) return false;
+    if (this.#count === 0 || length > this.#bytesMax) return false;
     if (!this.#isFirst(key, length)) {
       this.forgetAll();
       return false;
@@ -101,7 +115,7 @@ export class ExpectedReads {
     const skip = offsetBytes % this.#file.blockBytes;
     if (this.#broken || this.#offsets[slot] !== offsetBytes) return false;
     if ((this.#results[slot] ?? 0) < skip + length) return false; // an error, or the end: a read of its own tells
-    const from = slot * SLOT_BYTES + skip;
+    const from = (this.#places[slot] ?? 0) + skip;
     this.#memory.copy(target, at, from, from + length);
     return true;
   }
@@ -138,6 +152,15 @@ export class ExpectedReads {
     if (this.#broken) return;
     this.#ring.close();
     freeMemory(this.#memory);
+  }
+
+  /** Where so many bytes are free beside each other; below 0: nowhere, for now. */
+  #placeFor(bytes: number): number {
+    if (this.#count === 0) return 0;
+    const begin = this.#places[this.#first] ?? 0;
+    const isAround = this.#end <= begin;
+    if (this.#end + bytes <= (isAround ? begin : MEMORY_BYTES)) return this.#end;
+    return !isAround && bytes <= begin ? 0 : -1;
   }
 
   #isFirst(key: number, length: number): boolean {

@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import { foreignFormat, MAGIC_BYTES } from './format-magic.js';
+import { NOT_BEGUN } from './image.js';
 import { ImageFilter } from './image-filter.js';
 
 const noTail = new Uint8Array(0);
@@ -17,8 +18,8 @@ export class GuessedRawImage extends ImageFilter {
     return this.lower.beginsWrites;
   }
 
-  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean {
-    return offsetBytes >= MAGIC_BYTES && this.lower.beginWrite(offsetBytes, length, source, at);
+  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
+    return offsetBytes < MAGIC_BYTES ? NOT_BEGUN : this.lower.beginWrite(offsetBytes, length, source, at);
   }
 
   override write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {

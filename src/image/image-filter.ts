@@ -1,4 +1,4 @@
-import type { Extent, Image } from './image.js';
+import { type Extent, type Image, NOT_BEGUN } from './image.js';
 
 /** An image in front of another, which does all that a filter does not do in its own way. */
 export abstract class ImageFilter implements Image {
@@ -10,6 +10,10 @@ export abstract class ImageFilter implements Image {
     this.sizeBytes = lower.sizeBytes;
     this.readOnly = lower.readOnly;
     this.lower = lower;
+  }
+
+  get isDirect(): boolean {
+    return this.lower.isDirect;
   }
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
@@ -25,12 +29,16 @@ export abstract class ImageFilter implements Image {
     return false;
   }
 
-  beginWrite(_offsetBytes: number, _length: number, _source: Uint8Array, _at: number): boolean {
-    return false;
+  beginWrite(_offsetBytes: number, _length: number, _source: Uint8Array, _at: number): number {
+    return NOT_BEGUN;
   }
 
-  finishWrites(errnos: Int32Array): void {
-    this.lower.finishWrites(errnos);
+  get begunWritesFd(): number {
+    return this.lower.begunWritesFd;
+  }
+
+  takeWrites(waitFor: number, onWritten: (ticket: number, errno: number) => void): void {
+    this.lower.takeWrites(waitFor, onWritten);
   }
 
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {

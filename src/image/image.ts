@@ -3,6 +3,10 @@ export const ZERO_MAY_PUNCH = 1;
 /** Only if it takes no longer than a write of a few bytes: no zeroes are written. */
 export const ZERO_FAST = 2;
 
+/** Answers of `beginWrite` that are no tickets: it is a write for `write`; it can be begun once another is done. */
+export const NOT_BEGUN = -1;
+export const IS_FULL = -2;
+
 /** What `status` tells of the bytes from the asked offset on. */
 export interface Extent {
   /** At least 1, at most what was asked for; what follows may be of the same kind. */
@@ -31,6 +35,8 @@ export interface Image {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
 
+  /** Whether reads and writes go past the page cache: each waits for the disk, and there is nothing to lend to a pipe. */
+  readonly isDirect: boolean;
   /** Fills `target` from `at` on with `length` bytes of the image. */
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number;
   /** With `durable` (FUA) the bytes are on stable storage before the answer. */
@@ -38,12 +44,17 @@ export interface Image {
   /** Whether `beginWrite` may take writes: where not, it need not be asked. */
   readonly beginsWrites: boolean;
   /**
-   * Begins a write that need not be durable, beside others; `source` is free again at once. False: it is one for `write`.
-   * Before anything else is asked of the image, `finishWrites` waits for all that were begun.
+   * Begins a write that need not be durable, beside others; `source` is free again at once. Answers a ticket (below BEGUN_MAX),
+   * NOT_BEGUN or IS_FULL. While one is not told as done, nothing but reads is asked of the image.
    */
-  beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean;
-  /** Fills `errnos` (BEGUN_MAX) with 0 or a positive errno of each write that was begun, in their order. */
-  finishWrites(errnos: Int32Array): void;
+  beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number;
+  /** For poll(2), after `beginWrite`: readable while one is done that was not told yet. */
+  readonly begunWritesFd: number;
+  /**
+   * Sees that all that were begun are on their way, waits until `waitFor` of them are done, or all, if they are fewer, and tells
+   * of each that is: its ticket, and 0 or a positive errno.
+   */
+  takeWrites(waitFor: number, onWritten: (ticket: number, errno: number) => void): void;
   /**
    * Makes the range read as zeroes. `ways`: ZERO_MAY_PUNCH and ZERO_FAST, or 0; with ZERO_FAST it answers EOPNOTSUPP, and
    * the image is as it was, where zeroes would have to be written.

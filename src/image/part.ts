@@ -30,7 +30,7 @@ export class PartImage extends ImageFilter {
     return this.lower.beginsWrites;
   }
 
-  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean {
+  override beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
     return this.lower.beginWrite(this.#startBytes + offsetBytes, length, source, at);
   }
 

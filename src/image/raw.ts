@@ -2,12 +2,12 @@ import { constants as fsConstants } from 'node:fs';
 import { constants } from 'node:os';
 import { PUNCH_HOLE, ZERO_RANGE } from '../kernel/fd-calls.js';
 import { allocationStatus } from './allocation.js';
-import { BegunWrites } from './begun-writes.js';
+import { BegunWrites, type OnWritten } from './begun-writes.js';
 import type { DirectFile, DirectHandle } from './direct-io.js';
 import { DurableFd } from './durable-fd.js';
 import { type ExpectedFile, ExpectedReads } from './expected-reads.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
-import { type Extent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from './image.js';
+import { type Extent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from './image.js';
 import { HAS_HOLES, type SharedFields } from './shared-layout.js';
 import { StableStorage } from './stable-storage.js';
 import { readZeroed, writeAll } from './whole-calls.js';
@@ -61,8 +61,6 @@ export class RawImage implements Image {
   readonly #direct: DirectHandle | undefined;
   /** Absent until a write is begun. */
   #begun: BegunWrites | 'unavailable' | undefined;
-  readonly #writeBegun = (offsetBytes: number, length: number, source: Uint8Array, at: number) =>
-    this.#writeAll(this.#dataFd, offsetBytes, length, source, at);
   /** Absent when the image is read-only: to open it again would not be. */
   readonly #durable: DurableFd | undefined;
   readonly #fileBytes: number;
@@ -112,16 +110,24 @@ export class RawImage implements Image {
     return this.#direct !== undefined;
   }
 
-  beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): boolean {
-    if (this.#direct === undefined || this.#storage.failed) return false;
-    this.#begun ??= BegunWrites.on(this.#direct) ?? 'unavailable';
-    if (this.#begun === 'unavailable' || !this.#begun.begin(offsetBytes, length, source, at)) return false;
-    this.#forgetExpected(offsetBytes, length);
-    return true;
+  get isDirect(): boolean {
+    return this.#dataFile.blockBytes > 1;
   }
 
-  finishWrites(errnos: Int32Array): void {
-    if (typeof this.#begun === 'object') this.#begun.finish(errnos, this.#writeBegun);
+  beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
+    if (this.#direct === undefined || this.#storage.failed) return NOT_BEGUN;
+    this.#begun ??= BegunWrites.on(this.#direct) ?? 'unavailable';
+    if (this.#begun === 'unavailable') return NOT_BEGUN;
+    this.#forgetExpected(offsetBytes, length);
+    return this.#begun.begin(offsetBytes, length, source, at);
+  }
+
+  get begunWritesFd(): number {
+    return typeof this.#begun === 'object' ? this.#begun.readableFd : -1;
+  }
+
+  takeWrites(waitFor: number, onWritten: OnWritten): void {
+    if (typeof this.#begun === 'object') this.#begun.take(waitFor, onWritten);
   }
 
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {

@@ -1,17 +1,24 @@
 import { BEGUN_MAX } from '../image/begun-writes.js';
-import type { Image } from '../image/image.js';
+import { type Image, IS_FULL, NOT_BEGUN } from '../image/image.js';
 import { NBD_CMD_FLAG_FUA } from '../protocol/constants.js';
 import { replyError } from '../protocol/reply.js';
 import { emptyRequest, type Request } from '../protocol/request.js';
 import type { Replies } from './replies.js';
 
-/** WRITEs that an image does at the same time: the answers come when the last is done. */
+/** WRITEs that an image does at the same time: each is answered when it is done. */
 export class BegunWrites {
   readonly #image: Image;
   readonly #replies: Replies;
+  /** By the tickets of the image. */
   readonly #requests = Array.from({ length: BEGUN_MAX }, emptyRequest);
-  readonly #errnos = new Int32Array(BEGUN_MAX);
+  readonly #isBegun = new Uint8Array(BEGUN_MAX);
   #count = 0;
+  readonly #onWritten = (ticket: number, errno: number) => {
+    this.#count -= 1;
+    this.#isBegun[ticket] = 0;
+    const request = this.#requests[ticket];
+    if (request !== undefined) this.#replies.reply(request, replyError(errno, request));
+  };
 
   constructor(image: Image, replies: Replies) {
     this.#image = image;
@@ -22,25 +29,53 @@ export class BegunWrites {
     return this.#count === 0;
   }
 
+  /** For poll(2), if there are any: readable once `answerDone` has something to answer. */
+  get fd(): number {
+    return this.#image.begunWritesFd;
+  }
+
   /** False: the image has others to finish first, or this is a write by itself. The data lie in `source`, from `at` on. */
   begin(request: Readonly<Request>, source: Uint8Array, at: number): boolean {
     const { flags, offsetBytes, lengthBytes } = request;
-    const kept = this.#requests[this.#count];
-    if (kept === undefined || lengthBytes === 0 || (flags & NBD_CMD_FLAG_FUA) !== 0) return false;
-    if (!this.#image.beginWrite(offsetBytes, lengthBytes, source, at)) return false;
+    if (lengthBytes === 0 || (flags & NBD_CMD_FLAG_FUA) !== 0) return false;
+    let ticket = this.#image.beginWrite(offsetBytes, lengthBytes, source, at);
+    while (ticket === IS_FULL) {
+      this.#take(1);
+      ticket = this.#image.beginWrite(offsetBytes, lengthBytes, source, at);
+    }
+    const kept = this.#requests[ticket];
+    if (ticket === NOT_BEGUN || kept === undefined) return false;
     Object.assign(kept, request);
+    this.#isBegun[ticket] = 1;
     this.#count += 1;
     return true;
   }
 
+  /** Whether one of them writes to the range of a request, which is to see it. */
+  overlaps({ offsetBytes, lengthBytes }: Readonly<Request>): boolean {
+    if (this.#count === 0) return false;
+    for (let ticket = 0; ticket < BEGUN_MAX; ticket += 1) {
+      const begun = this.#requests[ticket];
+      if (this.#isBegun[ticket] === 0 || begun === undefined) continue;
+      if (begun.offsetBytes < offsetBytes + lengthBytes && offsetBytes < begun.offsetBytes + begun.lengthBytes)
+        return true;
+    }
+    return false;
+  }
+
+  /** Sees that all are on their way, and answers those that are done. */
+  answerDone(): void {
+    this.#take(0);
+  }
+
   /** Waits for all of them, and answers. */
   finish(): void {
+    this.#take(this.#count);
+  }
+
+  #take(waitFor: number): void {
     if (this.#count === 0) return;
-    this.#image.finishWrites(this.#errnos);
-    for (let index = 0; index < this.#count; index += 1) {
-      const request = this.#requests[index];
-      if (request !== undefined) this.#replies.reply(request, replyError(this.#errnos[index] ?? 0, request));
-    }
-    this.#count = 0;
+    if (waitFor > 0) this.#replies.send();
+    this.#image.takeWrites(waitFor, this.#onWritten);
   }
 }

@@ -1,6 +1,6 @@
 import type { Image } from '../image/image.js';
 import { NBD_CMD_READ } from '../protocol/constants.js';
-import { emptyRequest, payloadBytes } from '../protocol/request.js';
+import { emptyRequest, payloadBytes, type Request } from '../protocol/request.js';
 import { checkRequest, type ExportRules } from '../protocol/request-rules.js';
 import type { Reads } from './reads.js';
 import type { RequestInput } from './request-input.js';
@@ -15,6 +15,9 @@ const SLOW_READS = 2;
 const SLOW_MS = 0.1;
 const SLOW_MS_A_BYTE = 0.0005 / 1_024;
 const CALL_MS = 0.01;
+/** After so many looks in vain for others behind a read by itself, one of so many such reads looks again. */
+const LOOKS_IN_VAIN = 4;
+const READS_A_LOOK = 16;
 
 /**
  * Knows whether the data that are read come from a disk, and then announces the reads that already wait in the input to
@@ -26,6 +29,7 @@ export class ColdReads {
   readonly #rules: ExportRules;
   readonly #input: RequestInput;
   readonly #reads: Reads;
+  readonly #isHeldUp: (request: Readonly<Request>) => boolean;
   readonly #callMs: () => number;
   readonly #ahead = emptyRequest();
   #sampled = 0;
@@ -33,9 +37,22 @@ export class ColdReads {
   #slow = 0;
   /** How much slower than others the machine was when it was last thought of; at least 1. */
   #slowness = 1;
+  #inVain = 0;
+  #sinceLook = 0;
 
-  /** `callMs` tells how long this machine takes for a call that waits for nothing, in milliseconds. */
-  constructor(image: Image, rules: ExportRules, input: RequestInput, reads: Reads, callMs: () => number) {
+  /**
+   * `isHeldUp` tells whether a READ waits for what is being written; `callMs` how long this machine takes for a call that waits
+   * for nothing, in milliseconds.
+   */
+  constructor(
+    image: Image,
+    rules: ExportRules,
+    input: RequestInput,
+    reads: Reads,
+    isHeldUp: (request: Readonly<Request>) => boolean,
+    callMs: () => number,
+  ) {
+    this.#isHeldUp = isHeldUp;
     this.#callMs = callMs;
     this.#image = image;
     this.#rules = rules;
@@ -45,6 +62,10 @@ export class ColdReads {
 
   /** Asked once a READ: whether it is to be timed. */
   isTimed(): boolean {
+    if (this.#image.isDirect) {
+      this.isCold = true;
+      return true;
+    }
     if (this.#timed > 0) {
       this.#timed -= 1;
       return true;
@@ -75,6 +96,18 @@ export class ColdReads {
     this.isCold = this.#slow >= SLOW_READS;
   }
 
+  /** Whether the client seems to wait for each answer: to announce such a read, and look for others meanwhile, is for nothing. */
+  isLonely(): boolean {
+    if (this.#inVain < LOOKS_IN_VAIN) return false;
+    this.#sinceLook = (this.#sinceLook + 1) % READS_A_LOOK;
+    return this.#sinceLook !== 0;
+  }
+
+  /** Whether there were others when they were looked for. */
+  looked(found: boolean): void {
+    this.#inVain = found ? 0 : this.#inVain + 1;
+  }
+
   /**
    * Announces the READ whose turn it is and every one behind it, those that were announced already aside. Answers whether
    * the first can be had without waiting for a disk, as far as that is known.
@@ -93,6 +126,7 @@ export class ColdReads {
   #announceOne(): boolean {
     const ahead = this.#ahead;
     if (ahead.type !== NBD_CMD_READ || checkRequest(ahead, this.#rules) !== 0) return true;
+    if (this.#isHeldUp(ahead)) return false;
     const { offsetBytes, lengthBytes } = ahead;
     if (this.#reads.isCopied(ahead)) return this.#image.expectRead(offsetBytes, lengthBytes);
     this.#image.cache(offsetBytes, lengthBytes);

@@ -40,7 +40,7 @@ export class Reads {
     else if (lengthBytes < WORTH_LOOKING_BYTES) this.#copy(request);
     else {
       if (!this.#isWhole(request) && this.#answerInPieces(request)) return;
-      if (!this.#piped.answer(request)) this.#copy(request);
+      if (this.#image.isDirect || !this.#piped.answer(request)) this.#copy(request);
     }
   }
 
@@ -48,7 +48,7 @@ export class Reads {
   isCopied(request: Readonly<Request>): boolean {
     const { lengthBytes } = request;
     if (lengthBytes < WORTH_LOOKING_BYTES) return lengthBytes > 0;
-    return lengthBytes < PIPED_BYTES_MIN && this.#isWhole(request);
+    return (lengthBytes < PIPED_BYTES_MIN || this.#image.isDirect) && this.#isWhole(request);
   }
 
   /** Asked now and then: what was sent by reference may have been read. */

@@ -12,7 +12,7 @@ import {
 } from '../protocol/constants.js';
 import type { MetaContext } from '../protocol/meta-context.js';
 import { replyError } from '../protocol/reply.js';
-import { emptyRequest, payloadBytes } from '../protocol/request.js';
+import { emptyRequest, payloadBytes, type Request } from '../protocol/request.js';
 import { checkRequest, type ExportRules, endsConnection } from '../protocol/request-rules.js';
 import type { Busyness } from './activity.js';
 import { BegunWrites } from './begun-writes.js';
@@ -105,17 +105,19 @@ class RequestLoop {
       return this.#isAsked(HALT) && !this.#isInRequest; // its next request is not to be waited for
     });
     this.#reads = new Reads(socketFd, image, this.#replies, rules.replyStyle);
-    this.#cold = new ColdReads(image, rules, this.#input, this.#reads, () => callMs(socketFd));
     this.#changes = new Changes(image, this.#input, this.#replies);
     this.#status = new StatusReplies(image, this.#replies, contexts);
     this.#begun = image.beginsWrites ? new BegunWrites(image, this.#replies) : undefined;
+    const isHeldUp = (request: Readonly<Request>) => this.#begun?.overlaps(request) === true;
+    this.#cold = new ColdReads(image, rules, this.#input, this.#reads, isHeldUp, () => callMs(socketFd));
     this.#flushes = new Flushes(image, this.#replies);
   }
 
   run(): LoopEnd {
     for (;;) {
       const end = this.#answerWhatIsThere();
-      this.#begun?.finish();
+      if (end !== undefined || this.#flushes.isBegun || this.#isAsked(HALT)) this.#begun?.finish();
+      else this.#begun?.answerDone();
       this.#flushes.answerDone();
       this.#replies.send();
       if (end !== undefined) return end;
@@ -131,6 +133,7 @@ class RequestLoop {
 
   /** Answers 0, or why what was written could not be flushed. */
   close(): number {
+    this.#begun?.finish();
     this.#flushes.finishAll();
     this.#replies.send();
     const errno = this.#changes.hasWritten ? this.#image.flush() : 0;
@@ -184,7 +187,6 @@ class RequestLoop {
   }
 
   #answer(error: number): void {
-    this.#begun?.finish();
     if (error !== 0) this.#replies.reply(this.#request, error);
     else if (this.#request.type === NBD_CMD_READ) this.#read();
     else this.#other();
@@ -192,11 +194,13 @@ class RequestLoop {
 
   #read(): void {
     const cold = this.#cold;
+    if (this.#begun?.overlaps(this.#request) === true) this.#begun.finish();
     if (!cold.isTimed()) {
       this.#reads.answer(this.#request);
       return;
     }
-    if (cold.isCold && !cold.announce()) {
+    const isAlone = cold.isCold && this.#isAlone() && cold.isLonely();
+    if (cold.isCold && !isAlone && !cold.announce()) {
       cold.sawDisk();
       this.#whileOthersRead();
       cold.announce();
@@ -205,18 +209,25 @@ class RequestLoop {
     }
     const begin = performance.now();
     this.#reads.answer(this.#request);
-    if (cold.wasSlow(performance.now() - begin, this.#request.lengthBytes)) this.#whileOthersRead();
+    if (cold.wasSlow(performance.now() - begin, this.#request.lengthBytes) && !isAlone) this.#whileOthersRead();
+  }
+
+  /** Whether no request is there behind this one, which was not announced yet. */
+  #isAlone(): boolean {
+    return !this.#input.holdsHeader(this.#input.start) && this.#input.lookedAt < this.#input.start;
   }
 
   /** A disk is waited for: what is ready goes out first, and what has come meanwhile is looked at. */
   #whileOthersRead(): void {
     this.#replies.send();
     this.#receiveWhatIsThere();
+    this.#cold.looked(this.#input.holdsHeader(this.#input.start));
   }
 
   /** Any request but a READ; a WRITE's data begin at the input's start. */
   #other(): void {
     const request = this.#request;
+    this.#begun?.finish();
     if (request.type === NBD_CMD_BLOCK_STATUS) this.#status.answer(request);
     else if (request.type === NBD_CMD_FLUSH) this.#flushes.answer(request);
     else this.#replies.reply(request, replyError(this.#changes.make(request), request));
@@ -258,14 +269,21 @@ class RequestLoop {
     const input = this.#input;
     input.makeRoom();
     const wanted = this.#isAsked(HALT) ? missingBytes : INPUT_BYTES;
-    const received = this.#receiveBesideFlushes(Math.min(wanted, INPUT_BYTES - input.end));
+    const received = this.#receiveBesideOthers(Math.min(wanted, INPUT_BYTES - input.end));
     if (received > 0) input.end += received;
     this.#reads.takeBack();
     return received;
   }
 
-  #receiveBesideFlushes(length: number): number {
+  /** What goes on beside, writes or a flush, is answered when it is done. */
+  #receiveBesideOthers(length: number): number {
     const { bytes, end } = this.#input;
+    while (this.#begun?.isEmpty === false) {
+      const received = this.#socket.receiveUnless(this.#begun.fd, bytes, end, length);
+      if (received !== -EAGAIN) return received;
+      this.#begun.answerDone();
+      this.#replies.send();
+    }
     while (this.#flushes.isBegun) {
       const received = this.#socket.receiveUnless(this.#flushes.fd, bytes, end, length);
       if (received !== -EAGAIN) return received;

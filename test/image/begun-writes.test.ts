@@ -11,16 +11,24 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { BEGUN_BYTES_MAX, BEGUN_MAX, BegunWrites } from '#tsnbd/image/begun-writes.js';
+import { IS_FULL, NOT_BEGUN } from '#tsnbd/image/image.js';
 import { RangeLock } from '#tsnbd/image/range-lock.js';
 import { newSharedFields, type SharedFields } from '#tsnbd/image/shared-layout.js';
+import { waitEitherReadable } from '#tsnbd/kernel/socket-calls.js';
 import { seeded } from '../server/seeded.js';
 
 const BLOCK = 512;
 const FILE_BYTES = 4 * 2 ** 20;
 const source = Buffer.alloc(BEGUN_BYTES_MAX + 64);
-const errnos = new Int32Array(BEGUN_MAX);
-const never = () => {
-  throw new Error('nothing is to be done again');
+/** What was told, by ticket. */
+const told = new Map<number, number>();
+const tell = (ticket: number, errno: number) => {
+  expect(told.has(ticket)).toBe(false);
+  told.set(ticket, errno);
+};
+const finish = () => {
+  told.clear();
+  writes.take(BEGUN_MAX, tell);
 };
 
 let folder: string;
@@ -52,57 +60,92 @@ describe('writes that are begun', () => {
     const random = seeded(7);
     const expected = Buffer.alloc(FILE_BYTES);
     for (let round = 0; round < 20; round += 1) {
-      let begun = 0;
+      const tickets: number[] = [];
       for (let index = 0; index < BEGUN_MAX; index += 1) {
-        const offset = random(FILE_BYTES / BLOCK - 128) * BLOCK;
-        const length = (1 + random(BEGUN_BYTES_MAX / BLOCK)) * BLOCK;
+        const offset = random(FILE_BYTES / BLOCK - 2_048) * BLOCK;
+        const length = (1 + random(200)) * BLOCK;
         source.fill(1 + random(255));
-        if (!writes.begin(offset, length, source, 64)) continue;
+        const ticket = writes.begin(offset, length, source, 64);
+        if (ticket < 0) continue;
         source.copy(expected, offset, 64, 64 + length);
         source.fill(0);
-        begun += 1;
+        tickets.push(ticket);
       }
-      expect(begun).toBeGreaterThan(5);
-      errnos.fill(-1);
-      writes.finish(errnos, never);
-      expect([...errnos.subarray(0, begun)]).toEqual(Array.from({ length: begun }, () => 0));
+      expect(tickets.length).toBeGreaterThan(3);
+      finish();
+      expect([...told].sort(([a], [b]) => a - b)).toEqual(tickets.sort((a, b) => a - b).map((ticket) => [ticket, 0]));
     }
     expect(readFileSync(join(folder, 'file')).equals(expected)).toBe(true);
   });
 
-  test('are as many as there is room for', () => {
-    for (let index = 0; index < BEGUN_MAX; index += 1) {
-      expect(writes.begin(index * BLOCK, BLOCK, source, 0)).toBe(true);
+  test('are as many as there is room for, and one more once one is done', () => {
+    const begin = (index: number) => writes.begin(index * BLOCK, BLOCK, source, 0);
+    const tickets = Array.from({ length: BEGUN_MAX }, (_, index) => begin(index));
+    expect(new Set(tickets).size).toBe(BEGUN_MAX);
+    expect(begin(BEGUN_MAX)).toBe(IS_FULL);
+    told.clear();
+    writes.take(1, tell);
+    const done = told.size;
+    expect(done).toBeGreaterThan(0);
+    const [next = -1] = told.keys();
+    told.clear();
+    expect(tickets).toContain(next);
+    expect(begin(BEGUN_MAX)).toBeGreaterThanOrEqual(0);
+    finish();
+    expect(told.size).toBe(BEGUN_MAX - done + 1);
+  });
+
+  test('of many sizes lie beside each other, whichever is done first', () => {
+    const expected = Buffer.alloc(FILE_BYTES);
+    let begun = 0;
+    let ended = 0;
+    const end = (_: number, errno: number) => {
+      expect(errno).toBe(0);
+      ended += 1;
+    };
+    for (let offset = 0; offset + 300 * 1024 <= FILE_BYTES; begun += 1) {
+      const length = (1 + ((begun * 37) % 600)) * BLOCK;
+      source.fill(1 + (begun % 255));
+      while (writes.begin(offset, length, source, 0) === IS_FULL) writes.take(1, end);
+      expected.fill(1 + (begun % 255), offset, offset + length);
+      offset += length;
     }
-    expect(writes.begin(BEGUN_MAX * BLOCK, BLOCK, source, 0)).toBe(false);
-    writes.finish(errnos, never);
-    expect(writes.begin(BEGUN_MAX * BLOCK, BLOCK, source, 0)).toBe(true);
-    writes.finish(errnos, never);
+    writes.take(BEGUN_MAX, end);
+    expect(ended).toBe(begun);
+    expect(readFileSync(join(folder, 'file')).equals(expected)).toBe(true);
+  });
+
+  test('are on their way once they are looked after, and told when they are done', async () => {
+    const ticket = writes.begin(0, BLOCK, source, 0);
+    told.clear();
+    writes.take(0, tell);
+    expect(waitEitherReadable(writes.readableFd, writes.readableFd)).toBeGreaterThanOrEqual(0);
+    writes.take(0, tell);
+    expect([...told]).toEqual([[ticket, 0]]);
   });
 
   test('that fail are told apart from those that do not', () => {
     writes.close();
     const readable = openSync(join(folder, 'file'), fsConstants.O_RDONLY | fsConstants.O_DIRECT);
     writes = on(readable);
-    writes.begin(0, BLOCK, source, 0);
-    writes.begin(BLOCK, BLOCK, source, 0);
-    writes.finish(errnos, never);
-    expect([...errnos.subarray(0, 2)]).toEqual([constants.errno.EBADF, constants.errno.EBADF]);
+    const tickets = [writes.begin(0, BLOCK, source, 0), writes.begin(BLOCK, BLOCK, source, 0)];
+    finish();
+    expect([...told].sort()).toEqual(tickets.map((ticket) => [ticket, constants.errno.EBADF]));
     closeSync(readable);
   });
 
-  test('keep a change of a part of a block waiting until they are finished, and then let it through first', () => {
+  test('keep a change of a part of a block waiting until they are done, and then let it through first', () => {
     const lock = new RangeLock(shared);
     writes.begin(0, BLOCK, source, 0);
     expect(lock.isAwaited).toBe(false);
-    writes.finish(errnos, never);
+    Atomics.add(shared, 7, 1); // as somebody who waits
+    expect(writes.begin(BLOCK, BLOCK, source, 0)).toBe(NOT_BEGUN);
+    Atomics.sub(shared, 7, 1);
+    finish();
     lock.takeAlone(5 * BLOCK, BLOCK);
     lock.release();
-    Atomics.add(shared, 7, 1); // as somebody who waits
-    expect(writes.begin(0, BLOCK, source, 0)).toBe(false);
-    Atomics.sub(shared, 7, 1);
-    expect(writes.begin(0, BLOCK, source, 0)).toBe(true);
-    writes.finish(errnos, never);
+    expect(writes.begin(0, BLOCK, source, 0)).toBeGreaterThanOrEqual(0);
+    finish();
   });
 });
 
@@ -112,7 +155,7 @@ test.each([
   ['that is too long', 0, BEGUN_BYTES_MAX + BLOCK],
   ['that overlaps one that was begun', 1_048_576 + BLOCK, 2 * BLOCK],
 ])('a write %s is not begun', (_, offset, length) => {
-  expect(writes.begin(1_048_576, 2 * BLOCK, source, 0)).toBe(true);
-  expect(writes.begin(offset, length, source, 0)).toBe(false);
-  writes.finish(errnos, never);
+  expect(writes.begin(1_048_576, 2 * BLOCK, source, 0)).toBeGreaterThanOrEqual(0);
+  expect(writes.begin(offset, length, source, 0)).toBe(NOT_BEGUN);
+  finish();
 });

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { DetectZeroesImage } from '#tsnbd/image/detect-zeroes.js';
 import { DiscardIgnoredImage } from '#tsnbd/image/discard-ignored.js';
 import { GuessedRawImage } from '#tsnbd/image/guessed-raw.js';
-import { emptyExtent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
+import { emptyExtent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { UnsafeImage } from '#tsnbd/image/unsafe.js';
 import { WritethroughImage } from '#tsnbd/image/writethrough.js';
 
@@ -33,8 +33,10 @@ function recorder(errno = 0) {
     lendsPages: true,
     takeBackPages: () => void note('takeBackPages'),
     beginsWrites: true,
-    beginWrite: (offset, length, _source, at) => note('beginWrite', offset, length, at) === 0,
-    finishWrites: () => void note('finishWrites'),
+    beginWrite: (offset, length, _source, at) => note('beginWrite', offset, length, at),
+    begunWritesFd: 7,
+    takeWrites: (waitFor) => void note('takeWrites', waitFor),
+    isDirect: true,
     flush: () => note('flush'),
     beginFlush: () => note('beginFlush') === 0,
     begunFlushFd: 77,
@@ -160,27 +162,29 @@ describe('writes of zeroes', () => {
 describe('a write that is begun beside others', () => {
   const zeroes = Buffer.alloc(4096);
   const begun = (filter: Image, source = bytes, offset = 4096) =>
-    filter.beginsWrites && filter.beginWrite(offset, 512, source, 5);
+    filter.beginsWrites ? filter.beginWrite(offset, 512, source, 5) : NOT_BEGUN;
 
   it.each([WritethroughImage, UnsafeImage])('is none where %o has its own way to write', (Filter) => {
     const { image, log } = recorder();
-    expect(begun(new Filter(image))).toBe(false);
+    expect(begun(new Filter(image))).toBe(NOT_BEGUN);
     expect(log).toEqual([]);
   });
 
   it('is passed on where the filter has nothing to do with it', () => {
     const { image, log } = recorder();
-    expect(begun(new DiscardIgnoredImage(image))).toBe(true);
-    expect(begun(new DetectZeroesImage(image, 0))).toBe(true);
-    expect(begun(new DetectZeroesImage(image, 0), zeroes)).toBe(false);
-    expect(begun(new GuessedRawImage(image))).toBe(true);
-    expect(begun(new GuessedRawImage(image), bytes, 0)).toBe(false);
+    expect(begun(new DiscardIgnoredImage(image))).toBe(0);
+    expect(begun(new DetectZeroesImage(image, 0))).toBe(0);
+    expect(begun(new DetectZeroesImage(image, 0), zeroes)).toBe(NOT_BEGUN);
+    expect(begun(new GuessedRawImage(image))).toBe(0);
+    expect(begun(new GuessedRawImage(image), bytes, 0)).toBe(NOT_BEGUN);
     expect(log).toEqual(new Array(3).fill('beginWrite 4096 512 5'));
   });
 
   it('is finished by the image below', () => {
     const { image, log } = recorder();
-    new GuessedRawImage(new DiscardIgnoredImage(image)).finishWrites(new Int32Array(64));
-    expect(log).toEqual(['finishWrites']);
+    const filter = new GuessedRawImage(new DiscardIgnoredImage(image));
+    filter.takeWrites(3, () => {});
+    expect([filter.begunWritesFd, filter.isDirect]).toEqual([7, true]);
+    expect(log).toEqual(['takeWrites 3']);
   });
 });

@@ -47,7 +47,17 @@ function bytesOf(type: number, offsetBytes: number, lengthBytes: number): Buffer
 
 function withInput(...requests: Buffer[]): { cold: ColdReads; input: RequestInput } {
   const input = new RequestInput('simple', Buffer.concat(requests));
-  return { cold: new ColdReads(image, rules, input, reads, () => callMs), input };
+  return {
+    cold: new ColdReads(
+      image,
+      rules,
+      input,
+      reads,
+      () => false,
+      () => callMs,
+    ),
+    input,
+  };
 }
 
 beforeEach(() => {

@@ -9,6 +9,8 @@ import { RawClient } from './raw-client.js';
 
 /** The image's calls, as fields of `faults` and `counts`; DURABLE counts writes, zeroes and trims with FUA. */
 export const CALLS = { READ: 0, WRITE: 1, ZERO: 2, TRIM: 3, FLUSH: 4, DURABLE: 5 } as const;
+/** Fields of `faults`, a bit a ticket: which begun writes are done, and which of them have failed. */
+export const BEGUN = { DONE: 6, FAILED: 7 } as const;
 export type Call = (typeof CALLS)[keyof typeof CALLS];
 
 /** A larger image has no memory behind the rest. */
@@ -30,6 +32,8 @@ export interface LoopThreadData {
   readonly slowZero: boolean;
   /** A FLUSH that is held up does not hold up others, from the second on; this is readable when it goes on. */
   readonly flushFd: number;
+  /** WRITEs are begun, and done when the test says so; this is readable when it has. */
+  readonly begunFd: number;
   readonly received: Uint8Array;
   readonly stop: Int32Array;
   readonly writeErrors: Int32Array;
@@ -42,6 +46,8 @@ export interface Loop {
   readonly memory: Uint8Array;
   /** The errno that a call answers from now on; -1 holds it up. */
   fail(call: Call, errno: number): void;
+  /** Says of begun writes, by their tickets, that they are done or have failed. */
+  finish(tickets: { readonly done: readonly number[]; readonly failed?: readonly number[] }): void;
   count(call: Call): number;
   stop(): void;
   halt(): void;
@@ -67,6 +73,7 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
     badBlockBytes: -1,
     slowZero: false,
     flushFd: -1,
+    begunFd: -1,
     received: new Uint8Array(0),
     stop,
     writeErrors,
@@ -86,6 +93,11 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
     fail: (call, errno) => {
       Atomics.store(faults, call, errno);
       Atomics.notify(faults, call);
+    },
+    finish: ({ done, failed = [] }) => {
+      for (const ticket of failed) Atomics.or(faults, BEGUN.FAILED, 1 << ticket);
+      for (const ticket of [...done, ...failed]) Atomics.or(faults, BEGUN.DONE, 1 << ticket);
+      Atomics.notify(faults, BEGUN.DONE);
     },
     count: (call) => Atomics.load(counts, call),
     stop: () => {

@@ -1,6 +1,6 @@
 // A thread that runs the request loop over an image in memory, whose faults and counts the test shares.
 import { parentPort, workerData } from 'node:worker_threads';
-import { ZERO_FAST } from '#tsnbd/image/image.js';
+import { IS_FULL, ZERO_FAST } from '#tsnbd/image/image.js';
 import { announcedFlags, transmissionFlags } from '#tsnbd/protocol/request-rules.js';
 import { Busyness, newActivity } from '#tsnbd/server/activity.js';
 import { serveRequests } from '#tsnbd/server/request-loop.js';
@@ -9,7 +9,7 @@ import { serveRequests } from '#tsnbd/server/request-loop.js';
 const { socketFd, sizeBytes, memory, readOnly, minimumBlockBytes, received, stop, faults, counts, writeErrors } =
   workerData;
 /** @type {import('./loop-harness.js').LoopThreadData} */
-const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd } = workerData;
+const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd, begunFd } = workerData;
 
 /** @param {import('./loop-harness.js').Call} call */
 const enter = (call) => {
@@ -24,12 +24,18 @@ const ZERO = 2;
 const TRIM = 3;
 const FLUSH = 4;
 const DURABLE = 5;
+const DONE = 6;
+const FAILED = 7;
 const BLOCK_BYTES = 4096;
 const EIO = 5;
 const EOPNOTSUPP = 95;
 
 /** @param {number} at */
 const isHole = (at) => sparse && memory.subarray(at, at + BLOCK_BYTES).every((byte) => byte === 0);
+
+/** Begun writes by ticket, of which each is given once. @type {Map<number, { offset: number, bytes: Uint8Array }>} */
+const begun = new Map();
+let tickets = 0;
 
 /** @type {import('#tsnbd/image/image.js').Image} */
 const image = {
@@ -71,9 +77,29 @@ const image = {
   expectRead: () => true,
   startExpected: () => true,
   relax() {},
-  beginsWrites: false,
-  beginWrite: () => false,
-  finishWrites() {},
+  beginsWrites: begunFd >= 0,
+  beginWrite(offset, length, source, at) {
+    if (begun.size === 4) return IS_FULL;
+    begun.set(tickets, { offset, bytes: source.slice(at, at + length) });
+    return tickets++;
+  },
+  begunWritesFd: begunFd,
+  takeWrites(waitFor, onWritten) {
+    const left = Math.max(0, begun.size - waitFor);
+    for (;;) {
+      const done = Atomics.load(faults, DONE);
+      for (const [ticket, { offset, bytes }] of [...begun]) {
+        if ((done & (1 << ticket)) === 0) continue;
+        const failed = (Atomics.load(faults, FAILED) & (1 << ticket)) !== 0;
+        if (!failed) memory.set(bytes, offset);
+        begun.delete(ticket);
+        onWritten(ticket, failed ? EIO : 0);
+      }
+      if (begun.size <= left) return;
+      Atomics.wait(faults, DONE, done);
+    }
+  },
+  isDirect: false,
   readIntoPipe: () => 0,
   lendsPages: false,
   takeBackPages() {},

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
-import { type Extent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '../image.js';
+import { type Extent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from '../image.js';
 import { writeAll } from '../whole-calls.js';
 import { ClusterChange } from './cluster-change.js';
 import { DATA } from './cluster-kind.js';
@@ -44,6 +44,8 @@ export class Qcow2Image implements Image {
   readonly readOnly: boolean;
   readonly mayHaveHoles = true;
   readonly beginsWrites = false;
+  readonly begunWritesFd = -1;
+  readonly isDirect: boolean;
   readonly #geometry: Geometry;
   readonly #map: ClusterMap;
   readonly #reader: Qcow2Reader;
@@ -60,6 +62,7 @@ export class Qcow2Image implements Image {
     this.#geometry = geometry;
     this.#dataCalls = dataCalls;
     this.#dataFd = handle.direct?.fd ?? handle.dataFd;
+    this.isDirect = handle.direct !== undefined;
     this.#hasDataFile = geometry.hasDataFile;
     const tables = new L2Tables(geometry, memory, fd, calls);
     this.#map = new ClusterMap(geometry, tables);
@@ -90,11 +93,11 @@ export class Qcow2Image implements Image {
     return errno === 0 && durable ? writing.order.flush() : errno;
   }
 
-  beginWrite(): boolean {
-    return false;
+  beginWrite(): number {
+    return NOT_BEGUN;
   }
 
-  finishWrites(): void {}
+  takeWrites(): void {}
 
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
     const writing = this.#writing;
