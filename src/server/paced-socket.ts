@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import { setBlocking, setNonBlocking } from '../kernel/fd-calls.js';
 import { isHungUp, limitReads, waitEitherReadable, waitReadable } from '../kernel/socket-calls.js';
 import type { Busyness } from './activity.js';
-import { receiveBytes } from './socket-bytes.js';
+import { receiveBytes, receiveIfAny } from './socket-bytes.js';
 
 const { EAGAIN } = constants.errno;
 
@@ -81,7 +81,9 @@ export class PacedSocket {
     if (this.#waits === WAITS_A_PERIOD) this.#thinkOver();
     const tries = this.#spinning ? TRIES_MAX : 1;
     for (let tried = 0; tried < tries; tried += 1) {
-      const received = receiveBytes(this.#fd, target, at, length);
+      const received = this.#blocking
+        ? receiveBytes(this.#fd, target, at, length)
+        : receiveIfAny(this.#fd, target, at, length);
       if (received !== -EAGAIN) return received;
     }
     this.#misses += 1;
@@ -92,7 +94,7 @@ export class PacedSocket {
   receiveIfThere(target: Uint8Array, at: number, length: number): number {
     this.#glances += 1;
     this.#block(false);
-    return receiveBytes(this.#fd, target, at, length);
+    return receiveIfAny(this.#fd, target, at, length);
   }
 
   /** Waits for bytes as `receive` does, but no longer than until `otherFd` can be read: then it answers −EAGAIN. */

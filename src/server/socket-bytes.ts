@@ -20,6 +20,15 @@ export function receiveBytes(socketFd: number, target: Uint8Array, at: number, l
   }
 }
 
+/** As receiveBytes, of a socket that is often empty: Node throws to say so, and most of what that takes is the stack. */
+export function receiveIfAny(socketFd: number, target: Uint8Array, at: number, length: number): number {
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 0;
+  const received = receiveBytes(socketFd, target, at, length);
+  Error.stackTraceLimit = stackTraceLimit;
+  return received;
+}
+
 /** Writes all of `source` from 0 to `length` to a socket, and waits until it has taken it. Answers 0 or −errno. */
 export function sendBytes(socketFd: number, source: Uint8Array, length: number): number {
   let sent = 0;
