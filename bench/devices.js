@@ -19,8 +19,9 @@ const CHECK_BYTES = 16 * MIB;
 /** Where the bytes are checked and attaches are timed. */
 const SPARE = { device: '/dev/nbd7', image: '/tmp/spare.raw' };
 const PSS_LIMIT_BYTES = 64 * MIB;
-/** What may come on top of a C program's time when a process of ours stays: this many times `node -e 0`. */
+/** What may come on top of a C program's time, in times of `node -e 0`: when a process of ours stays, and when none does. */
 const NODE_STARTS = 2.5;
+const NODE_STARTS_ALONE = 1.5;
 const IDLE_SECONDS = 2;
 const MS_PER_TICK = 10;
 /** One, while one device is attached. */
@@ -94,7 +95,12 @@ async function measureSpeed(bench, attachers, cases, { rounds, seconds, lateAt }
  */
 async function attachTimes(bench, programs, { rounds, quick }) {
   const images = [byTsnbd(`${programs}/tsnbd.js`), byQemuNbd('threads')];
-  const exports = [byNbdkit(`node ${programs}/tsnbd-client.js`, 'tsnbd-client'), byNbdkit('nbd-client', 'nbd-client')];
+  const client = `node ${programs}/tsnbd-client.js`;
+  const exports = [
+    byNbdkit(client, 'tsnbd-client'),
+    byNbdkit(client, 'tsnbd-client --no-persist', '--no-persist'),
+    byNbdkit('nbd-client', 'nbd-client'),
+  ];
   /** @type {Map<string, number[]>} */
   const times = new Map([['node -e 0', []]]);
   for (let round = 0; round < (quick ? 1 : Math.max(rounds, 5)); round++) {
@@ -103,15 +109,21 @@ async function attachTimes(bench, programs, { rounds, quick }) {
       times.set(attacher.name, [...(times.get(attacher.name) ?? []), await bench.timeToUsable(attacher, SPARE)]);
   }
   const of = (/** @type {string} */ name) => median(times.get(name) ?? []);
-  const limit = (/** @type {string} */ peer) => of(peer) + NODE_STARTS * of('node -e 0');
+  const within = (/** @type {string} */ peer, /** @type {string} */ words, starts = NODE_STARTS) => ({
+    limit: of(peer) + starts * of('node -e 0'),
+    because: `${words} + ${starts} node -e 0`,
+  });
+  /** @type {Readonly<Record<string, { limit: number, because: string }>>} */
+  const limits = {
+    tsnbd: within('qemu-nbd', 'qemu-nbd -c'),
+    'tsnbd-client': within('nbd-client', 'nbd-client'),
+    'tsnbd-client --no-persist': within('nbd-client', 'nbd-client', NODE_STARTS_ALONE),
+  };
   return [...times].map(([name, values]) => ({
     what: name === 'node -e 0' ? 'in the guest: node -e 0' : `in the guest: ${name}, command to usable device`,
     unit: 'ms',
     value: spread(values),
-    ...(name === 'tsnbd' ? { limit: limit('qemu-nbd'), because: `qemu-nbd -c + ${NODE_STARTS} node -e 0` } : {}),
-    ...(name === 'tsnbd-client'
-      ? { limit: limit('nbd-client'), because: `nbd-client + ${NODE_STARTS} node -e 0` }
-      : {}),
+    ...limits[name],
   }));
 }
 

@@ -64,16 +64,17 @@ export function byQemuNbd(aio) {
  * nbdkit serves, and another program attaches: nbd-client, or ours.
  * @param {string} [client]
  * @param {string} [name]
+ * @param {string} [options] of the attach
  * @returns {Attacher}
  */
-export function byNbdkit(client = 'nbd-client', name = 'nbdkit') {
+export function byNbdkit(client = 'nbd-client', name = 'nbdkit', options = '') {
   const run = (/** @type {Place} */ { device }) => `/run/bench-${basename(device)}`;
   return {
     name,
     group: name,
     prepare: (place) =>
       `nbdkit -P ${run(place)}.pid -U ${run(place)}.sock file ${quote(place.image)} && ${until(`test -e ${run(place)}.pid`)}`,
-    attach: (place) => `${client} -unix ${run(place)}.sock ${place.device} >/dev/null`,
+    attach: (place) => `${client} -unix ${run(place)}.sock ${place.device} ${options} >/dev/null`,
     detach: ({ device }) => `${client} -d ${device} >/dev/null`,
     finish: (place) =>
       `server=$(cat ${run(place)}.pid); kill $server; ${until('! kill -0 $server 2>/dev/null')}; rm -f ${run(place)}.*`,

@@ -8,6 +8,10 @@ import { EXIT_STATUSES } from './exit-status.js';
  */
 export async function attach(request: AttachRequest, foreground: boolean, onEvent: OnAttachEvent): Promise<number> {
   if (!foreground) {
+    if (request.kind === 'remote' && request.unattended) {
+      const { attachAndLeave } = await import('./attach-here.js');
+      if (await attachAndLeave(request, onEvent)) return EXIT_STATUSES.done.status;
+    }
     const { launchAttach } = await import('../attach/launch-attach.js');
     await launchAttach(request, onEvent);
     return EXIT_STATUSES.done.status;

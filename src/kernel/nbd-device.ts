@@ -128,6 +128,13 @@ export async function connectDevice(choice: DeviceChoice, setup: DeviceSetup, un
 const noFamily =
   'this network namespace, or this kernel, has no netlink for nbd; name a device and use --kernel-api=ioctl';
 
+/** Whether a device can be set up by netlink, here and now. */
+export async function hasNetlink(): Promise<boolean> {
+  const family = await NbdFamily.find().catch(() => undefined);
+  family?.close();
+  return family !== undefined;
+}
+
 /** The interface to set the device up by; absent is ioctl. */
 async function nbdFamily(kernelApi: KernelApi, undo: UndoStack): Promise<NbdFamily | undefined> {
   if (kernelApi === 'ioctl') return undefined;

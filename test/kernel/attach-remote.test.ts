@@ -182,6 +182,16 @@ describe('tsnbd-client', () => {
     await ok(`${tsnbdClient} -d /dev/nbd0`);
   });
 
+  test('with --no-persist has no process behind it, and works until it is detached', async () => {
+    const socket = await serveAt((path) => `nbdkit -f -U ${path} memory 16M`);
+    const operands = `-unix ${socket} /dev/nbd0 --no-persist`;
+    expect(await run(`${tsnbdClient} ${operands}`)).toMatchObject({ status: 0, stderr: 'bs=512, sz=16777216 bytes\n' });
+    expect(await ok('cat /sys/block/nbd0/backend; pgrep -fa "tsnbd-client|process.js" || true')).toMatch(/:alone$/);
+    await ok('dd if=/dev/urandom of=/dev/nbd0 bs=64k count=4 oflag=direct status=none');
+    expect(await run(`${tsnbdClient} -d nbd0`)).toMatchObject({ status: 0, stdout: 'disconnect, sock, done\n' });
+    await expectFree();
+  });
+
   test.each(['ioctl', 'netlink'])(
     'by %s, when nobody connects again, the foreground ends with status 8 when the server is lost; by ioctl the device goes in the background too',
     async (api) => {
