@@ -17,7 +17,7 @@ import { L2_TABLE, MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
 import type { Refcounts } from './refcounts.js';
 import type { WorkerTurns } from './worker-turns.js';
 
-const { EIO } = constants.errno;
+const { EFBIG, EIO } = constants.errno;
 
 /** What the allocator needs that is not its own; each answers 0 or a positive errno. */
 export interface AllocatorDuties {
@@ -69,13 +69,8 @@ export class Allocator {
   /** Takes the first free clusters, one behind the other, at most `wanted` and at least one. Answers 0 or a positive errno. */
   allocate(wanted: number): number {
     const { numbers } = this.#memory;
-    let cluster = numbers[NEXT_FREE] ?? 0;
-    for (;;) {
-      const use = this.#useOf(cluster);
-      if (use < 0) return -use;
-      if (use === 0) break;
-      cluster += 1;
-    }
+    const cluster = this.#firstFree();
+    if (cluster < 0) return -cluster;
     let count = 1;
     while (count < wanted && this.#refcounts.blockOffset(cluster + count) > 0 && this.#useOf(cluster + count) === 0) {
       count += 1;
@@ -91,6 +86,19 @@ export class Allocator {
     numbers[NEXT_FREE] = cluster + count;
     numbers[FRESH_FROM] = Math.max(freshFrom, cluster + count);
     return 0;
+  }
+
+  /** Answers −errno where none can be had; what was found to be used is not looked at again even then. */
+  #firstFree(): number {
+    const { numbers } = this.#memory;
+    for (;;) {
+      const cluster = this.#refcounts.firstUncounted(numbers[NEXT_FREE] ?? 0);
+      if (cluster < 0) return cluster;
+      numbers[NEXT_FREE] = cluster;
+      const use = this.#useOf(cluster);
+      if (use <= 0) return use === 0 ? cluster : use;
+      numbers[NEXT_FREE] = cluster + 1;
+    }
   }
 
   /** Without the lock: whether what ends there is counted as written, so that the file is never made shorter than that. */
@@ -240,7 +248,7 @@ export class Allocator {
   /** A free cluster becomes a refcount block, in which its own refcount may stand: both reach the file together. */
   takeAsBlock(block: number, cluster: number): number {
     const { numbers } = this.#memory;
-    let errno = this.#refcounts.makeRoom(cluster);
+    let errno = this.areas.hasRoom(1) ? this.#refcounts.makeRoom(cluster) : EFBIG;
     if (errno === 0) errno = this.#duties.writeZeroCluster(cluster);
     if (errno !== 0) return errno;
     numbers[FRESH_FROM] = Math.max(numbers[FRESH_FROM] ?? 0, cluster + 1);

@@ -6,7 +6,7 @@ import type { Geometry } from './geometry.js';
 import type { L2Tables } from './l2-tables.js';
 import type { WriteOrder } from './write-order.js';
 
-const { EIO } = constants.errno;
+const { EFBIG, EIO } = constants.errno;
 
 /** The bits of all subclusters of a cluster. */
 export const ALL_UNITS = 0xffff_ffff | 0;
@@ -77,6 +77,7 @@ export class ClusterChange {
     const { allocator } = this.#order;
     const oldOffset = tables.offsetOf(slice);
     if (oldOffset < 0) return -EIO;
+    if (!allocator.areas.hasRoom(1)) return -EFBIG;
     const roomErrno = this.makeRoom(1);
     if (roomErrno !== 0) return -roomErrno;
     let errno = allocator.allocate(1);

@@ -1,6 +1,6 @@
 import type { Geometry } from './geometry.js';
 import { REFCOUNT_TABLE_BYTES_MAX } from './header.js';
-import { AREA_SLOTS_MIN, type AreasMemory, newAreasMemory } from './metadata-areas.js';
+import { type AreasMemory, newAreasMemory } from './metadata-areas.js';
 import { type CacheMemory, newCacheMemory, sharedWords } from './slice-cache.js';
 import { newTurnsMemory, type TurnsMemory } from './worker-turns.js';
 
@@ -85,24 +85,27 @@ export interface WriteMemory {
   readonly turns: TurnsMemory;
 }
 
-export function newQcow2Memory(geometry: Geometry, readOnly: boolean): Qcow2Memory {
+/** `blocksMax`: refcount blocks that the image may name. */
+export function newQcow2Memory(geometry: Geometry, readOnly: boolean, blocksMax: number): Qcow2Memory {
   const { l1Entries, slices, sliceBytes } = geometry;
   return {
     fields: sharedWords(FIELDS),
     l1: sharedWords(l1Entries * ENTRY_WORDS),
     l2: newCacheMemory(slices, sliceBytes, L2_CACHE_BYTES_MAX),
-    write: readOnly ? undefined : newWriteMemory(geometry),
+    write: readOnly ? undefined : newWriteMemory(geometry, blocksMax),
   };
 }
 
-function newWriteMemory({ l1Entries, sliceBytes }: Geometry): WriteMemory {
+function newWriteMemory({ slices, slicesPerTable, sliceBytes }: Geometry, blocksMax: number): WriteMemory {
+  // Each L2 table and, where a snapshot has it too, its copy, and refcount blocks for all that these point to.
+  const tablesMax = blocksMax + 3 * (slices / slicesPerTable);
   return {
     numbers: sharedNumbers(NUMBERS),
     refcountTable: sharedWords(REFCOUNT_TABLE_BYTES_MAX / 4),
     refcounts: newCacheMemory(Number.MAX_SAFE_INTEGER, sliceBytes, REFCOUNT_CACHE_BYTES_MAX),
     dropped: sharedNumbers(RANGES_MAX * RANGE_NUMBERS),
     freeing: sharedNumbers(RANGES_MAX * RANGE_NUMBERS),
-    areas: newAreasMemory(Math.max(AREA_SLOTS_MIN, 4 * l1Entries)),
+    areas: newAreasMemory(tablesMax),
     turns: newTurnsMemory(),
   };
 }

@@ -1,29 +1,36 @@
+import { randomInt } from 'node:crypto';
 import { invariant } from '../../base/invariant.js';
 
 /** What a cluster of the file holds beside data. */
 export const L2_TABLE = 1;
 export const REFCOUNT_BLOCK = 2;
 
-/** Fewer are not worth counting. */
-export const AREA_SLOTS_MIN = 65_536;
+/** Of tables: fewer are not worth counting. */
+const TABLES_MIN = 32_768;
 const RANGES_MAX = 70_000;
 const KINDS = 4;
+const HIGH = 2 ** 32;
 
 /** Where the tables of an image lie; shared by all workers, written under the image's lock. */
 export interface AreasMemory {
   /** A hash table of cluster · KINDS + kind; 0 is free. Nothing is ever taken out. */
   readonly slots: Float64Array<SharedArrayBuffer>;
-  /** [used slots, used ranges]. */
+  /** [used slots, used ranges, multiplier of the hash]. */
   readonly counts: Int32Array<SharedArrayBuffer>;
   /** First cluster and the one behind the last, of what never moves: apart from one another, in their order. */
   readonly ranges: Float64Array<SharedArrayBuffer>;
 }
 
-export function newAreasMemory(slots: number): AreasMemory {
-  const size = 2 ** Math.ceil(Math.log2(slots));
+/** Memory for so many tables. */
+export function newAreasMemory(tables: number): AreasMemory {
+  // Half of the slots stay free.
+  const size = 2 ** Math.ceil(Math.log2(2 * Math.max(TABLES_MIN, tables)));
+  const counts = new Int32Array(new SharedArrayBuffer(12));
+  // Nobody who makes an image can choose clusters that all fall into one slot.
+  counts[2] = 2 * randomInt(2 ** 31) + 1;
   return {
     slots: new Float64Array(new SharedArrayBuffer(size * 8)),
-    counts: new Int32Array(new SharedArrayBuffer(8)),
+    counts,
     ranges: new Float64Array(new SharedArrayBuffer(RANGES_MAX * 2 * 8)),
   };
 }
@@ -35,17 +42,26 @@ export function newAreasMemory(slots: number): AreasMemory {
 export class MetadataAreas {
   readonly #memory: AreasMemory;
   readonly #mask: number;
+  /** Of a hash: what is left are as many bits as a slot's number has. */
+  readonly #shift: number;
 
   constructor(memory: AreasMemory) {
     this.#memory = memory;
     this.#mask = memory.slots.length - 1;
+    this.#shift = Math.clz32(this.#mask);
   }
 
-  /** Under the lock. */
+  /** Under the lock: whether so many tables more can be added. */
+  hasRoom(tables: number): boolean {
+    const { slots, counts } = this.#memory;
+    return ((counts[0] ?? 0) + tables) * 2 <= slots.length;
+  }
+
+  /** Under the lock, where there is room. */
   add(cluster: number, kind: number): void {
     const { slots, counts } = this.#memory;
-    // So full that a look would take long; the fixed ranges are still known.
-    if ((counts[0] ?? 0) * 2 >= slots.length || this.has(cluster, kind)) return;
+    if (this.has(cluster, kind)) return;
+    invariant(this.hasRoom(1), 'no table is forgotten');
     let slot = this.#slot(cluster);
     while (slots[slot] !== 0) slot = (slot + 1) & this.#mask;
     slots[slot] = cluster * KINDS + kind;
@@ -102,6 +118,7 @@ export class MetadataAreas {
   }
 
   #slot(cluster: number): number {
-    return (Math.imul(cluster % 2 ** 32, 0x9e37_79b1) >>> 7) & this.#mask;
+    const high = Math.imul(Math.floor(cluster / HIGH), 0x9e37_79b1);
+    return Math.imul((cluster % HIGH) ^ high, this.#memory.counts[2] ?? 1) >>> this.#shift;
   }
 }

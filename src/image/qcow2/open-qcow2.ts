@@ -45,7 +45,11 @@ export function openQcow2(
     : withRefcounts(path, locked, written);
   checkPlaces(path, header, file.fileBytes);
   const geometry = geometryOf(header);
-  const memory = newQcow2Memory(geometry, readOnly);
+  const memory = newQcow2Memory(
+    geometry,
+    readOnly,
+    (header.refcountTableClusters * geometry.clusterBytes) / ENTRY_BYTES,
+  );
   new Uint8Array(memory.l1.buffer).set(readAt(path, fd, header.l1OffsetBytes, header.l1Entries * ENTRY_BYTES));
   prepareWriting(path, file, header, geometry, memory);
 

@@ -59,7 +59,7 @@ export function growRefcountTable(
     blocks = lastBlock - firstBlock + 1;
     entries = Math.max(entries, lastBlock + 1);
   }
-  if (clusters * clusterBytes > REFCOUNT_TABLE_BYTES_MAX) return EFBIG;
+  if (clusters * clusterBytes > REFCOUNT_TABLE_BYTES_MAX || !allocator.areas.hasRoom(blocks)) return EFBIG;
   const end = cluster + clusters + blocks;
   // No refcount tells of what lies there: a table that nothing counts may.
   let errno = growth.checkUntaken(cluster * clusterBytes, (end - cluster) * clusterBytes);

@@ -5,7 +5,7 @@ import { hostOffset, offsetLow, swapped } from './entries.js';
 import type { Geometry } from './geometry.js';
 import { widen } from './l2-tables.js';
 import { TABLE_DIRTY_FROM, TABLE_DIRTY_TO, TABLE_ROOM, type WriteMemory } from './memory.js';
-import { putRefcount, refcountAt } from './refcount-codec.js';
+import { firstZero, putRefcount, refcountAt } from './refcount-codec.js';
 import { SliceCache } from './slice-cache.js';
 
 const { EIO } = constants.errno;
@@ -74,6 +74,21 @@ export class Refcounts {
     const slot = this.#slotOf(cluster, block);
     if (slot < 0) return slot;
     return refcountAt(this.cache.bytes, slot * this.#sliceBytes, cluster % this.#sliceEntries, this.#bits);
+  }
+
+  /** The first cluster from `cluster` on whose refcount is 0, or for which no block is there. Answers −errno where one cannot be read. */
+  firstUncounted(cluster: number): number {
+    let at = cluster;
+    for (;;) {
+      const block = this.blockOffset(at);
+      if (block <= 0) return block === 0 ? at : -EIO;
+      const slot = this.#slotOf(at, block);
+      if (slot < 0) return slot;
+      const index = at % this.#sliceEntries;
+      const found = firstZero(this.cache.bytes, slot * this.#sliceBytes, index, this.#sliceEntries, this.#bits);
+      at += found - index;
+      if (found < this.#sliceEntries) return at;
+    }
   }
 
   /** Sets the refcount of a cluster whose block is there. Answers 0 or a positive errno. */

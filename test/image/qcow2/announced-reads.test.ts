@@ -129,7 +129,7 @@ it.each(['plain', 'version 2', 'subclusters', 'backing', 'data file'])(
         for (let cluster = 0; cluster < CLUSTERS; cluster += 1) check(cluster, 0, (pasts[cluster]?.length ?? 0) - 1);
         for (const undoStep of undo.splice(0).reverse()) undoStep();
       }),
-      { numRuns: 60, seed: 5 },
+      { numRuns: 30, seed: 5 },
     );
   },
 );

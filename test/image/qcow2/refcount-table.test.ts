@@ -57,7 +57,7 @@ function openOf({ bytes, tableAt }: { bytes: Buffer; tableAt: number }, ...calls
   const allocateFrom = (cluster: number) => {
     write.numbers[NEXT_FREE] = cluster;
   };
-  return { path, tableAt, images, allocateFrom };
+  return { path, tableAt, images, allocateFrom, nextFree: () => write.numbers[NEXT_FREE] };
 }
 
 function write(image: Image | undefined, guest: number, byte = 9): number {
@@ -129,6 +129,13 @@ it('what is allocated while much waits for being free finds room for its refcoun
   const target = new Uint8Array(1);
   expect(images[0]?.read(40 * clusterBytes, 1, target, 0)).toBe(0);
   expect(target[0]).toBe(9);
+});
+
+it('what is used is not looked through again after an allocation that failed', () => {
+  const { images, allocateFrom, nextFree } = open({ write: () => -ENOSPC });
+  allocateFrom(tableClusters - 1); // becomes a refcount block, whose table has no room for the next
+  expect(write(images[0], 20)).toBe(ENOSPC);
+  expect(nextFree()).toBe(tableClusters);
 });
 
 it('a disk that is full when the refcount table is to grow is told, and room helps', () => {

@@ -8,7 +8,7 @@ import { ImageError } from '#tsnbd/image/errors.js';
 import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
 import { type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
-import { putRefcount, refcountAt } from '#tsnbd/image/qcow2/refcount-codec.js';
+import { firstZero, putRefcount, refcountAt } from '#tsnbd/image/qcow2/refcount-codec.js';
 import { WorkerTurns } from '#tsnbd/image/qcow2/worker-turns.js';
 import { growPipe, makePipe } from '#tsnbd/kernel/pipe-calls.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
@@ -77,6 +77,19 @@ it.each([1, 2, 4, 8, 16, 32, 64])('a refcount of %i bits is what was put there, 
       putRefcount(bytes, 3, index, bits, Number(value));
       const after = Array.from({ length: 64 }, (_, i) => refcountAt(bytes, 3, i, bits));
       expect(after).toEqual(before.map((old, i) => (i === index ? Number(value) : old)));
+    }),
+  );
+});
+
+it.each([1, 2, 4, 8, 16, 32, 64])('the first refcount of %i bits that is 0 is found from anywhere', (bits) => {
+  const bytesOf = fc.oneof(fc.constantFrom(0xff, 0x55, 0x11, 0x01, 0xf0), fc.nat(255));
+  fc.assert(
+    fc.property(fc.array(bytesOf, { minLength: 64, maxLength: 64 }), fc.nat(520), (values, from) => {
+      const bytes = Uint8Array.of(0, 0, 0, ...values, 0);
+      const end = (64 * 8) / bits;
+      let expected = Math.min(from, end);
+      while (expected < end && refcountAt(bytes, 3, expected, bits) !== 0) expected += 1;
+      expect(firstZero(bytes, 3, Math.min(from, end), end, bits)).toBe(expected);
     }),
   );
 });
