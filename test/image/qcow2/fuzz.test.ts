@@ -1,20 +1,30 @@
-import { writeFileSync } from 'node:fs';
+import { statSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { checkImage } from '#tsnbd/image/check-image.js';
 import { ImageError } from '#tsnbd/image/errors.js';
-import { emptyExtent, type Image } from '#tsnbd/image/image.js';
+import { emptyExtent, type Image, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
+import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
+import type { CheckResult } from '#tsnbd/image/qcow2/check-qcow2.js';
 import { long } from '../../long.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { withImage } from './open-qcow2.js';
 import { BACKING_FORMAT, type Cluster, FEATURE_NAMES, type Qcow2Bytes, qcow2Bytes } from './qcow2-bytes.js';
 
-const { EIO } = constants.errno;
+const { EFBIG, EIO, ENOSPC } = constants.errno;
 const inFolder = useTemporaryFolder();
-const runs = long ? 100_000 : 400;
+const runs = long ? 30_000 : 300;
+/** One image of so many is written to and repaired too, which takes longer. */
+const WRITES = 3;
+const watch = { onFinding: () => {}, onProgress: () => {} };
 const guestClusters = 40;
-/** A read that takes longer hangs: most take microseconds. */
+/** What takes longer hangs: most takes milliseconds. */
 const LIMIT_MS = 5_000;
+/** More than all that is held for images of this size, by far. */
+const MEMORY_MAX = 2 ** 31;
+/** A check of a longer file takes as long as its size asks for. */
+const CHECKED_BYTES_MAX = 2 ** 36;
 
 const HEADER_FIELDS = [
   [4, 4],
@@ -50,15 +60,25 @@ const value = fc.oneof(
 );
 
 const mutation = fc.record({
-  where: fc.constantFrom('header', 'header', 'extensions', 'l1', 'l2', 'l2', 'data', 'bit'),
+  where: fc.constantFrom(
+    ...['header', 'header', 'extensions', 'l1', 'l2', 'l2', 'data', 'bit'],
+    ...['refcount table', 'refcount block', 'refcount block', 'snapshots', 'snapshot L1'],
+  ),
   index: fc.nat(10_000),
   value,
 });
 
+/** Where the snapshot table is, and the L1 table of its snapshot. */
+interface Fuzzed extends Qcow2Bytes {
+  readonly snapshotsAt?: number;
+  readonly snapshotL1At?: number;
+}
+
 function apply(
-  { bytes, l1At, l2At, extensionsAt }: Qcow2Bytes,
+  { bytes, l1At, l2At, extensionsAt, refcountTableAt, snapshotsAt = 60, snapshotL1At = 60 }: Fuzzed,
   mutations: readonly (typeof mutation extends fc.Arbitrary<infer T> ? T : never)[],
 ): void {
+  const blockAt = Number(bytes.readBigUInt64BE(refcountTableAt));
   for (const { where, index, value } of mutations) {
     const put = (at: number, size: number) => {
       if (at + size > bytes.length) return;
@@ -71,6 +91,10 @@ function apply(
     else if (where === 'extensions') put(extensionsAt + (index % 40) * 4, 4);
     else if (where === 'l1') put(l1At + 8 * (index % 2), 8);
     else if (where === 'l2') put((l2At.get(0) ?? 0) + 8 * (index % 100), 8);
+    else if (where === 'refcount table') put(refcountTableAt + 8 * (index % 4), 8);
+    else if (where === 'refcount block') put(blockAt + 2 * (index % 32), index % 3 === 0 ? 8 : 2);
+    else if (where === 'snapshots') put(snapshotsAt + 2 * (index % 32), index % 2 === 0 ? 4 : 8);
+    else if (where === 'snapshot L1') put(snapshotL1At + 8 * (index % 2), 8);
     else if (where === 'data') put(index % bytes.length, 1);
     else bytes[index % bytes.length] = (bytes[index % bytes.length] ?? 0) ^ (1 << Number(value % 8n));
   }
@@ -100,17 +124,47 @@ function original(extended: boolean): Qcow2Bytes {
   });
 }
 
+/** Has a snapshot share all that an image has. */
+function withSnapshot(image: Qcow2Bytes): Fuzzed {
+  const clusterBytes = 1 << image.bytes.readUInt32BE(20);
+  const snapshotsAt = image.bytes.length;
+  const snapshotL1At = snapshotsAt + clusterBytes;
+  const bytes = Buffer.concat([image.bytes, Buffer.alloc(2 * clusterBytes)]);
+  const blockAt = Number(bytes.readBigUInt64BE(image.refcountTableAt));
+  const l2At = image.l2At.get(0) ?? 0;
+  const refcount = (at: number, count: number) => bytes.writeUInt16BE(count, blockAt + (2 * at) / clusterBytes);
+  const isNoLongerCopied = (at: number) => bytes.writeUInt8((bytes[at] ?? 0) & 0x7f, at);
+  isNoLongerCopied(image.l1At);
+  for (let entry = 0; entry < guestClusters; entry += 1) isNoLongerCopied(l2At + 8 * entry);
+  for (let at = l2At; at < image.refcountTableAt; at += clusterBytes) refcount(at, 2);
+  refcount(snapshotsAt, 1);
+  refcount(snapshotL1At, 1);
+  bytes.copy(bytes, snapshotL1At, image.l1At, image.l1At + 8);
+  bytes.writeUInt32BE(1, 60);
+  bytes.writeBigUInt64BE(BigInt(snapshotsAt), 64);
+  bytes.writeBigUInt64BE(BigInt(snapshotL1At), snapshotsAt);
+  bytes.writeUInt32BE(1, snapshotsAt + 8);
+  bytes.writeUInt16BE(1, snapshotsAt + 12);
+  bytes.writeUInt16BE(4, snapshotsAt + 14);
+  bytes.writeUInt32BE(16, snapshotsAt + 36);
+  bytes.copy(bytes, snapshotsAt + 48, 24, 32);
+  bytes.write('1name', snapshotsAt + 56, 'latin1');
+  return { ...image, bytes, snapshotsAt, snapshotL1At };
+}
+
+const untouched = Buffer.alloc(70_000, 0xee);
+
 /** Reads some of the disk, wherever it claims to be: correct data or EIO, and nothing beside what was asked for. */
 function useAll(image: Image): void {
-  const target = Buffer.alloc(70_000);
+  const target = Buffer.alloc(untouched.length);
   const extent = emptyExtent();
   const step = Math.max(4096, Math.floor(image.sizeBytes / 50 / 512) * 512);
   for (let at = 0; at < image.sizeBytes; at += step) {
     const length = Math.min(60_000, image.sizeBytes - at);
     target.fill(0xee);
     expect([0, EIO]).toContain(image.read(at, length, target, 5));
-    expect(target.subarray(0, 5).every((byte) => byte === 0xee)).toBe(true);
-    expect(target.subarray(5 + length).every((byte) => byte === 0xee)).toBe(true);
+    expect(target.compare(untouched, 0, 5, 0, 5)).toBe(0);
+    expect(target.compare(untouched, 5 + length, target.length, 5 + length)).toBe(0);
     expect([0, EIO]).toContain(image.cache(at, length));
     const errno = image.status(at, length, extent);
     expect([0, EIO]).toContain(errno);
@@ -120,28 +174,111 @@ function useAll(image: Image): void {
   }
 }
 
-test.each([false, true])('whatever an image says, it is refused or read (subclusters: %s)', (extended) => {
+/** What a write may answer: the tables may send it anywhere. */
+const WRITE_ERRNOS = [0, EIO, EFBIG, ENOSPC];
+
+/** Changes some of the disk: what a write has put there is there, and reads go on whatever has failed. */
+function changeSome(image: Image): void {
+  const clusterBytes = 4096;
+  const source = Buffer.alloc(clusterBytes, 0x5a);
+  const target = Buffer.alloc(clusterBytes);
+  for (const cluster of [0, 1, 3, 2, 9, 20, 39]) {
+    const at = cluster * clusterBytes;
+    if (at + clusterBytes > image.sizeBytes) break;
+    const errno = image.write(at, clusterBytes, source, 0, cluster === 3);
+    expect(WRITE_ERRNOS).toContain(errno);
+    const readErrno = image.read(at, clusterBytes, target, 0);
+    expect(errno === 0 ? [0] : [0, EIO]).toContain(readErrno);
+    if (errno === 0) expect(target.equals(source)).toBe(true);
+  }
+  if (image.sizeBytes < 12 * clusterBytes) return;
+  expect(WRITE_ERRNOS).toContain(image.zero(0, 3 * clusterBytes, 0, false));
+  expect(WRITE_ERRNOS).toContain(image.zero(512, 6 * clusterBytes, ZERO_MAY_PUNCH, false));
+  expect(WRITE_ERRNOS).toContain(image.trim(8 * clusterBytes, 4 * clusterBytes, false));
+  for (let flush = 0; flush < 2; flush += 1) expect(WRITE_ERRNOS).toContain(image.flush());
+}
+
+function change(path: string): void {
+  const opened = openImage(path, { readOnly: false });
+  try {
+    const image = imageFrom(opened.handle);
+    try {
+      changeSome(image);
+    } finally {
+      image.close();
+    }
+  } finally {
+    opened.close();
+  }
+}
+
+/** What a repair says that it has left is what a look finds then. */
+function repair(path: string): void {
+  for (const kind of ['leaks', 'all'] as const) {
+    const left = checkImage(path, { format: 'qcow2', repair: kind }, watch);
+    const found = checkImage(path, { format: 'qcow2', repair: undefined }, watch);
+    const counts = ({ corruptions, leaks, checkErrors }: CheckResult) => ({ corruptions, leaks, checkErrors });
+    if (left === 'raw' || found === 'raw') throw new Error('it is not raw');
+    expect(counts(found)).toEqual(counts(left));
+  }
+}
+
+const CODES = ['damaged', 'unsupported', 'missing', 'not-an-image', 'wrong-format', 'system'];
+
+/** Does it, or finds a reason not to, without much time or memory. */
+function tries(act: () => void): void {
+  const begin = performance.now();
+  try {
+    act();
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    expect(CODES).toContain(error.code);
+  }
+  expect(performance.now() - begin).toBeLessThan(LIMIT_MS);
+  expect(process.memoryUsage.rss()).toBeLessThan(MEMORY_MAX);
+}
+
+const kinds: Record<string, () => Fuzzed> = {
+  plain: () => original(false),
+  subclusters: () => original(true),
+  'a snapshot': () => withSnapshot(original(false)),
+};
+
+test.each(Object.keys(kinds))('what is to be fuzzed has no errors itself: %s', (kind) => {
   const path = inFolder('a.qcow2');
   writeFileSync(inFolder('base.raw'), Buffer.alloc(100_000, 3));
-  const { bytes, ...places } = original(extended);
-  fc.assert(
-    fc.property(
-      fc.array(mutation, { minLength: 1, maxLength: 4 }),
-      fc.option(fc.nat(bytes.length), { freq: 6 }),
-      (mutations, cut) => {
-        const changed = { ...places, bytes: Buffer.from(bytes) };
-        apply(changed, mutations);
-        writeFileSync(path, changed.bytes.subarray(0, cut === null ? bytes.length : Math.max(1, cut)));
-        const begin = performance.now();
-        try {
-          withImage(path, useAll);
-        } catch (error) {
-          if (!(error instanceof ImageError)) throw error;
-          expect(['damaged', 'unsupported', 'missing', 'not-an-image', 'wrong-format', 'system']).toContain(error.code);
-        }
-        expect(performance.now() - begin).toBeLessThan(LIMIT_MS);
-      },
-    ),
-    { numRuns: runs, seed: 11 },
-  );
+  writeFileSync(path, kinds[kind]?.().bytes ?? '');
+  const sound = { corruptions: 0, leaks: 0, checkErrors: 0 };
+  expect(checkImage(path, { repair: undefined }, watch)).toMatchObject(sound);
+  change(path);
+  expect(checkImage(path, { repair: undefined }, watch)).toMatchObject(sound);
 });
+
+test.each(Object.keys(kinds))(
+  'whatever an image says, it is refused, or read, written, checked and repaired: %s',
+  (kind) => {
+    const path = inFolder('a.qcow2');
+    writeFileSync(inFolder('base.raw'), Buffer.alloc(100_000, 3));
+    const image = kinds[kind]?.() ?? original(false);
+    fc.assert(
+      fc.property(
+        fc.array(mutation, { minLength: 1, maxLength: 4 }),
+        fc.option(fc.nat(image.bytes.length), { freq: 6 }),
+        fc.nat(WRITES - 1),
+        (mutations, cut, turn) => {
+          const changed = { ...image, bytes: Buffer.from(image.bytes) };
+          apply(changed, mutations);
+          const bytes = changed.bytes.subarray(0, cut === null ? image.bytes.length : Math.max(1, cut));
+          writeFileSync(path, bytes);
+          tries(() => withImage(path, useAll));
+          if (turn !== 0) return;
+          tries(() => change(path));
+          if (statSync(path).size < CHECKED_BYTES_MAX) tries(() => repair(path));
+          writeFileSync(path, bytes);
+          tries(() => repair(path));
+        },
+      ),
+      { numRuns: runs, seed: 11 },
+    );
+  },
+);
