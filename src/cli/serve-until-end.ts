@@ -4,6 +4,7 @@ import { openImage } from '../image/open-image.js';
 import { loadLibc } from '../kernel/libc.js';
 import { messageInWords } from '../protocol/handshake-message.js';
 import { exportInWords } from '../protocol/option-error.js';
+import { ServerError } from '../server/errors.js';
 import type { ServedExport } from '../server/exports.js';
 import { serve } from '../server/serve.js';
 import type { ServeEvent } from '../server/serve-event.js';
@@ -89,7 +90,9 @@ function eventText(event: ServeEvent, { verbose, debug }: Verbosity): string | u
       if (event.end.kind === 'failed') return `client ${event.client}: ${event.end.error.message}`;
       return verbose ? `client ${event.client} left (${event.end.how})` : undefined;
     case 'not-served':
-      return verbose ? `client ${event.client} from ${event.from} was not served: ${event.error.message}` : undefined;
+      return verbose || (event.error instanceof ServerError && event.error.code === 'system')
+        ? `client ${event.client} from ${event.from} was not served: ${event.error.message}`
+        : undefined;
     case 'dropped':
       return 'a connection was dropped: too many at once';
     case 'stuck':

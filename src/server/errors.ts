@@ -3,7 +3,7 @@
  * - 'refused': it was never served, as many as allowed are there
  * - 'violation': the client sent what cannot be understood, or more than we take
  * - 'lost': the connection broke, or the client left in the middle of a request
- * - 'died': the worker broke; 'system': what was written could not be flushed at the end
+ * - 'died': the worker broke; 'system': no thread could be started, or what was written could not be flushed at the end
  */
 export type ServerErrorCode = 'refused' | 'violation' | 'lost' | 'died' | 'system';
 

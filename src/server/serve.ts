@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import type { Worker } from 'node:worker_threads';
 import { invariant } from '../base/invariant.js';
 import { exitNow } from '../kernel/fd-calls.js';
 import { within } from '../kernel/within.js';
@@ -153,10 +154,8 @@ class ImageServer implements Server {
     const image = this.#exports.image(exportName);
     invariant(image !== undefined, 'an export that was found has an image');
     const rules = rulesOf(image, { flags, replyStyle, statusContexts: contexts.length });
-    const connection = startConnection(
-      { socketFd, image: image.handle, rules, contexts, received },
-      this.#spares.take(),
-    );
+    const start = { socketFd, image: image.handle, rules, contexts, received };
+    const connection = startConnection(start, this.#workerFor(socketFd));
     this.#served.add(connection);
     this.#hasServed = true;
     this.#onEvent({ kind: 'connected', ...who, exportName, replyStyle });
@@ -166,6 +165,16 @@ class ImageServer implements Server {
       this.#onEvent({ kind: 'ended', client: who.client, end });
       this.#endIfDone();
     });
+  }
+
+  /** Without one the client is closed, which was told already that it is served. */
+  #workerFor(socketFd: number): Worker {
+    try {
+      return this.#spares.take();
+    } catch (error) {
+      closeSync(socketFd);
+      throw error;
+    }
   }
 
   #endIfDone(): void {

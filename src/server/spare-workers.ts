@@ -1,13 +1,23 @@
 import { Worker } from 'node:worker_threads';
+import { ServerError } from './errors.js';
 
 /** As many connections as copying clients open at once (nbdcopy, qemu-img: 4). A thread that waits takes 7.5 MiB. */
 const SPARES_MAX = 4;
 /** A server that has just started, and a client that has just come, have the processors for themselves first. */
 const FILL_MS = 1_000;
 
-/** Starts a worker, which waits for its task. Node knows only of fds that node:fs opened, and would warn of others. */
+/**
+ * Starts a worker, which waits for its task. Node knows only of fds that node:fs opened, and would warn of others.
+ *
+ * @throws ServerError 'system' where the system gives no thread
+ */
 export function startWorker(): Worker {
-  return new Worker(new URL('./worker.js', import.meta.url), { trackUnmanagedFds: false });
+  try {
+    return new Worker(new URL('./worker.js', import.meta.url), { trackUnmanagedFds: false });
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new ServerError('system', `no thread can be started: ${why}`, { cause });
+  }
 }
 
 /** A worker that was started before it is needed, and does not keep the process from its end. */
@@ -42,12 +52,12 @@ export class SpareWorkers {
     this.#room = room;
   }
 
-  /** Starts those that are missing, in a while. */
+  /** Starts those that are missing, in a while; again and again until the system gives them. */
   fillSoon(): void {
     this.#filling ??= setTimeout(() => this.#fill(), FILL_MS).unref();
   }
 
-  /** A worker for a client; another takes its place later. */
+  /** A worker for a client; another takes its place later. @throws ServerError 'system' as startWorker does */
   take(): Worker {
     this.fillSoon();
     const [spare] = this.#spares;
@@ -66,12 +76,17 @@ export class SpareWorkers {
   #fill(): void {
     this.#filling = undefined;
     const wanted = this.#closed ? 0 : Math.min(this.#room(), SPARES_MAX);
-    while (this.#spares.size < wanted) {
-      const worker = startWorker();
-      worker.unref();
-      const forget = () => this.#spares.delete(worker);
-      worker.on('error', forget).on('exit', forget);
-      this.#spares.add(worker);
+    try {
+      while (this.#spares.size < wanted) this.#add(startWorker());
+    } catch {
+      this.fillSoon(); // a client that comes meanwhile is told
     }
+  }
+
+  #add(worker: Worker): void {
+    worker.unref();
+    const forget = () => this.#spares.delete(worker);
+    worker.on('error', forget).on('exit', forget);
+    this.#spares.add(worker);
   }
 }

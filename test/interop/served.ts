@@ -10,6 +10,8 @@ export const TSNBD = fileURLToPath(new URL('../../dist/tsnbd.js', import.meta.ur
 const READY_LIMIT_MS = 60_000;
 const PROGRAM_LIMIT_MS = 240_000;
 const OWN_STDIO: SpawnOptions = { stdio: ['ignore', 'inherit', 'pipe'] };
+/** Of a child of root; anybody else's is an ordinary user's as it is. */
+export const NOBODY = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
 
 /** A `tsnbd` that serves images. */
 export interface Served {
@@ -35,6 +37,12 @@ export async function serveTcp(image: string, ...options: string[]): Promise<Ser
 export async function serveUnix(path: string, image: string, ...options: string[]): Promise<Served> {
   const format = options.includes('-f') ? [] : ['-f', 'raw'];
   const child = start(['--socket', path, ...format, ...options, image]);
+  return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
+}
+
+/** Like serveUnix, with every option given, as an ordinary user, to whom limits apply. */
+export async function serveAsNobody(path: string, ...args: string[]): Promise<Served> {
+  const child = start(['--socket', path, ...args], { ...OWN_STDIO, ...NOBODY });
   return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
 }
 
@@ -90,8 +98,8 @@ export function sha256(path: string): string {
   return hash.digest('hex');
 }
 
-function start(args: readonly string[]): ChildProcess {
-  return spawn(process.execPath, [TSNBD, ...args], OWN_STDIO);
+function start(args: readonly string[], options = OWN_STDIO): ChildProcess {
+  return spawn(process.execPath, [TSNBD, ...args], options);
 }
 
 async function ready(child: ChildProcess, address: Parameters<typeof connect>[0], uri: string): Promise<Served> {
