@@ -14,7 +14,7 @@ export function imageOptions<Mode extends string>(modes: readonly Mode[]) {
       value: '<FORMAT>',
       read: imageFormat,
       modes,
-      help: 'The format of an image: raw or qcow2. Without it, an image that does not begin like another format is taken for raw, and a guest cannot make it begin so.',
+      help: 'The format of an image: raw or qcow2. Without it, an image that does not look like another format is taken for raw, and a guest cannot make it look so.',
     },
     'read-only': {
       short: 'r',

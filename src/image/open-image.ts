@@ -180,7 +180,7 @@ export function imageFrom(handle: ImageHandle, calls: FileCalls = fileCalls): Im
   if (durable === 'never') image = new UnsafeImage(image);
   if (discard === 'ignore') image = new DiscardIgnoredImage(image);
   if (detectZeroes !== 'off') image = new DetectZeroesImage(image, detectZeroes === 'unmap' ? ZERO_MAY_PUNCH : 0);
-  if (guessed) image = new GuessedRawImage(image);
+  if (guessed && handle.format === 'raw') image = new GuessedRawImage(image, handle);
   return part === undefined ? image : new PartImage(image, part);
 }
 

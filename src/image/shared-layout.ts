@@ -1,7 +1,7 @@
 /**
  * The memory that all workers of an image share: Int32 fields, and behind them the table of ranges. It begins as zeroes
  * with each opening of the image. Only stable-storage.ts reads and writes the SYNC fields, only range-lock.ts the RANGES,
- * only open-image.ts and raw.ts HAS_HOLES.
+ * only open-raw.ts and raw.ts HAS_HOLES, only guessed-raw.ts EDGES_LOCK.
  *
  * | field | who writes | meaning |
  * | --- | --- | --- |
@@ -13,6 +13,7 @@
  * | RANGES_TURNS | whoever gives a range back | goes up each time; wraps around; this is what is waited for |
  * | RANGES_WAITING | whoever waits for a range alone | how many do |
  * | HAS_HOLES | whoever finds or makes one | 1: the file may have holes |
+ * | EDGES_LOCK | whoever takes or leaves the lock | as SYNC_LOCK |
  * | the table | under RANGES_LOCK | RANGES_MAX rows of three Float64: what a range is held as (0 free), begin and end in bytes |
  */
 export const SYNC_FAILED = 0;
@@ -23,9 +24,10 @@ export const RANGES_LOCK = 4;
 export const RANGES_TURNS = 5;
 export const HAS_HOLES = 6;
 export const RANGES_WAITING = 7;
+export const EDGES_LOCK = 8;
 
 /** Even: the table's rows begin at a multiple of 8 bytes. */
-const fields = 8;
+const fields = 10;
 
 /** More workers than that wait for each other. */
 export const RANGES_MAX = 64;

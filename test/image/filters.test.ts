@@ -4,6 +4,7 @@ import { DetectZeroesImage } from '#tsnbd/image/detect-zeroes.js';
 import { DiscardIgnoredImage } from '#tsnbd/image/discard-ignored.js';
 import { GuessedRawImage } from '#tsnbd/image/guessed-raw.js';
 import { emptyExtent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
+import { newSharedFields } from '#tsnbd/image/shared-layout.js';
 import { UnsafeImage } from '#tsnbd/image/unsafe.js';
 import { WritethroughImage } from '#tsnbd/image/writethrough.js';
 
@@ -175,14 +176,16 @@ describe('a write that is begun beside others', () => {
     expect(begun(new DiscardIgnoredImage(image))).toBe(0);
     expect(begun(new DetectZeroesImage(image, 0))).toBe(0);
     expect(begun(new DetectZeroesImage(image, 0), zeroes)).toBe(NOT_BEGUN);
-    expect(begun(new GuessedRawImage(image))).toBe(0);
-    expect(begun(new GuessedRawImage(image), bytes, 0)).toBe(NOT_BEGUN);
+    const guessed = () => new GuessedRawImage(image, { shared: newSharedFields(), fileBytes: image.sizeBytes });
+    expect(begun(guessed())).toBe(0);
+    expect(begun(guessed(), bytes, 0)).toBe(NOT_BEGUN);
+    expect(begun(guessed(), bytes, image.sizeBytes - 512)).toBe(NOT_BEGUN);
     expect(log).toEqual(new Array(3).fill('beginWrite 4096 512 5'));
   });
 
   it('is finished by the image below', () => {
     const { image, log } = recorder();
-    const filter = new GuessedRawImage(new DiscardIgnoredImage(image));
+    const filter = new DetectZeroesImage(new DiscardIgnoredImage(image), 0);
     filter.takeWrites(3, () => {});
     expect([filter.begunWritesFd, filter.isDirect]).toEqual([7, true]);
     expect(log).toEqual(['takeWrites 3']);

@@ -1,6 +1,9 @@
+import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it } from 'vitest';
+import { fileCalls } from '#tsnbd/image/file-calls.js';
 import { ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
 import { useTemporaryFolder } from './temporary-folder.js';
@@ -10,9 +13,9 @@ const inFolder = useTemporaryFolder();
 let opened: OpenedImage | undefined;
 afterEach(() => opened?.close());
 
-function open(format?: 'raw') {
+function open(format?: 'raw', fileBytes = 4096) {
   const path = inFolder('disk.raw');
-  writeFileSync(path, Buffer.alloc(4096, 0x55));
+  writeFileSync(path, Buffer.alloc(fileBytes, 0x55));
   opened = openImage(path, { format, readOnly: false });
   return { path, image: imageFrom(opened.handle) };
 }
@@ -41,6 +44,55 @@ it('nor by zeroes, which some formats have in their first bytes', () => {
   expect(image.trim(3, 509, true)).toBe(EPERM);
   expect(readFileSync(path).subarray(0, 4).toString()).toBe('QEDx');
   expect(image.zero(0, 4096, ZERO_MAY_PUNCH, false)).toBe(0);
+});
+
+it('nor by two connections that write a part each at the same time', async () => {
+  const { path } = open();
+  if (opened === undefined) throw new Error('nothing is open');
+  const signs = new Int32Array(new SharedArrayBuffer(8));
+  const other = new Worker(new URL('./writing-thread.js', import.meta.url), {
+    workerData: { handle: opened.handle, signs, offsetBytes: 2, bytes: qcow2.subarray(2, 4) },
+  });
+  await once(other, 'message');
+  const answer = once(other, 'message');
+  const image = imageFrom(opened.handle, {
+    ...fileCalls,
+    // The other one writes between this one's look and its write, unless it is kept from that.
+    read: (...call) => {
+      const result = fileCalls.read(...call);
+      Atomics.store(signs, 0, 1);
+      Atomics.notify(signs, 0);
+      Atomics.wait(signs, 1, 0, 300);
+      return result;
+    },
+  });
+  expect(image.write(0, 2, qcow2, 0, false)).toBe(0);
+  expect(await answer).toEqual([EPERM]);
+  image.close();
+  expect(readFileSync(path).subarray(0, 4).toString('latin1')).toBe('QFUU');
+});
+
+const footer = Buffer.concat([Buffer.from('conectix'), Buffer.alloc(504)]);
+
+it('nor into one that is known by its last sector', () => {
+  const { path, image } = open();
+  expect(image.write(4096 - 512, 512, footer, 0, false)).toBe(EPERM);
+  expect(image.write(4096 - 512, 4, footer, 0, false)).toBe(0);
+  expect(image.write(4096 - 508, 508, footer, 4, true)).toBe(EPERM);
+  expect(image.write(4096 - 1024, 512, footer, 0, false)).toBe(0);
+  expect(image.write(0, 4096, Buffer.concat([Buffer.alloc(3584), footer]), 0, false)).toBe(EPERM);
+  expect(readFileSync(path).subarray(-512, -504).toString()).toBe('coneUUUU');
+});
+
+it.each([0, 12, 24])('nor by making a file longer that has no whole sectors, %i bytes', (growthBytes) => {
+  const { path, image } = open(undefined, 1000);
+  const offsetBytes = 1000 + growthBytes - 512;
+  expect(image.write(offsetBytes, 8, footer, 0, false)).toBe(EPERM);
+  expect(image.write(offsetBytes - 1, 8, footer, 0, false)).toBe(offsetBytes === 488 ? 0 : EPERM);
+  if (growthBytes > 0) expect(image.write(1000 + growthBytes - 1, 1, footer, 0, false)).toBe(0);
+  image.close();
+  opened?.close();
+  opened = openImage(path, { readOnly: false });
 });
 
 it('everything else is written as it is', () => {
