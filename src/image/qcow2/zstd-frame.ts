@@ -12,16 +12,23 @@ const DICTIONARY = 3;
 /** Of a frame that names its content's size in 4 bytes, and no window. */
 const OWN_HEADER_BYTES = 9;
 const OWN_DESCRIPTOR = 0x80 | SINGLE_SEGMENT;
+/**
+ * Encoders make blocks of up to 128 KiB, in the smallest window of 1 KiB; where they split one, they gain by it (libzstd: 196
+ * pieces of 128 KiB at most). Some may be empty. Each costs the one who decompresses it a move of the whole window.
+ */
+const BYTES_A_BLOCK_MIN = 512;
+const MORE_BLOCKS = 64;
 
 /**
  * The zstd frame at the start of `bytes` (RFC 8878, 'Zstandard Frames'), without what follows it in the last sector, and
  * with a header of ours: it says that the content has `contentBytes`. So whoever decompresses it takes no more memory
- * than that for its window, whatever the image claims. Absent where there is no whole frame, or one with a dictionary.
+ * than that for its window, whatever the image claims. Absent where there is no whole frame, or one with a dictionary, or
+ * with more blocks than any encoder makes.
  */
 export function boundedFrame(bytes: Uint8Array, contentBytes: number): Uint8Array | undefined {
   const headerBytes = frameHeaderBytes(bytes);
   if (headerBytes === 0) return undefined;
-  const end = blocksEnd(bytes, headerBytes);
+  const end = blocksEnd(bytes, headerBytes, contentBytes / BYTES_A_BLOCK_MIN + MORE_BLOCKS);
   const checksumBytes = ((bytes[4] ?? 0) & CHECKSUM) !== 0 ? CHECKSUM_BYTES : 0;
   if (end === 0 || end + checksumBytes > bytes.length) return undefined;
   const frame = new Uint8Array(OWN_HEADER_BYTES + end - headerBytes);
@@ -43,11 +50,12 @@ function frameHeaderBytes(bytes: Uint8Array): number {
   return 5 + (isSingleSegment ? 0 : 1) + sizeBytes;
 }
 
-/** Behind the last block of a frame; 0 where it is not there. */
-function blocksEnd(bytes: Uint8Array, begin: number): number {
+/** Behind the last block of a frame; 0 where it is not there, or there are too many. */
+function blocksEnd(bytes: Uint8Array, begin: number, blocksMax: number): number {
   let at = begin;
-  for (let isLast = false; !isLast; ) {
-    if (at + BLOCK_HEADER_BYTES > bytes.length) return 0;
+  let isLast = false;
+  for (let blocks = 1; !isLast; blocks += 1) {
+    if (at + BLOCK_HEADER_BYTES > bytes.length || blocks > blocksMax) return 0;
     const header = (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8) | ((bytes[at + 2] ?? 0) << 16);
     const type = (header >>> 1) & 3;
     if (type === BLOCK_RESERVED) return 0;
