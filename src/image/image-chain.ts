@@ -1,5 +1,4 @@
 import { closeSync } from 'node:fs';
-import { basename } from 'node:path';
 import { imageLiesOn } from './backing-device.js';
 import { ImageError } from './errors.js';
 import { IMAGE_FORMATS, type ImageFormat } from './image-format.js';
@@ -7,7 +6,7 @@ import { type LockPlan, layerLockPlan } from './lock.js';
 import type { GivenFiles, OpenFile } from './open-file.js';
 import { openLocked } from './open-locked.js';
 import { type OpenedLayer, openRaw } from './open-raw.js';
-import { type PartKind, partPath, printable } from './part-path.js';
+import { type PartKind, partPath, printable, shellWord } from './part-path.js';
 import type { LayerHandle } from './qcow2/handle.js';
 import type { SnapshotChoice } from './qcow2/load-snapshot.js';
 import { openQcow2 } from './qcow2/open-qcow2.js';
@@ -144,6 +143,6 @@ export function knownFormat(imagePath: string, name: string, format: string | un
   }
   throw new ImageError(
     'unsupported',
-    `${imagePath} does not say what format its backing file '${printable(name)}' has, and to guess is not safe; if you know it: qemu-img rebase -u -F FORMAT -b '${printable(name)}' ${basename(imagePath)}`,
+    `${imagePath} does not say what format its backing file '${printable(name)}' has, and to guess is not safe; if you know it: qemu-img rebase -u -F FORMAT -b ${shellWord(name)} ${shellWord(imagePath)}`,
   );
 }

@@ -35,3 +35,16 @@ export function mayBeProtocol(name: string): boolean {
 export function printable(name: string): string {
   return name.replace(/\p{Cc}/gu, '?');
 }
+
+/**
+ * A word of sh(1) that is this text, whatever is in it. Control characters are escaped for the shells that know $'…'; to
+ * the others it is another text, but no more than that.
+ */
+export function shellWord(text: string): string {
+  if (!/\p{Cc}/u.test(text)) return `'${text.replaceAll("'", "'\\''")}'`;
+  return `$'${text.replace(/[\p{Cc}'\\]/gu, inOctal)}'`;
+}
+
+function inOctal(character: string): string {
+  return [...Buffer.from(character)].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('');
+}
