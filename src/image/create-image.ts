@@ -94,6 +94,6 @@ function openBehind(imagePath: string, form: ImageForm): Behind {
   }
   const told = isOutside ? [`${imagePath} gets a backing file in another folder: ${path}`] : [];
   if (!isLookedAt) return { opened: undefined, notices: told };
-  const opened = openImage(path, { format, readOnly: true });
+  const opened = openImage(path, { format, readOnly: true, mayBeEmpty: true });
   return { opened, notices: [...told, ...opened.notices] };
 }

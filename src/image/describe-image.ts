@@ -55,12 +55,17 @@ export function describeChain(path: string, options: LookOptions): readonly Imag
     if (chain.length > DEPTH_MAX)
       throw new ImageError('unsupported', `${path} stands on more than ${DEPTH_MAX} images`);
     partPath(last.path, name, 'backing file');
-    chain.push(described(last.backing.path, { ...options, format: knownFormat(last.path, name, format) }, look));
+    const known = { ...options, format: knownFormat(last.path, name, format), mayBeEmpty: true };
+    chain.push(described(last.backing.path, known, look));
   }
   return chain;
 }
 
-function described(path: string, options: LookOptions, look: (file: OpenFile) => void): ImageDescription {
+function described(
+  path: string,
+  options: LookOptions & Pick<OpenOptions, 'mayBeEmpty'>,
+  look: (file: OpenFile) => void,
+): ImageDescription {
   const { file, format } = openAsFormat(path, { ...options, readOnly: true });
   try {
     look(file);

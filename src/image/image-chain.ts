@@ -87,7 +87,8 @@ export class ImageChain {
     }
     return this.#asPartOf(imagePath, 'backing file', () => {
       this.refuseOwnDevice(path);
-      const file = openLocked(path, true, () => this.#plan(layerLockPlan(true)), this.#options);
+      const options = { ...this.#options, mayBeEmpty: true };
+      const file = openLocked(path, true, () => this.#plan(layerLockPlan(true)), options);
       try {
         return this.open(path, file, known, true);
       } catch (error) {

@@ -6,7 +6,7 @@ import { ImageError, reasonOf } from './errors.js';
 export interface OpenFile {
   readonly fd: number;
   readonly stat: Stats;
-  /** Not 0. */
+  /** Not 0, unless it may be. */
   readonly fileBytes: number;
 }
 
@@ -20,7 +20,7 @@ export type GivenFiles = ReadonlyMap<string, number>;
 /**
  * Opens what is at `path`, if it can be an image; makes nothing, and opens nothing else: to open a pipe or a tape has
  * effects of its own. Of files that were `given` it is one of them, whatever is at its path now. `advice` is for who
- * cannot open it for writing.
+ * cannot open it for writing. One that `mayBeEmpty` is behind another image, which reads as zeroes where this one has ended.
  *
  * @throws ImageError
  */
@@ -30,9 +30,14 @@ export function openFile(
   {
     given,
     advice = READ_ONLY_ADVICE,
-  }: { readonly given?: GivenFiles | undefined; readonly advice?: string | undefined } = {},
+    mayBeEmpty = false,
+  }: {
+    readonly given?: GivenFiles | undefined;
+    readonly advice?: string | undefined;
+    readonly mayBeEmpty?: boolean | undefined;
+  } = {},
 ): OpenFile {
-  if (given !== undefined) return givenFile(path, given);
+  if (given !== undefined) return givenFile(path, given, mayBeEmpty);
   const known = lookAt(path);
   if (known.isBlockDevice() && !readOnly && isReadOnlyDevice(known)) {
     throw new ImageError('read-only', `${path} is a read-only device; ${advice}`);
@@ -43,18 +48,18 @@ export function openFile(
     if (stat.dev !== known.dev || stat.ino !== known.ino) {
       throw new ImageError('system', `cannot open ${path}: it was replaced meanwhile`);
     }
-    return { fd, stat, fileBytes: fileBytes(path, stat) };
+    return { fd, stat, fileBytes: fileBytes(path, stat, mayBeEmpty) };
   } catch (error) {
     closeSync(fd);
     throw error;
   }
 }
 
-function givenFile(path: string, given: GivenFiles): OpenFile {
+function givenFile(path: string, given: GivenFiles, mayBeEmpty: boolean): OpenFile {
   const fd = given.get(path);
   if (fd === undefined) throw new ImageError('system', `${path} was not opened before`);
   const stat = fstatSync(fd);
-  return { fd, stat, fileBytes: fileBytes(path, stat) };
+  return { fd, stat, fileBytes: fileBytes(path, stat, mayBeEmpty) };
 }
 
 /** The same file, as long as it is now. */
@@ -114,9 +119,9 @@ function openError(path: string, readOnly: boolean, advice: string, cause: unkno
   return new ImageError('system', `cannot open ${path}: ${reasonOf(cause)}`, { cause });
 }
 
-function fileBytes(path: string, stat: Stats): number {
+function fileBytes(path: string, stat: Stats, mayBeEmpty: boolean): number {
   const bytes = stat.isBlockDevice() ? Number(deviceAttribute(stat, 'size')) * sectorBytes : stat.size;
-  if (bytes === 0) throw new ImageError('not-an-image', `${path} is empty (0 bytes)`);
+  if (bytes === 0 && !mayBeEmpty) throw new ImageError('not-an-image', `${path} is empty (0 bytes)`);
   return bytes;
 }
 

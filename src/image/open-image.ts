@@ -67,6 +67,8 @@ export interface OpenOptions {
   readonly snapshot?: SnapshotChoice | undefined;
   /** The image is only read: what is written goes to a temporary overlay, which is gone when the image is closed. */
   readonly temporary?: boolean | undefined;
+  /** It is behind another image. */
+  readonly mayBeEmpty?: boolean;
   /** Opened although another program forbids it; for reading only. */
   readonly forceShare?: boolean | undefined;
   /** Absent: all of the disk. */
@@ -158,8 +160,9 @@ export function openAsFormat(
     readOnly,
     temporary = false,
     forceShare = false,
+    mayBeEmpty = false,
     given,
-  }: Pick<OpenOptions, 'format' | 'readOnly' | 'temporary' | 'forceShare' | 'given'>,
+  }: Pick<OpenOptions, 'format' | 'readOnly' | 'temporary' | 'forceShare' | 'mayBeEmpty' | 'given'>,
   advice?: string,
 ): { readonly file: OpenFile; readonly format: ImageFormat } {
   let format: ImageFormat = 'raw';
@@ -167,7 +170,7 @@ export function openAsFormat(
     format = asked ?? guessFormat(path, opened);
     return temporary ? layerLockPlan(true) : lockPlan(format, opened, readOnly, forceShare);
   };
-  const lockOptions = { force: forceShare && readOnly, given, advice };
+  const lockOptions = { force: forceShare && readOnly, given, advice, mayBeEmpty };
   return { file: openLocked(path, readOnly || temporary, plan, lockOptions), format };
 }
 

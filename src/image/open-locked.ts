@@ -5,8 +5,8 @@ import { type GivenFiles, type OpenFile, openFile } from './open-file.js';
 
 /**
  * Opens what is at `path` and takes the locks that `planOf` wants, which may look at the file first and refuse it. With
- * `force`, what another program forbids is passed over. A file that was `given` has its locks already. `advice` as for
- * openFile.
+ * `force`, what another program forbids is passed over. A file that was `given` has its locks already. `advice` and
+ * `mayBeEmpty` as for openFile.
  *
  * @throws ImageError, or KernelError 'system' on a file system without locks
  */
@@ -18,6 +18,7 @@ export function openLocked(
     readonly force?: boolean;
     readonly given?: GivenFiles | undefined;
     readonly advice?: string | undefined;
+    readonly mayBeEmpty?: boolean | undefined;
   } = {},
 ): OpenFile {
   const { force = false, given } = options;

@@ -60,7 +60,7 @@ function overlay(name: string, options: string, baseFormat: string, baseBytes: n
     name,
     make: (folder) => {
       qemuImg(folder, 'create', '-q', '-f', baseFormat, 'base.img', String(baseBytes));
-      qemuIo(folder, 'base.img', changes(7, baseBytes), '-f', baseFormat);
+      if (baseBytes > 0) qemuIo(folder, 'base.img', changes(7, baseBytes), '-f', baseFormat);
       const backing = ['-b', 'base.img', '-F', baseFormat];
       qemuImg(folder, 'create', '-q', '-f', 'qcow2', ...option(options), ...backing, 'disk.qcow2', String(sizeBytes));
       qemuIo(folder, 'disk.qcow2', changes(8, sizeBytes));
@@ -118,6 +118,7 @@ export const IMAGE_RECIPES: readonly ImageRecipe[] = [
   overlay('on raw', '', 'raw', SIZE),
   overlay('on raw that is longer', '', 'raw', 2 * SIZE),
   overlay('on raw of an odd size', '', 'raw', (1 << 20) + 512),
+  overlay('on raw of 0 bytes', '', 'raw', 0),
   overlay('on qcow2', '', 'qcow2', SIZE),
   overlay('on qcow2, subclusters', 'extended_l2=on', 'qcow2', SIZE),
   overlay('on qcow2 that is shorter, subclusters', 'extended_l2=on', 'qcow2', (3 << 20) + 512),

@@ -59,6 +59,18 @@ describe('a qcow2 image is described as qemu-img does:', () => {
     expect(JSON.parse(imagesAsJson(images, true))).toEqual(theirs);
     expect(theirs).toHaveLength(3);
   });
+
+  test('and so is one on a file of 0 bytes, by whoever it was made', async () => {
+    const base = join(folder, 'nothing.raw');
+    writeFileSync(base, '');
+    create('-F', 'raw', '-b', 'nothing.raw', 'theirs.qcow2', '1M');
+    const path = join(folder, 'ours.qcow2');
+    expect((await runTsnbd('create', '-f', 'qcow2', '-F', 'raw', '-b', base, path, '1M')).stderr).toBe('');
+    for (const name of ['theirs.qcow2', 'ours.qcow2']) {
+      const images = inFolder(() => describeChain(name, {}));
+      expect(imagesAsText(images)).toBe(qemuImg('info', '--backing-chain', name));
+    }
+  });
 });
 
 describe('what is behind an image is not described', () => {
