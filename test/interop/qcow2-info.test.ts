@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { imagesAsJson, imagesAsText } from '#tsnbd/cli/image-report.js';
 import { describeChain, describeImage } from '#tsnbd/image/describe-image.js';
+import { openImage } from '#tsnbd/image/open-image.js';
 import { qcow2Bytes } from '../image/qcow2/qcow2-bytes.js';
 import { qemuNbd } from './peers.js';
 import { runTsnbd, succeed } from './served.js';
@@ -72,6 +73,22 @@ describe('a qcow2 image is described as qemu-img does:', () => {
     }
   });
 });
+
+test.each([1000, 512, 1023, 511])(
+  'the size of a disk that ends in a sector, at %i bytes, is that of the others',
+  (sizeBytes) => {
+    create('odd.qcow2', '1M');
+    const path = join(folder, 'odd.qcow2');
+    const bytes = readFileSync(path);
+    bytes.writeBigUInt64BE(BigInt(sizeBytes), 24);
+    writeFileSync(path, bytes);
+    const image = inFolder(() => describeImage('odd.qcow2', {}));
+    expect(imagesAsText([image])).toBe(qemuImg('info', 'odd.qcow2'));
+    const opened = openImage(path, { readOnly: true });
+    opened.close();
+    expect(opened.sizeBytes).toBe(Number(JSON.parse(qemuImg('info', '--output=json', 'odd.qcow2'))['virtual-size']));
+  },
+);
 
 describe('what is behind an image is not described', () => {
   test.each([

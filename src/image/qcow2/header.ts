@@ -32,9 +32,9 @@ export const V2_REFCOUNT_BITS = 2 ** V2_REFCOUNT_ORDER;
 const ENTRY_BYTES = 8;
 export const SECTOR_BYTES = 512;
 
-/** A disk's size; it has no parts of a sector. */
+/** A disk's size: QEMU leaves out a part of a sector at its end (block/qcow2.c: qcow2_do_open). */
 export function inWholeSectors(sizeBytes: number): number {
-  return Math.ceil(sizeBytes / SECTOR_BYTES) * SECTOR_BYTES;
+  return Math.floor(sizeBytes / SECTOR_BYTES) * SECTOR_BYTES;
 }
 
 export const COMPRESSIONS = ['zlib', 'zstd'] as const;
@@ -136,7 +136,7 @@ class HeaderParser {
       ...fields,
       version,
       clusterBits,
-      sizeBytes: this.#size(size),
+      sizeBytes: inWholeSectors(this.#size(size)),
       l1Entries,
       l1OffsetBytes: offset(l1Offset, 'L1 table'),
       refcountTableOffsetBytes: offset(refcountTableOffset, 'refcount table'),
@@ -148,7 +148,7 @@ class HeaderParser {
       backingName: this.#backingName(backingOffset, backingBytes, clusterBytes),
     };
     const l2Bytes = (clusterBytes / ENTRY_BYTES / (header.extendedL2 ? 2 : 1)) * clusterBytes;
-    this.#check(l1Entries >= Math.ceil(header.sizeBytes / l2Bytes), 'its L1 table is too small for its size');
+    this.#check(l1Entries >= Math.ceil(Number(size) / l2Bytes), 'its L1 table is too small for its size');
     this.#check(!header.rawDataFile || header.backingName === undefined, 'it has a raw data file and a backing file');
     return header;
   }
@@ -223,10 +223,9 @@ class HeaderParser {
     return Number(value);
   }
 
-  /** In whole sectors, as a raw image's. */
   #size(value: bigint): number {
     this.#check(value <= BigInt(Number.MAX_SAFE_INTEGER - SECTOR_BYTES), `its disk has ${value} bytes`);
-    return inWholeSectors(Number(value));
+    return Number(value);
   }
 
   #check(isFine: boolean, whatIsWrong: string): void {
