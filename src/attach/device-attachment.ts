@@ -97,8 +97,7 @@ export class DeviceAttachment implements Attachment {
   /** Gives it another size; answers that. */
   async resize(wanted: NewSize): Promise<number> {
     this.#refuseWithoutConnection();
-    const sizeBytes = await resize(this.#nbd, this.#setup.blockSizeBytes, wanted, this.#resizing, this.#supervisor);
-    return sizeBytes;
+    return resize(this.#nbd, this.#setup.blockSizeBytes, wanted, this.#resizing, this.#supervisor, () => this.#flush());
   }
 
   /** Has a process of `program` go on with the device; answers its number. `left` is to be called then. */
@@ -153,7 +152,7 @@ export class DeviceAttachment implements Attachment {
       this.#refuseWithoutConnection();
       await refuseClaimed(this.device, this.#nbd.kernelApi === 'ioctl' ? 1 : 0);
     }
-    if (this.#isConnected()) await this.#flush(force);
+    if (this.#isConnected()) await (force ? this.#flush().catch(() => {}) : this.#flush());
     if (!force) this.#refuseIfUsed(); // a flush takes its time
     this.#asked = true;
     void this.#supervisor?.stop(); // the connection is to end now
@@ -181,17 +180,20 @@ export class DeviceAttachment implements Attachment {
     return (this.#supervisor?.status().state ?? 'connected') === 'connected';
   }
 
-  async #flush(force: boolean): Promise<void> {
+  /** @throws AttachError 'lost' from the first write on that the server did not take, 'time-limit' */
+  async #flush(): Promise<void> {
     const end = await flushDevice(this.device, FLUSH_LIMIT_MS);
     if (end.kind === 'lost') this.#lostWrites ??= end.why;
-    if (force) return;
     if (this.#lostWrites !== undefined) {
       const lost = `the server did not take all that was written to /dev/${this.device}`;
-      throw new AttachError('lost', `${lost} (${this.#lostWrites}); --force detaches it, and what was lost stays lost`);
+      throw new AttachError(
+        'lost',
+        `${lost} (${this.#lostWrites}); tsnbd -d --force detaches it, and what was lost stays lost`,
+      );
     }
     if (end.kind === 'unfinished') {
       const late = `what was written to /dev/${this.device} could not be flushed`;
-      throw new AttachError('time-limit', `${late}: ${end.why}; try again, or --force to lose it`);
+      throw new AttachError('time-limit', `${late}: ${end.why}; try again, or lose it with tsnbd -d --force`);
     }
   }
 }

@@ -1,5 +1,4 @@
 import { readState } from '../daemon/state-file.js';
-import { flushDevice } from '../kernel/device-child.js';
 import { type NbdDevice, requireRoot } from '../kernel/nbd-device.js';
 import { deviceState, requireDevice } from '../kernel/sysfs.js';
 import { AttachError, attachErrorOf } from './errors.js';
@@ -8,7 +7,6 @@ import type { Supervisor } from './reconnect.js';
 
 /** To flush, to connect again, and to ask the kernel. */
 const OWNER_LIMIT_MS = 120_000;
-const FLUSH_LIMIT_MS = 60_000;
 
 /** What is behind a device that can get another size. */
 export interface Resizing {
@@ -40,9 +38,10 @@ export async function resizeDevice(device: string, wanted: NewSize): Promise<num
 }
 
 /**
- * Gives a device that is up, and whose server answers, another size: whole blocks, and no more than there is.
+ * Gives a device that is up, and whose server answers, another size: whole blocks, and no more than there is. `flush` is
+ * called before its connection is made again.
  *
- * @throws AttachError 'refused'
+ * @throws AttachError 'refused'; what `flush` throws
  */
 export async function resize(
   nbd: NbdDevice,
@@ -50,6 +49,7 @@ export async function resize(
   wanted: NewSize,
   behind: Resizing | undefined,
   supervisor: Supervisor | undefined,
+  flush: () => Promise<void>,
 ): Promise<number> {
   if (behind === undefined) {
     const image = `/dev/${nbd.name} is an image, which keeps its size while it is attached`;
@@ -68,18 +68,23 @@ export async function resize(
     const shrinks = `${device} would shrink from ${now} to ${sizeBytes} bytes`;
     throw new AttachError('refused', `${shrinks}; --force does it, and what lies behind cannot be reached any more`);
   }
-  if (sizeBytes > behind.reachableBytes()) await reachMore(nbd.name, behind, supervisor);
+  if (sizeBytes > behind.reachableBytes()) await reachMore(nbd.name, behind, supervisor, flush);
   if (sizeBytes !== now) await nbd.resize(sizeBytes);
   behind.resized(sizeBytes);
   return sizeBytes;
 }
 
 /** What was written before is flushed: it need not be sent again. */
-async function reachMore(device: string, behind: Resizing, supervisor: Supervisor | undefined): Promise<void> {
+async function reachMore(
+  device: string,
+  behind: Resizing,
+  supervisor: Supervisor | undefined,
+  flush: () => Promise<void>,
+): Promise<void> {
   if (supervisor === undefined) {
     const why = `its connection was made when the export had ${behind.reachableBytes()} bytes, and nobody makes another`;
     throw new AttachError('refused', `/dev/${device} cannot grow beyond that: ${why}; detach it, and attach it again`);
   }
-  await flushDevice(device, FLUSH_LIMIT_MS);
+  await flush();
   await supervisor.connectAgain();
 }

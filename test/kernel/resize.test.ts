@@ -42,6 +42,28 @@ test('a mounted device grows with its export, shrinks by force only, and stays a
   await second.stop('KILL');
 });
 
+test('a write that its server did not take fails a resize, and the detach behind it, although the kernel tells that once', async () => {
+  const dir = await memoryDir('resize');
+  await ok(`truncate -s 32M ${dir}/disk`);
+  const failing = 'error-pwrite=EIO error-pwrite-rate=100% error-pwrite-file';
+  const server = await startServer(
+    `nbdkit -f -U ${dir}/sock --filter=error file ${dir}/disk ${failing}=${dir}/fail`,
+    isSocket(`${dir}/sock`),
+  );
+  await ok(`${tsnbdClient} -unix ${dir}/sock nbd0 2>/dev/null && truncate -s 64M ${dir}/disk && touch ${dir}/fail`);
+  await run('dd if=/dev/urandom of=/dev/nbd0 bs=64k count=1 status=none'); // its close writes what it wrote
+  const lost = 'the server did not take all that was written to /dev/nbd0';
+  const resized = await run(`${tsnbd} resize nbd0`);
+  expect(resized).toMatchObject({ status: 8, stdout: '' });
+  expect(resized.stderr).toContain(lost);
+  await ok(`rm ${dir}/fail`);
+  const detached = await run(`${tsnbd} -d nbd0`);
+  expect(detached).toMatchObject({ status: 8, stdout: '' });
+  expect(detached.stderr).toContain(lost);
+  await ok(`${tsnbd} -d --force nbd0`);
+  await server.stop('KILL');
+});
+
 longTest(
   'one of ioctl shrinks by force and grows back, but not beyond its connection; an image keeps its size',
   async () => {
