@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import { detachDevice } from '../attach/detach.js';
 import { AttachError } from '../attach/errors.js';
 import { launchAttach } from '../attach/launch-attach.js';
+import { deviceState } from '../kernel/sysfs.js';
 import { exitReasonOf, exitStatus } from './exit-status.js';
 import { calledAs, tellNotice, tellSteps } from './run.js';
 import type { RunAction } from './tsnbd-run-options.js';
@@ -49,13 +50,33 @@ export async function runAttached(program: string, { request, command, verbosity
       });
   onSignal = () => {};
   try {
-    await detachDevice(device, false, tellNotice(program));
+    await detachHoweverItEnds(device, tellNotice(program));
   } catch (error) {
     if (request.disconnectOnClose && exitReasonOf(error) === 'busy') return status; // as it was asked for
     tellNotice(program)(error instanceof Error ? error.message : String(error));
     return status === 0 ? exitStatus(exitReasonOf(error), calledAs()) : status;
   }
   return status;
+}
+
+/**
+ * A server that is only slow is waited for; what one does not take that is gone is lost, and nobody is left to wait for it.
+ *
+ * @throws what detachDevice does; AttachError 'lost' when the device is detached
+ */
+async function detachHoweverItEnds(device: string, onNotice: (text: string) => void): Promise<void> {
+  const { readOnly } = deviceState(device);
+  const detach = () => detachDevice(device, false, onNotice);
+  try {
+    // By the second time it is known whether the server is silent.
+    await detach().catch((error: unknown) => (exitReasonOf(error) === 'time-limit' ? detach() : Promise.reject(error)));
+  } catch (error) {
+    if (exitReasonOf(error) !== 'lost') throw error;
+    await detachDevice(device, true, onNotice);
+    if (readOnly) return;
+    const why = 'its server is gone, or did not take all that was written';
+    throw new AttachError('lost', `/dev/${device} was cut off: ${why}; what was not written yet is lost`);
+  }
 }
 
 /** Answers its exit status in the words of a shell. `onStart` gets what sends it a signal. */

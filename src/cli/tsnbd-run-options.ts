@@ -40,7 +40,7 @@ export const tsnbdRunProgram: Program<Mode, typeof options> = {
   synopsis: ['[-f FORMAT] [-r] [-c DEV] IMAGE -- COMMAND [ARGUMENT ...]', '[-c DEV] URI -- COMMAND [ARGUMENT ...]'],
   description: [
     'The device is attached, COMMAND is run with its name in the variable TSNBD_DEVICE ("/dev/nbd0"), and when it has ended, in whatever way, the device is detached. A SIGTERM or SIGHUP is passed on to COMMAND; ^C reaches it from the terminal, and this program waits for it.',
-    'A device that COMMAND leaves mounted, or in use by swap or another device, stays attached, and this is told.',
+    'A device that COMMAND leaves mounted, or in use by swap or another device, stays attached, and this is told. One whose server is gone by then is cut off: what was not written yet is lost, which is told, and is a failure where COMMAND had none.',
   ],
   modes: { run: { title: 'running a command' } },
   defaultMode: 'run',

@@ -58,6 +58,23 @@ test('it is detached when ^C or a signal ends the command, or comes before it', 
   expect(await early.result).toMatchObject({ status: 130, stdout: '' });
 });
 
+test('a device whose server is gone at the end is cut, and what that loses is told', async () => {
+  const socket = `${await memoryDir('run')}/sock`;
+  const lost = /^tsnbd: \/dev\/nbd0 was cut off: its server is gone, .*what was not written yet is lost$/m;
+  const end = async (command: string, options = '') => {
+    const server = await startServer(`nbdkit -f ${options} -U ${socket} memory 16M`, isSocket(socket));
+    const gone = `kill -KILL ${server.pid}; rm ${socket}; until ${tsnbd} ls | grep -q reconnecting; do sleep 0.1; done`;
+    const result = await run(`${tsnbd} run 'nbd+unix:///?socket=${socket}' -- sh -c '${gone}; ${command}'`);
+    await expectNothingLeft();
+    return result;
+  };
+  expect(await end('exit 0')).toMatchObject({ status: 8, stdout: '', stderr: expect.stringMatching(lost) });
+  expect(await end('exit 3')).toMatchObject({ status: 3, stderr: expect.stringMatching(lost) });
+  const readOnly = await end('exit 0', '-r');
+  expect(readOnly.status).toBe(0);
+  expect(readOnly.stderr).not.toMatch(/lost$/m);
+});
+
 longTest('what the command leaves mounted stays attached, and is told', async () => {
   const image = await newImage('64M');
   const dir = await memoryDir('run');
