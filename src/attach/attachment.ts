@@ -11,10 +11,10 @@ import { type AttachmentParts, DeviceAttachment } from './device-attachment.js';
 import type { DeviceRecord } from './devices.js';
 import { AttachError } from './errors.js';
 import { clearLeftover } from './leftover.js';
-import { prepareNodes } from './nodes.js';
+import { madeNode, prepareNodes } from './nodes.js';
 import { waitForPartition } from './partition.js';
 import type { LinkStatus, Supervisor } from './reconnect.js';
-import { waitUntilUsable } from './usable.js';
+import { type NodeWatch, waitUntilUsable } from './usable.js';
 
 /**
  * How an attachment ended: as somebody asked, because the server or the kernel let go; or for this process only, because
@@ -67,11 +67,16 @@ export async function bringUp(
   const supervisor = supervise?.(nbd);
   const isLeft = setup.unattended && nbd.leave !== undefined;
   // From here on the device is ours alone, so what a dead process left under its name is replaced.
-  const about = { ...what, ...recordOf(nbd, setup), ...marksOf(choice, setup) };
+  nodes.isUp(device);
+  const about = { ...what, ...recordOf(nbd, setup), ...marksOf(choice, setup), nodes: nodes.made };
   const attachment = await answerFor(nbd, about, setup, context, { ...options, supervisor, isLeft });
+  const onMade = (name: string) => {
+    nodes.made.push(madeNode(name));
+    writeState(device, about);
+  };
   const partitions = await undo.step('wait until the device is usable', () =>
     Promise.race([
-      usableByConnection(device, setup, (name) => nodes.push(name)),
+      usableByConnection(device, setup, { udev: nodes.udev, onMade }),
       lostMeanwhile(attachment),
       aborted(stop),
     ]),
@@ -183,9 +188,9 @@ function aborted(stop: AbortSignal): Promise<never> {
 async function usableByConnection(
   device: string,
   { sizeBytes, sockets }: DeviceSetup,
-  onMade: (name: string) => void,
+  watch: NodeWatch,
 ): Promise<readonly string[]> {
-  const partitions = await waitUntilUsable(device, sizeBytes, onMade);
+  const partitions = await waitUntilUsable(device, sizeBytes, watch);
   if (sockets.every(isHungUp)) throw lostBefore();
   return partitions;
 }

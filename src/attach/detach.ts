@@ -4,11 +4,12 @@ import { dropPartitions } from '../kernel/device-child.js';
 import { requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
-import { unhideVolumes } from '../kernel/udev.js';
 import { refuseClaimed } from './claim.js';
+import type { DeviceRecord } from './devices.js';
 import { disconnectInProcess } from './disconnect.js';
 import { AttachError, attachErrorOf } from './errors.js';
 import { detachLeftover, isWithoutProcess } from './leftover.js';
+import { dropNodes } from './nodes.js';
 import { askOwner, isGone } from './owner.js';
 import { describeUsers } from './users.js';
 
@@ -36,14 +37,15 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
     }
     if (readState(device) === undefined && !isFree(device)) await refuseClaimed(device, 0);
   }
-  const isDestroyed = readLastState(device)?.about.destroyOnDisconnect === true;
+  const about = readLastState(device)?.about as Partial<DeviceRecord> | undefined;
   const owner = readState(device);
   await letGo(device, force, onNotice);
   await waitUntilFree(device);
   if (owner !== undefined) await waitUntilEnded(owner);
-  if (isDestroyed) await waitFor(`/dev/${device} to be gone`, FREE_LIMIT_MS, () => !deviceState(device).exists);
+  if (about?.destroyOnDisconnect)
+    await waitFor(`/dev/${device} to be gone`, FREE_LIMIT_MS, () => !deviceState(device).exists);
   await dropPartitions(device);
-  unhideVolumes({ name: device }); // where no process of ours is left that does
+  dropNodes(device, about);
   if (isFree(device)) removeRunFiles(device); // of a process that was killed when it had let the device go
 }
 

@@ -5,6 +5,7 @@ import { attachedDevices, deviceBackend, deviceState, requestCounts, requireDevi
 import { formatNbdUri, type NbdTarget } from '../transport/uri.js';
 import type { ImageAttachRequest } from './attach-request.js';
 import { AttachError } from './errors.js';
+import type { MadeNode } from './nodes.js';
 import { askStatus } from './owner.js';
 import type { LinkStatus } from './reconnect.js';
 
@@ -38,6 +39,8 @@ export interface DeviceRecord {
   /** Our mark where the device carries a user's text instead. */
   readonly owner?: string;
   readonly destroyOnDisconnect?: true;
+  /** Its nodes, and its partitions', that were made where nobody else makes them. */
+  readonly nodes?: readonly MadeNode[];
 }
 
 /** An image as it was attached. */

@@ -9,6 +9,7 @@ import { deviceBackend, deviceState, waitFor } from '../kernel/sysfs.js';
 import type { DeviceRecord } from './devices.js';
 import { disconnectInProcess } from './disconnect.js';
 import { AttachError } from './errors.js';
+import { dropNodes } from './nodes.js';
 import { askStatus, isGone } from './owner.js';
 import { describeUsers } from './users.js';
 
@@ -68,8 +69,10 @@ export async function clearLeftover(device: string, onNotice: OnNotice): Promise
   if (program !== undefined) {
     throw new AttachError('busy', `${left}, and open in process ${program.pid} (${program.command})`);
   }
+  const about = readLastState(device)?.about;
   await detachLeftover(device, false, onNotice);
   await waitFor(`/dev/${device} to be free`, FREE_LIMIT_MS, () => deviceState(device).pid === undefined);
+  dropNodes(device, about);
 }
 
 /**

@@ -18,6 +18,7 @@ import { AttachError } from './errors.js';
 import { handOverImage } from './hand-over.js';
 import { ImageServer } from './image-server.js';
 import { launchStandBy } from './launch-stand-by.js';
+import { dropNodes } from './nodes.js';
 
 /** What the killed process had on its way to the disk keeps the image locked until it has arrived. */
 const LOCKED_LIMIT_MS = 30_000;
@@ -62,7 +63,11 @@ export async function revive(device: string, context: AttachContext, spare?: Spa
         about.backend ?? '',
         request.destroyOnDisconnect,
       ),
-    (adopted) => (isOurs ? adopted.stop() : adopted.leave()),
+    async (adopted) => {
+      if (!isOurs) return adopted.leave();
+      await adopted.stop();
+      dropNodes(device, about);
+    },
   );
   const attachment = await answerFor(nbd, about, setup, context, {
     serverEnd: server.ended,

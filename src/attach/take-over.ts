@@ -10,6 +10,7 @@ import { AttachError } from './errors.js';
 import { takeGiven } from './given-fds.js';
 import { handOverImage } from './hand-over.js';
 import { ImageServer } from './image-server.js';
+import { dropNodes } from './nodes.js';
 import { type GoOn, type Succession, WAITING } from './succession.js';
 
 /**
@@ -28,7 +29,11 @@ export async function takeOver(
   const nbd = await undo.step(
     'adopt the device',
     () => adoptDevice(device, setup, about.backend ?? '', request.destroyOnDisconnect),
-    (adopted) => (isOurs ? adopted.stop() : adopted.leave()),
+    async (adopted) => {
+      if (!isOurs) return adopted.leave();
+      await adopted.stop();
+      dropNodes(device, about);
+    },
   );
   const spare = new SpareWorker();
   channel.event(WAITING);

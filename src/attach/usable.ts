@@ -1,28 +1,35 @@
 import { existsSync } from 'node:fs';
 import { rescanPartitions } from '../kernel/device-child.js';
 import { deviceState, waitFor } from '../kernel/sysfs.js';
-import { makeNode, udevRuns, waitForUdev } from '../kernel/udev.js';
+import { makeNode, type UdevView, udevRuns, waitForUdev } from '../kernel/udev.js';
 
 /** Partitions are read from the server: this bounds a server that stalls then, and a udev that does not make the nodes. */
 const SCAN_LIMIT_MS = 10_000;
 const NODES_LIMIT_MS = 5_000;
 
+export interface NodeWatch {
+  /** What udev had done before the device was set up. */
+  readonly udev: UdevView;
+  /** Called with the name of a node that was made. */
+  readonly onMade: (name: string) => void;
+}
+
 /**
  * Returns when the device has its size, the kernel has read its partition table, each partition has its node in /dev, and
  * udev, where it runs, has looked at all of them; answers the partitions' names. nbd-client and qemu-nbd return earlier, and
- * scripts then loop for nbd0p1. A node that nobody makes is made, and named to `onMade`.
+ * scripts then loop for nbd0p1. A node that nobody makes is made.
  */
 export async function waitUntilUsable(
   device: string,
   sizeBytes: number,
-  onMade: (name: string) => void,
+  { udev, onMade }: NodeWatch,
 ): Promise<readonly string[]> {
   await waitFor(`${device} to have its size`, NODES_LIMIT_MS, () => deviceState(device).sizeBytes === sizeBytes);
   await requireNode(device, onMade);
   await rescanPartitions(device, SCAN_LIMIT_MS);
   const { partitions } = deviceState(device);
   for (const partition of partitions) await requireNode(partition, onMade);
-  for (const name of [device, ...partitions]) await waitForUdev(name, NODES_LIMIT_MS);
+  await waitForUdev([device, ...partitions], udev, NODES_LIMIT_MS);
   return partitions;
 }
 

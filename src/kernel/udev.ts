@@ -1,5 +1,6 @@
-import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { KernelError } from './errors.js';
+import { listFolder } from './kernel-files.js';
 import { firstLine, runProgram } from './run-program.js';
 import { deviceNumber, waitFor } from './sysfs.js';
 
@@ -7,6 +8,8 @@ import { deviceNumber, waitFor } from './sysfs.js';
 const controlSocket = '/run/udev/control';
 /** What udevd wrote of a device when it was done with it. */
 const database = '/run/udev/data';
+/** There while an event waits or is worked on. */
+const queue = '/run/udev/queue';
 const rulesFolder = '/run/udev/rules.d';
 const reloadLimitMs = 5_000;
 const makeLimitMs = 5_000;
@@ -16,11 +19,35 @@ export function udevRuns(): boolean {
   return existsSync(controlSocket);
 }
 
-/** Waits until udev has done what it does with a device or partition; where it is late, that is no error. */
-export async function waitForUdev(name: string, limitMs: number): Promise<void> {
+/** What udevd has done until a moment. */
+export interface UdevView {
+  /** What it wrote of each device; it writes a new file at each event. */
+  readonly written: ReadonlyMap<string, string>;
+  /** Something was still to be done. */
+  readonly isBusy: boolean;
+}
+
+export function lookAtUdev(): UdevView {
+  const entries = listFolder(database).filter((entry) => /^b[0-9]+:/.test(entry));
+  return { written: new Map(entries.map((entry) => [entry, written(entry)])), isBusy: existsSync(queue) };
+}
+
+/**
+ * Waits until udev has done what it does with devices and partitions that were set up after `before`; where it is late, that
+ * is no error. If there were events then, that of an earlier use may come last: so all of them are waited for.
+ */
+export async function waitForUdev(names: readonly string[], before: UdevView, limitMs: number): Promise<void> {
   if (!udevRuns()) return;
-  const entry = `${database}/b${deviceNumber(name)}`;
-  await waitFor(`udev to look at ${name}`, limitMs, () => existsSync(entry)).catch(() => {});
+  const entries = names.map((name) => `b${deviceNumber(name)}`);
+  const isSeen = (entry: string) => !['', before.written.get(entry)].includes(written(entry));
+  const look = () => entries.every(isSeen) && !(before.isBusy && existsSync(queue));
+  await waitFor(`udev to look at ${names.join(', ')}`, limitMs, look).catch(() => {});
+}
+
+/** '' where there is nothing. */
+function written(entry: string): string {
+  const stat = statSync(`${database}/${entry}`, { throwIfNoEntry: false });
+  return stat === undefined ? '' : `${stat.ino}:${stat.mtimeMs}`;
 }
 
 /** Makes the node of a device that the kernel has, as in a container. @throws KernelError 'system' */
@@ -50,13 +77,29 @@ export async function hideVolumes(of: HiddenDevice): Promise<void> {
   const isVolume = 'ENV{ID_FS_TYPE}=="LVM?_member|*_raid_member"';
   mkdirSync(rulesFolder, { recursive: true });
   writeFileSync(ruleFile(of), `SUBSYSTEM=="block", ${match}, ${isVolume}, ENV{ID_FS_TYPE}="", ENV{ID_FS_USAGE}=""\n`);
-  // It looks for new rules by itself only every 3 seconds.
-  await runProgram('udevadm', ['control', '--reload'], { limitMs: reloadLimitMs });
+  await reloadRules();
+}
+
+/** What a process that was killed has hidden is seen again, by the next event too. */
+export async function showVolumes(of: HiddenDevice): Promise<void> {
+  unhideVolumes(of);
+  await reloadRules();
 }
 
 /** A rule that is gone already is no error. */
 export function unhideVolumes(of: HiddenDevice): void {
   rmSync(ruleFile(of), { force: true });
+}
+
+/** The rule of this process for a device that the kernel was to choose, if there is one, is that device's from now on. */
+export function nameRule(name: string): void {
+  const nameless = ruleFile({ backend: '' });
+  if (existsSync(nameless)) renameSync(nameless, ruleFile({ name }));
+}
+
+/** It looks for new rules by itself only every 3 seconds. */
+async function reloadRules(): Promise<void> {
+  await runProgram('udevadm', ['control', '--reload'], { limitMs: reloadLimitMs });
 }
 
 function ruleFile(of: HiddenDevice): string {
