@@ -14,7 +14,7 @@ import { BACKING_FORMAT, type Cluster, FEATURE_NAMES, type Qcow2Bytes, qcow2Byte
 
 const { EFBIG, EIO, ENOSPC } = constants.errno;
 const inFolder = useTemporaryFolder();
-const runs = long ? 30_000 : 300;
+const runs = long ? 30_000 : 200;
 /** One image of so many is written to and repaired too, which takes longer. */
 const WRITES = 3;
 const watch = { onFinding: () => {}, onProgress: () => {} };
