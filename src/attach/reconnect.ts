@@ -216,17 +216,24 @@ export class Supervisor {
       if (this.#state === 'dead') this.#become('connected', `${server} answers again`);
       return;
     }
+    const { deadTimeoutSeconds, retryLimitSeconds = deadTimeoutSeconds } = this.#patience;
+    // A firewall on the way may have forgotten this connection, while it lets others through.
+    const unheardSeconds = Math.max(deadTimeoutSeconds, SILENT_MS / 1_000);
+    if (this.#link.cutUnheard(unheardSeconds * 1_000)) {
+      this.#tell(`${server} has acknowledged nothing on a connection for ${unheardSeconds} s`);
+      return;
+    }
     this.#probes.ask();
     const { isSilent, answersSince } = this.#probes;
     if (!isSilent) return;
-    const { deadTimeoutSeconds } = this.#patience;
+    const limitSeconds = Math.min(deadTimeoutSeconds, retryLimitSeconds);
     if (answersSince !== undefined) {
       // After a loss TCP takes up to as long as that was until it tries again.
       const graceMs = this.#link.isUnheard() ? 0 : GRACE_MS;
       if (performance.now() - answersSince < graceMs) return;
       this.#giveUpConnection(`${server} answers again, but not on the connection`);
-    } else if (silentMs >= deadTimeoutSeconds * 1_000) {
-      this.#giveUpConnection(`${server} has not answered for ${deadTimeoutSeconds} s`);
+    } else if (silentMs >= limitSeconds * 1_000) {
+      this.#giveUpConnection(`${server} has not answered for ${limitSeconds} s`);
     } else if (this.#state !== 'dead') this.#become('dead', `${server} does not answer; requests wait`);
   }
 

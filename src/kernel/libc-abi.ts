@@ -145,7 +145,7 @@ export const IPPROTO_TCP = 6;
 export const TCP_INFO = 11;
 
 /** The fields that are of use here are 8 bits. */
-export const STRUCT_TCP_INFO = { sizeof: 104, tcpi_retransmits: 2 } as const;
+export const STRUCT_TCP_INFO = { sizeof: 104, tcpi_retransmits: 2, tcpi_last_ack_recv: 56 } as const;
 
 // <poll.h>
 export const POLLIN = 0x001;

@@ -85,6 +85,11 @@ export interface DeviceLink {
   /** Whether what was sent on one of them does not reach the other side, as far as TCP knows. */
   isUnheard(): boolean;
   /**
+   * Shuts those of its connections down on which TCP has sent again for so long, and heard nothing; answers whether there were
+   * any. A server that is only slow is heard. To be asked again and again.
+   */
+  cutUnheard(limitMs: number): boolean;
+  /**
    * Gives the device `socket` in the place of a connection that is lost, and answers that one's fd, which may be closed now;
    * the fd stays the caller's. Absent where there is no such device any more: then nobody has `socket`. It may be lost in
    * its turn, for whoever read from the old one may end it too.

@@ -9,8 +9,9 @@ import type { DeviceChange, NbdFamily, NetlinkDeviceSetup } from './nbd-family.j
 import { NBD_CFLAG_DISCONNECT_ON_CLOSE } from './netlink-abi.js';
 import { describeReply } from './netlink-socket.js';
 import { sendAgainSoon } from './resend.js';
-import { hasRoom, isHungUp, isRetransmitting } from './socket-calls.js';
+import { hasRoom, isHungUp, retransmittingMs } from './socket-calls.js';
 import { deviceBackend, deviceState, waitFor } from './sysfs.js';
+import { Unheard } from './unheard.js';
 import { within } from './within.js';
 
 /** How long it takes at most to see that every connection is gone. */
@@ -45,6 +46,7 @@ export class NetlinkDevice implements NbdDevice {
   #ending: Promise<void> | undefined;
   /** The family answers one question at a time. */
   #asking: Promise<unknown> | undefined;
+  readonly #unheard = new Unheard();
   #failsRequests = false;
   #isTakenOver = false;
 
@@ -115,7 +117,12 @@ export class NetlinkDevice implements NbdDevice {
         this.#isTakenOver = true;
       },
       lost: () => (this.#isLost() ? 'all' : this.#sockets.some(isHungUp) ? 'some' : 'none'),
-      isUnheard: () => this.#sockets.some(isRetransmitting),
+      isUnheard: () => this.#sockets.some((socket) => retransmittingMs(socket) !== undefined),
+      cutUnheard: (limitMs) => {
+        const unheard = this.#unheard.look(this.#sockets, limitMs);
+        for (const socket of unheard) shutdownFd(socket);
+        return unheard.length > 0;
+      },
       replace: (socket) => this.#replace(socket),
       failRequests: () => this.#failRequests(),
     };

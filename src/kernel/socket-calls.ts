@@ -94,12 +94,16 @@ export function tellsReceived(socketFd: number): boolean {
   return unreceivedBytes(socketFd) >= 0;
 }
 
-/** Whether TCP sends again, in vain until now, what the other side has not acknowledged. */
-export function isRetransmitting(socketFd: number): boolean {
+/**
+ * While TCP sends again, in vain until now, what the other side has not acknowledged: for how long that has acknowledged
+ * nothing at all, in milliseconds. Absent otherwise. Who is there and takes no more, acknowledges that.
+ */
+export function retransmittingMs(socketFd: number): number | undefined {
   const info = new Uint8Array(STRUCT_TCP_INFO.sizeof);
   const length = Uint8Array.of(info.length, 0, 0, 0);
-  if (libc.getsockopt(socketFd, IPPROTO_TCP, TCP_INFO, info, length) < 0) return false;
-  return (info[STRUCT_TCP_INFO.tcpi_retransmits] ?? 0) > 0;
+  if (libc.getsockopt(socketFd, IPPROTO_TCP, TCP_INFO, info, length) < 0) return undefined;
+  if (info[STRUCT_TCP_INFO.tcpi_retransmits] === 0) return undefined;
+  return new DataView(info.buffer).getUint32(STRUCT_TCP_INFO.tcpi_last_ack_recv, true);
 }
 
 /** Sends one datagram to a unix socket, of an abstract name where the path begins with a zero, or not: answers 0 or −errno, and does not wait. */

@@ -24,7 +24,9 @@ function watched(
   attempts: readonly Attempt[],
   patience: { deadTimeoutSeconds?: number; retryLimitSeconds?: number } = {},
   isLost: 'none' | 'some' | 'all' = 'all',
+  { answers, unheard = [] }: { answers?: boolean; unheard?: readonly number[] } = {},
 ) {
+  const cuts: number[] = [];
   const told: string[] = [];
   const sockets: number[] = [];
   const fails: number[] = [];
@@ -37,7 +39,13 @@ function watched(
   const link = {
     takeOver: () => {},
     lost: () => lost,
-    isUnheard: () => false,
+    isUnheard: () => unheard.length > 0,
+    cutUnheard: (limitMs: number) => {
+      cuts.push(limitMs);
+      if (!unheard.some((ms) => ms >= limitMs)) return false;
+      lost = 'all';
+      return true;
+    },
     replace: async (socket: number) => {
       const attempt = rest.shift() ?? 'taken';
       if (typeof attempt === 'object' && 'replace' in attempt) throw new Error(attempt.replace);
@@ -76,6 +84,7 @@ function watched(
     isAnswering: (stop: AbortSignal) =>
       new Promise<boolean>((resolve) => {
         probes.push(performance.now());
+        if (answers !== undefined) resolve(answers);
         stop.addEventListener('abort', () => resolve(false));
       }),
     discard: (socket: number) => void sockets.push(socket),
@@ -86,7 +95,7 @@ function watched(
   });
   supervisor.start();
   lost = isLost;
-  return { supervisor, told, sockets, fails, probes };
+  return { supervisor, told, sockets, fails, probes, cuts };
 }
 
 beforeEach(() => {
@@ -175,4 +184,38 @@ test('while one of several connections is left nothing fails, and each of the ot
   ]);
   expect(sockets).toEqual([0, 1]);
   expect(fails).toEqual([]);
+});
+
+test('a silent server counts as lost after the retry limit too, where that is the shorter', async () => {
+  inFlight = 1;
+  const attempts = Array.from({ length: 100 }, (): Attempt => ({ renew: 'no route' }));
+  const patience = { deadTimeoutSeconds: 300, retryLimitSeconds: 60 };
+  const { supervisor, told } = watched(attempts, patience, 'none', { answers: false });
+  await vi.waitFor(() => {
+    vi.advanceTimersByTime(told.length === 0 ? 5_000 : 60_000);
+    expect(told.at(-1)).toBe('no connection to the server for 60 s: giving up');
+  }, 10_000);
+  await supervisor.stop();
+  expect(told).toContain('the server has not answered for 60 s');
+});
+
+test('a connection that TCP waits on is given up although the server answers others, a slow one never', async () => {
+  inFlight = 1;
+  const pass = () => vi.advanceTimersByTime(5_000);
+  const slow = watched([], { deadTimeoutSeconds: 30 }, 'none', { answers: true });
+  await vi.waitFor(() => {
+    pass();
+    expect(slow.cuts.length).toBeGreaterThan(10);
+  }, 10_000);
+  await slow.supervisor.stop();
+  expect(slow.told).toEqual([]);
+
+  const unheard = watched(['taken'], { deadTimeoutSeconds: 30 }, 'none', { answers: true, unheard: [30_000] });
+  await vi.waitFor(() => {
+    pass();
+    expect(unheard.told.at(-1)).toMatch(/^connected to the server again/);
+  }, 10_000);
+  await unheard.supervisor.stop();
+  expect(unheard.told[0]).toBe('the server has acknowledged nothing on a connection for 30 s');
+  expect([...slow.cuts, ...unheard.cuts].every((limitMs) => limitMs === 30_000)).toBe(true);
 });

@@ -215,6 +215,19 @@ longTest('a network is cut and comes back, and two connections are lost: both de
   await ok('/bin/ip netns del away');
 });
 
+test('a connection that something on the way has forgotten is given up, although others reach the server', async () => {
+  const away = await serveAway();
+  const client = await attachHere(`10.99.0.2 ${PORT} /dev/nbd0 -dead-timeout 6`);
+  const port = await ok("/bin/ip netns exec away ss -Htn state established | sed -E 's/.*:([0-9]+) *$/\\1/'");
+  // All that the server sends on it gets lost, its acknowledgements too.
+  await ok(`/bin/ip -n away rule add ipproto tcp dport ${port} blackhole`);
+  await ok('timeout 60 dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct status=none');
+  await hears(client, /acknowledged nothing on a connection for 6 s\n.*is lost; connecting again\n.*connected to .* again/);
+  expect(await client.stop()).toMatchObject({ status: 0 });
+  await away.stop('KILL');
+  await ok('/bin/ip netns del away');
+});
+
 /** It waits for most of its time, which only the long run has. */
 if (long) {
   describe('while its server is gone', () => {
