@@ -71,8 +71,9 @@ function isFree(device: string): boolean {
 
 async function letGo(device: string, force: boolean, onNotice: (text: string) => void): Promise<void> {
   if (readState(device) !== undefined && (await detachByOwner(device, force, onNotice))) return;
-  if (isWithoutProcess(device)) await detachLeftover(device, force, onNotice);
-  else if (deviceState(device).pid === undefined) removeRunFiles(device);
+  if (isWithoutProcess(device)) {
+    if (!(await detachLeftover(device, force, onNotice))) await letGo(device, force, onNotice);
+  } else if (deviceState(device).pid === undefined) removeRunFiles(device);
   else if (force) await disconnectInProcess({ device, how: 'cut' }, FREE_LIMIT_MS);
   else await disconnectInProcess({ device, how: 'flush' }, OWNER_LIMIT_MS);
 }

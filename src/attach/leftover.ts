@@ -6,6 +6,7 @@ import { isOfDeadProcess, isUnattended } from '../kernel/device-owner.js';
 import { type Leftover, requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers, type FileUser, processesWithFileOpen } from '../kernel/proc.js';
 import { deviceBackend, deviceState, waitFor } from '../kernel/sysfs.js';
+import { withDeviceLock } from './device-lock.js';
 import type { DeviceRecord } from './devices.js';
 import { disconnectInProcess } from './disconnect.js';
 import { AttachError } from './errors.js';
@@ -70,16 +71,19 @@ export async function clearLeftover(device: string, onNotice: OnNotice): Promise
     throw new AttachError('busy', `${left}, and open in process ${program.pid} (${program.command})`);
   }
   const about = readLastState(device)?.about;
-  await detachLeftover(device, false, onNotice);
+  if (!(await detachLeftover(device, false, onNotice)) && readState(device) !== undefined) {
+    throw new AttachError('busy', `/dev/${device} is attached: another process goes on with it`);
+  }
   await waitFor(`/dev/${device} to be free`, FREE_LIMIT_MS, () => deviceState(device).pid === undefined);
   dropNodes(device, about);
 }
 
 /**
  * Disconnects a device without a process. What was written to it is written to its server, if there is one: a failure is an error while a
- * program still has something to write, and else what can be told of it is told.
+ * program still has something to write, and else what can be told of it is told. Answers false, and leaves it alone, where it
+ * has a process again by then (revive.ts), or is none of ours any more.
  */
-export async function detachLeftover(device: string, force: boolean, onNotice: OnNotice): Promise<void> {
+export async function detachLeftover(device: string, force: boolean, onNotice: OnNotice): Promise<boolean> {
   if (!force) {
     const flush = await flushDevice(device, FLUSH_LIMIT_MS);
     if (flush.kind !== 'done') {
@@ -90,6 +94,14 @@ export async function detachLeftover(device: string, force: boolean, onNotice: O
       onNotice(lost);
     }
   }
+  return withDeviceLock(device, async () => {
+    if (!isWithoutProcess(device)) return false;
+    await disconnect(device);
+    return true;
+  });
+}
+
+async function disconnect(device: string): Promise<void> {
   const leftover = leftoverOf(device);
   const { address } = (readLastState(device)?.about ?? {}) as Partial<DeviceRecord>;
   removeRunFiles(device); // the dead process's: nobody else writes files for a device that carries its mark

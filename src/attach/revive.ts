@@ -13,6 +13,7 @@ import type { SpareWorker } from '../server/spare-workers.js';
 import type { AttachContext } from './attach-context.js';
 import type { ImageAttachRequest } from './attach-request.js';
 import { type Attachment, answerFor } from './attachment.js';
+import { withDeviceLock } from './device-lock.js';
 import type { DeviceRecord, ServedRecord } from './devices.js';
 import { AttachError } from './errors.js';
 import { handOverImage } from './hand-over.js';
@@ -43,38 +44,41 @@ export async function revive(device: string, context: AttachContext, spare?: Spa
     (opened) => opened.close(),
   );
   requireSame(image, served);
-  refuseServed(device); // who has read the state before us may be done by now
   const server = await undo.step(
     'start the worker',
     () => new ImageServer(image),
     (started) => started.stop(),
   );
-  server.goOn(spare?.take());
   const { kernelEnd } = server.ends;
-  const setup = { ...served.setup, deadTimeoutSeconds: served.setup.deadTimeoutSeconds ?? 0, sockets: [kernelEnd] };
-  await undo.step('reconnect the device', () => reconnect(device, setup, about.backend ?? ''));
-  let isOurs = false;
-  const nbd = await undo.step(
-    'adopt the device',
-    () =>
-      adoptDevice(
-        device,
-        { ...setup, deadTimeoutSeconds: served.setup.deadTimeoutSeconds },
-        about.backend ?? '',
-        request.destroyOnDisconnect,
-      ),
-    async (adopted) => {
-      if (!isOurs) return adopted.leave();
-      await adopted.stop();
-      dropNodes(device, about);
-    },
-  );
-  const attachment = await answerFor(nbd, about, setup, context, {
-    serverEnd: server.ended,
-    handOver: handOverImage({ request, setup, image, server }),
-    writeErrors: () => server.writeErrors(),
+  const attachment = await withDeviceLock(device, async () => {
+    lastRecord(device); // who has read the state before us may be done by now, and the device taken down
+    server.goOn(spare?.take());
+    const setup = { ...served.setup, deadTimeoutSeconds: served.setup.deadTimeoutSeconds ?? 0, sockets: [kernelEnd] };
+    await undo.step('reconnect the device', () => reconnect(device, setup, about.backend ?? ''));
+    let isOurs = false;
+    const nbd = await undo.step(
+      'adopt the device',
+      () =>
+        adoptDevice(
+          device,
+          { ...setup, deadTimeoutSeconds: served.setup.deadTimeoutSeconds },
+          about.backend ?? '',
+          request.destroyOnDisconnect,
+        ),
+      async (adopted) => {
+        if (!isOurs) return adopted.leave();
+        await adopted.stop();
+        dropNodes(device, about);
+      },
+    );
+    const answering = await answerFor(nbd, about, setup, context, {
+      serverEnd: server.ended,
+      handOver: handOverImage({ request, setup, image, server }),
+      writeErrors: () => server.writeErrors(),
+    });
+    isOurs = true;
+    return answering;
   });
-  isOurs = true;
   if (request.persist) {
     await launchStandBy(device, request, kernelEnd).catch((error: unknown) => {
       const why = error instanceof Error ? error.message : error;

@@ -222,7 +222,10 @@ test('a connection that something on the way has forgotten is given up, although
   // All that the server sends on it gets lost, its acknowledgements too.
   await ok(`/bin/ip -n away rule add ipproto tcp dport ${port} blackhole`);
   await ok('timeout 60 dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct status=none');
-  await hears(client, /acknowledged nothing on a connection for 6 s\n.*is lost; connecting again\n.*connected to .* again/);
+  await hears(
+    client,
+    /acknowledged nothing on a connection for 6 s\n.*is lost; connecting again\n.*connected to .* again/,
+  );
   expect(await client.stop()).toMatchObject({ status: 0 });
   await away.stop('KILL');
   await ok('/bin/ip netns del away');

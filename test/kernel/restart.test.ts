@@ -178,3 +178,26 @@ longTest('when the process of an image is killed, a second one goes on, or a res
   await restart('nbd0');
   await ok(`cmp /dev/nbd0 ${dir}/raw && ${tsnbd} -d nbd0`);
 });
+
+test('a device that another process goes on with is not taken down by who found it without one', async () => {
+  const dir = await memoryDir('revived');
+  await ok(`truncate -s 4M ${dir}/first && truncate -s 8M ${dir}/second`);
+  await ok(`${tsnbd} -c nbd0 --dead-timeout 60 -f raw ${dir}/first`);
+  await ok(`kill -KILL ${await pidBehind('nbd0')}`);
+  // Its flush waits for the device.
+  const other = await background(`exec ${tsnbd} -c nbd0 -f raw ${dir}/second`);
+  await until('pgrep -x sync');
+  await restart('nbd0');
+  expect(await other.result).toEqual({
+    status: 5,
+    stdout: '',
+    stderr: 'tsnbd: /dev/nbd0 is attached: another process goes on with it\n',
+  });
+  await ok('dd if=/dev/urandom of=/dev/nbd0 bs=4k count=1 oflag=direct status=none');
+
+  await ok(`kill -KILL ${await pidBehind('nbd0')}`);
+  const detach = await background(`exec ${tsnbd} -d nbd0`);
+  await until('pgrep -x sync');
+  await restart('nbd0');
+  expect(await detach.result).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: '' });
+});
