@@ -19,7 +19,7 @@ interface Leftovers {
 const requests: Record<string, object> = {};
 beforeAll(async () => {
   const socket = `${await memoryDir('server')}/sock`;
-  await startServer(`nbdkit -f -U ${socket} memory 16M`, isSocket(socket));
+  await startServer(`nbdkit -f -U ${socket} memory 16M`, isSocket(socket), { limitMs: 7_200_000 });
   requests['a remote export'] = {
     kind: 'remote',
     address: { kind: 'unix', path: socket },

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { type Background, background, memoryDir, ok, run, until } from './guest.js';
+import { type Background, background, memoryDir, ok, type RunOptions, run, until } from './guest.js';
 import { ROOT, TEST_PROGRAMS } from './test-programs.js';
 
 export { ROOT };
@@ -51,8 +51,8 @@ export const pidBehind = (device: string) => ok(`sed -E 's/^\\{"pid":([0-9]+).*/
 export const TWO_PARTITIONS = "printf 'label: gpt\\nsize=40M\\ntype=linux\\n'";
 
 /** Starts a server in the guest and waits until `ready` (a command line of sh) holds. */
-export async function startServer(command: string, ready: string): Promise<Background> {
-  const server = await background(`exec ${command}`);
+export async function startServer(command: string, ready: string, options: RunOptions = {}): Promise<Background> {
+  const server = await background(`exec ${command}`, options);
   await until(ready);
   return server;
 }
