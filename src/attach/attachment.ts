@@ -12,7 +12,7 @@ import type { DeviceRecord } from './devices.js';
 import { AttachError } from './errors.js';
 import { clearLeftover } from './leftover.js';
 import { madeNode, prepareNodes } from './nodes.js';
-import { waitForPartition } from './partition.js';
+import { hidesPartitions, noPartitions, waitForPartition } from './partition.js';
 import type { LinkStatus, Supervisor } from './reconnect.js';
 import { type NodeWatch, waitUntilUsable } from './usable.js';
 
@@ -81,6 +81,7 @@ export async function bringUp(
       aborted(stop),
     ]),
   );
+  if (await hidesPartitions(device)) onEvent({ kind: 'notice', text: noPartitions });
   if (supervisor !== undefined) {
     await undo.step(
       'watch over the connection',

@@ -22,6 +22,16 @@ export async function waitForPartition(device: string, wanted: PartitionChoice):
   }
 }
 
+/** Whether there is a partition table that the module does not show; where nobody can tell, there is none. */
+export async function hidesPartitions(device: string): Promise<boolean> {
+  if (deviceState(device).maxPart > 0) return false;
+  const [found] = await probeFileSystems([device]).catch(() => []);
+  return found?.partitionTable !== undefined;
+}
+
+export const noPartitions =
+  'no partitions will show: the nbd module was loaded without them (max_part=0); load it again with: modprobe -r nbd; modprobe nbd max_part=8';
+
 function candidates(device: string, wanted: PartitionChoice): readonly string[] {
   const { partitions } = deviceState(device);
   const names =

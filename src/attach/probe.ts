@@ -10,6 +10,8 @@ export interface FoundContent {
   readonly uuid: string | undefined;
   readonly partitionLabel: string | undefined;
   readonly partitionUuid: string | undefined;
+  /** The kind of its partition table: 'gpt'. */
+  readonly partitionTable: string | undefined;
 }
 
 /** blkid reads from the device: so long a server has to answer. */
@@ -38,6 +40,7 @@ export async function probeFileSystems(devices: readonly string[]): Promise<read
       uuid: found?.get('UUID'),
       partitionLabel: found?.get('PART_ENTRY_NAME'),
       partitionUuid: found?.get('PART_ENTRY_UUID'),
+      partitionTable: found?.get('PTTYPE'),
     };
   });
 }

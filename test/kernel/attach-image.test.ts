@@ -11,6 +11,7 @@ import {
   startServer,
   TWO_PARTITIONS,
   tsnbd,
+  tsnbdClient,
   tsnbdHere,
 } from './programs.js';
 import { attached } from './storage.js';
@@ -335,3 +336,40 @@ describe('an image is not attached', () => {
     });
   });
 });
+
+test('without partitions in the module this is told where there are some, and past nbds_max devices are made', async () => {
+  await withOwnGuest({ nbd: 'none' }, async (guest) => {
+    const say = async (script: string) => {
+      const { stdout, stderr } = await guest.run(`cd /tmp; ${script}`);
+      return stdout + stderr;
+    };
+    const image = 'truncate -s 80M parts; sfdisk -q --no-tell-kernel parts; truncate -s 4M plain other';
+    await guest.run(`modprobe nbd max_part=0 nbds_max=1; cd /tmp; ${TWO_PARTITIONS} | (${image}); chmod 600 *`);
+    const hidden = 'no partitions will show: the nbd module was loaded without them (max_part=0)';
+    expect(await say(`${tsnbd} -c nbd0 -f raw parts`)).toBe(
+      `tsnbd: ${hidden}; load it again with: modprobe -r nbd; modprobe nbd max_part=8\n`,
+    );
+    expect(await say(`${tsnbd} -c auto -f raw plain`)).toBe('/dev/nbd1\n');
+    const remote = `nbdkit -U /tmp/sock file /tmp/other && ${tsnbdClient} -unix /tmp/sock auto 2>/dev/null`;
+    expect(await say(`${remote}; test -b /dev/nbd2 && echo made`)).toBe(
+      'Negotiation: ..size = 4MB\nConnected /dev/nbd2\nmade\n',
+    );
+    expect(await say(`for n in 0 1 2; do ${tsnbd} -d nbd$n; done`)).toMatch(/^(\/dev\/nbd\d disconnected\n){3}$/);
+  });
+});
+
+test.each(['ioctl', 'netlink'])(
+  'a device that is written to is detached, and the writer hears of it (%s)',
+  async (api) => {
+    const image = await newImage('64M');
+    await ok(`${tsnbd} -c nbd0 --kernel-api=${api} -f raw ${image}`);
+    const job =
+      '--rw=randwrite --bs=64k --size=32M --direct=1 --ioengine=libaio --iodepth=8 --time_based --runtime=120';
+    const writer = await background(`exec fio --name=writer --filename=/dev/nbd0 ${job}`);
+    await until('read -r _ _ _ _ writes _ </sys/block/nbd0/stat && test $writes -gt 100');
+    expect(await run(`${tsnbd} -d nbd0`)).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: '' });
+    const { status, stdout, stderr } = await writer.result;
+    expect(status).not.toBe(0);
+    expect(stdout + stderr).toMatch(/Input\/output error|No space left/); // a device without a size has no space
+  },
+);
