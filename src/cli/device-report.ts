@@ -62,11 +62,12 @@ export function devicesAsJson(devices: readonly AttachedDevice[]): string {
 export function deviceAsText(device: AttachedDevice): string {
   const facts = { ...factsOf(device), ...detailsOf(device) };
   return Object.entries(facts)
-    .map(
-      ([key, fact]) => `${key}: ${key === 'writeErrors' && fact === null ? 'nobody counts them' : factInWords(fact)}\n`,
-    )
+    .map(([key, fact]) => `${key}: ${fact === null ? (NOTHING[key] ?? '-') : factInWords(fact)}\n`)
     .join('');
 }
+
+/** What no value means, where it is not that there is nothing to tell. */
+const NOTHING: Readonly<Record<string, string>> = { writeErrors: 'nobody counts them', deadTimeoutSeconds: 'none' };
 
 export function deviceAsJson(device: AttachedDevice): string {
   return `${JSON.stringify({ ...factsOf(device), ...detailsOf(device) }, null, 2)}\n`;

@@ -94,4 +94,6 @@ test('a status has limits, flags, times and counts of a device of ours, and of a
     /mounts: -\nrequestsUnderWay: 2\nrequestsDone: 70\nwriteErrors: nobody counts them\n$/,
   );
   expect(deviceAsText({ ...ours, writeErrors: 3 })).toContain('\nwriteErrors: 3\n');
+  const { deadTimeoutSeconds: _, ...byIoctl } = ours.record;
+  expect(deviceAsText({ ...ours, record: byIoctl })).toContain('\ndeadTimeoutSeconds: none\n');
 });

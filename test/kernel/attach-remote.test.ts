@@ -250,3 +250,22 @@ describe('a server', () => {
     expect(absent).toMatchObject({ status: 1, stdout: '' });
   });
 });
+
+test('of several connections there are as many as the server allows, which is told', async () => {
+  const attach = async (filter: string) => {
+    const socket = await serveAt((path) => `nbdkit -f -U ${path} ${filter}`);
+    const { status, stderr } = await run(`${tsnbdClient} -unix ${socket} nbd0 -C 3`);
+    expect(status).toBe(0);
+    const connections = await ok(`${tsnbd} status nbd0 | grep ^connections:; ${tsnbd} -d nbd0 >&2`);
+    return [stderr, connections];
+  };
+  expect(await attach('memory 16M')).toEqual([expect.not.stringContaining('of 3'), 'connections: 3']);
+  expect(await attach('--filter=multi-conn memory 16M multi-conn-mode=disable')).toEqual([
+    expect.stringContaining('1 of 3 connections: the server does not say that more than one is safe'),
+    'connections: 1',
+  ]);
+  expect(await attach('--filter=limit memory 16M limit=2')).toEqual([
+    expect.stringMatching(/^tsnbd-client: 2 of 3 connections: .+$/m),
+    'connections: 2',
+  ]);
+});
