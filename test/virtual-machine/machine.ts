@@ -1,0 +1,92 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFileSync, cpSync, mkdirSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { succeed } from '../interop/served.js';
+
+/** Debian's kernel, which scripts/setup --long unpacks; what it needs for a disk is built in. */
+const KERNELS = '/usr/local/lib/tsnbd-bench/machine/usr/lib/modules';
+const [VERSION = ''] = readdirSync(KERNELS);
+const BOOT_LIMIT_MS = 240_000;
+
+/** The root file system of a machine, as a folder: busybox, and an /init of this folder. */
+export function makeRoot(root: string, init: string): void {
+  for (const name of ['bin', 'data', 'dev', 'proc', 'run', 'sys', 'tmp'])
+    mkdirSync(join(root, name), { recursive: true });
+  copyFileSync('/bin/busybox', join(root, 'bin/busybox'));
+  copyFileSync(join(import.meta.dirname, init), join(root, 'init'));
+}
+
+/** Brings files, programs and libraries, with the libraries that they need, to where they are on this machine. */
+export function bringPrograms(root: string, files: readonly string[]): void {
+  const libraries = execFileSync('ldd', files, { encoding: 'utf8' }).match(/(?<=\s)\/\S+(?= \()/g) ?? [];
+  for (const path of new Set([...files, ...libraries])) {
+    mkdirSync(join(root, dirname(path)), { recursive: true });
+    cpSync(path, join(root, path), { dereference: true });
+  }
+}
+
+/** A raw disk of `sizeBytes` with a file system that holds what is in `root`. */
+export async function makeDisk(path: string, sizeBytes: number, root: string): Promise<void> {
+  writeFileSync(path, '');
+  truncateSync(path, sizeBytes);
+  await succeed('mkfs.ext4', '-q', '-d', root, path);
+}
+
+/** Brings modules of the kernel to the root folder, as busybox can load them: drivers/block/nbd becomes /nbd.ko. */
+export function bringModules(root: string, names: readonly string[]): void {
+  for (const name of names) {
+    const packed = join(KERNELS, VERSION, 'kernel', `${name}.ko.xz`);
+    writeFileSync(join(root, `${basename(name)}.ko`), execFileSync('xz', ['-dc', packed], { maxBuffer: 2 ** 24 }));
+  }
+}
+
+export interface Machine {
+  /** Waits for a line on the console, and answers what it matched; rejects when the machine ends without it. */
+  says(awaited: RegExp): Promise<RegExpExecArray>;
+  kill(): Promise<void>;
+  /** Its exit status, once it has shut down. */
+  readonly status: Promise<number | null>;
+}
+
+/** Boots a machine from `disk`, a path or the URI of an export, by emulation. */
+export function boot(disk: string, { processors = 1, memoryMiB = 256 } = {}): Machine {
+  const child = spawn(
+    'qemu-system-x86_64',
+    [
+      ...['-accel', 'tcg', '-m', String(memoryMiB), '-smp', String(processors), '-nodefaults', '-display', 'none'],
+      ...['-serial', 'stdio', '-no-reboot', '-kernel', join(KERNELS, VERSION, 'vmlinuz')],
+      // On a busy machine the virtual timer is late for the kernel's check of it.
+      ...['-append', 'console=ttyS0 quiet panic=-1 no_timer_check root=/dev/nvme0n1 rw init=/init'],
+      ...['-drive', `if=none,id=disk,format=raw,file=${disk}`, '-device', 'nvme,drive=disk,serial=1'],
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
+  const limit = setTimeout(() => child.kill('SIGKILL'), BOOT_LIMIT_MS);
+  const status = once(child, 'exit').then(([code]) => {
+    clearTimeout(limit);
+    return code as number | null;
+  });
+  let said = '';
+  child.stdout.setEncoding('utf8').on('data', (piece: string) => {
+    said += piece;
+  });
+  return {
+    status,
+    async says(awaited) {
+      for (;;) {
+        const match = awaited.exec(said);
+        if (match !== null) return match;
+        const more = once(child.stdout, 'data').then(() => 'more');
+        if ((await Promise.race([more, status])) === 'more') continue;
+        const last = awaited.exec(said);
+        if (last !== null) return last;
+        throw new Error(`the machine ended without ${awaited}: ${said}`);
+      }
+    },
+    async kill() {
+      child.kill('SIGKILL');
+      await status;
+    },
+  };
+}
