@@ -39,6 +39,7 @@ import { Reads } from './reads.js';
 import { Replies } from './replies.js';
 import { INPUT_BYTES, RequestInput } from './request-input.js';
 import { StatusReplies } from './status-replies.js';
+import { TimedReads } from './timed-reads.js';
 import { whenIdle } from './when-idle.js';
 
 const { EAGAIN } = constants.errno;
@@ -79,7 +80,7 @@ class RequestLoop {
   readonly #input: RequestInput;
   readonly #replies: Replies;
   readonly #reads: Reads;
-  readonly #cold: ColdReads;
+  readonly #timedReads: TimedReads;
   readonly #changes: Changes;
   readonly #status: StatusReplies;
   /** Absent where the image does one write at a time. */
@@ -109,7 +110,11 @@ class RequestLoop {
     this.#status = new StatusReplies(image, this.#replies, contexts);
     this.#begun = image.beginsWrites ? new BegunWrites(image, this.#replies) : undefined;
     const isHeldUp = (request: Readonly<Request>) => this.#begun?.overlaps(request) === true;
-    this.#cold = new ColdReads(image, rules, this.#input, this.#reads, isHeldUp, () => callMs(socketFd));
+    const cold = new ColdReads(image, rules, this.#input, this.#reads, isHeldUp, () => callMs(socketFd));
+    this.#timedReads = new TimedReads(this.#reads, cold, this.#input, this.#begun, () => {
+      this.#replies.send();
+      this.#receiveWhatIsThere();
+    });
     this.#flushes = new Flushes(image, this.#replies);
   }
 
@@ -188,40 +193,8 @@ class RequestLoop {
 
   #answer(error: number): void {
     if (error !== 0) this.#replies.reply(this.#request, error);
-    else if (this.#request.type === NBD_CMD_READ) this.#read();
+    else if (this.#request.type === NBD_CMD_READ) this.#timedReads.answer(this.#request);
     else this.#other();
-  }
-
-  #read(): void {
-    const cold = this.#cold;
-    if (this.#begun?.overlaps(this.#request) === true) this.#begun.finish();
-    if (!cold.isTimed()) {
-      this.#reads.answer(this.#request);
-      return;
-    }
-    const isAlone = cold.isCold && this.#isAlone() && cold.isLonely();
-    if (cold.isCold && !isAlone && !cold.announce()) {
-      cold.sawDisk();
-      this.#whileOthersRead();
-      cold.announce();
-      this.#reads.answer(this.#request);
-      return;
-    }
-    const begin = performance.now();
-    this.#reads.answer(this.#request);
-    if (cold.wasSlow(performance.now() - begin, this.#request.lengthBytes) && !isAlone) this.#whileOthersRead();
-  }
-
-  /** Whether no request is there behind this one, which was not announced yet. */
-  #isAlone(): boolean {
-    return !this.#input.holdsHeader(this.#input.start) && this.#input.lookedAt < this.#input.start;
-  }
-
-  /** A disk is waited for: what is ready goes out first, and what has come meanwhile is looked at. */
-  #whileOthersRead(): void {
-    this.#replies.send();
-    this.#receiveWhatIsThere();
-    this.#cold.looked(this.#input.holdsHeader(this.#input.start));
   }
 
   /** Any request but a READ; a WRITE's data begin at the input's start. */
