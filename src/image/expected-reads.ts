@@ -2,7 +2,7 @@ import { invariant } from '../base/invariant.js';
 import { FileRing } from '../kernel/file-ring.js';
 import { addressOf, forget, freeMemory, keptMemory } from '../kernel/memory.js';
 
-/** A longer read is not taken: of the page cache, for which there is another way, and past it. */
+/** Of the longest read: through the page cache, where larger ones have another way, and past it. */
 export const EXPECTED_BYTES_MAX = 65_536;
 export const DIRECT_EXPECTED_BYTES_MAX = 1_048_576;
 /** Reads on their way at a time: as deep a queue as clients keep. A power of two. */
@@ -29,7 +29,8 @@ export interface ExpectedFile {
  */
 export class ExpectedReads {
   readonly #file: ExpectedFile;
-  readonly #bytesMax: number;
+  /** A longer read is not taken. */
+  readonly bytesMax: number;
   readonly #ring: FileRing;
   readonly #memory: Buffer;
   readonly #address: number;
@@ -52,7 +53,7 @@ export class ExpectedReads {
 
   private constructor(file: ExpectedFile, ring: FileRing, memory: Buffer) {
     this.#file = file;
-    this.#bytesMax = file.blockBytes > 1 ? DIRECT_EXPECTED_BYTES_MAX : EXPECTED_BYTES_MAX;
+    this.bytesMax = file.blockBytes > 1 ? DIRECT_EXPECTED_BYTES_MAX : EXPECTED_BYTES_MAX;
     this.#ring = ring;
     this.#memory = memory;
     this.#address = addressOf(memory);
@@ -68,12 +69,11 @@ export class ExpectedReads {
   }
 
   /**
-   * Announces a read; false where no room is left for now. One that is too long is left to itself. `key` tells it from others of its length: where
+   * Announces a read, no longer than `bytesMax`; false where no room is left for now. `key` tells it from others of its length: where
    * it is on a disk of which parts may have moved to another place of the file when its turn comes.
    */
   expect(offsetBytes: number, length: number, key = offsetBytes): boolean {
-    if (length > this.#bytesMax) return true;
-    if (this.#broken || this.#count === READS_MAX) return false;
+    if (this.#broken || this.#count === READS_MAX || length > this.bytesMax) return false;
     const { fd, blockBytes } = this.#file;
     const start = offsetBytes - (offsetBytes % blockBytes);
     const wholeBytes = Math.ceil((offsetBytes + length - start) / blockBytes) * blockBytes;
@@ -105,7 +105,7 @@ export class ExpectedReads {
 
   /** Copies the read announced first into `target`, if that is this one and went well; else false. */
   take(offsetBytes: number, length: number, target: Uint8Array, at: number, key = offsetBytes): boolean {
-    if (this.#count === 0 || length > this.#bytesMax) return false;
+    if (this.#count === 0 || length > this.bytesMax) return false;
     if (!this.#isFirst(key, length)) {
       this.forgetAll();
       return false;

@@ -159,7 +159,8 @@ export class RawImage implements Image {
 
   expectRead(offsetBytes: number, length: number): boolean {
     this.#expected ??= ExpectedReads.on(this.#dataFile) ?? 'unavailable';
-    if (this.#expected !== 'unavailable') return this.#expected.expect(offsetBytes, length);
+    const expected = this.#expected;
+    if (expected !== 'unavailable' && length <= expected.bytesMax) return expected.expect(offsetBytes, length);
     this.#calls.willNeed(this.#dataFd, offsetBytes, length);
     return true;
   }

@@ -83,7 +83,10 @@ export class Qcow2Reader implements OldContent {
     }
     if (map.kind !== DATA) return true;
     this.#expected ??= ExpectedReads.on(this.#dataFile) ?? 'unavailable';
-    if (this.#expected !== 'unavailable') return this.#expected.expect(map.hostBytes, length, offsetBytes);
+    const expected = this.#expected;
+    if (expected !== 'unavailable' && length <= expected.bytesMax) {
+      return expected.expect(map.hostBytes, length, offsetBytes);
+    }
     this.#calls.willNeed(this.#dataFile.fd, map.hostBytes, length);
     return true;
   }
