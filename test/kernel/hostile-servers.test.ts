@@ -47,37 +47,45 @@ const socketOf = (behaviour: string) => behaviour.replaceAll(' ', '-');
 let folder = '';
 let server: Background | undefined;
 
-/** Attaches each, in one shell: FOLDER/SOCKET.status has the exit status, and so on. */
 beforeAll(async () => {
   folder = await memoryDir('hostile');
   const last = isSocket(`${folder}/${socketOf(UNREADABLE)}`);
   server = await startServer(`node ${testProgram('hostile-server')} ${folder}`, last);
-  const attempt = `attempt() { ${tsnbdClientHere} -unix $1 /dev/$2 >$1.stdout 2>$1.stderr; echo $? >$1.status; }`;
-  const slow = CASES.filter(([each]) => each in SLOW).map(([each]) => `attempt ${socketOf(each)} ${SLOW[each]} &`);
-  const quick = CASES.filter(([each]) => !(each in SLOW)).map(([each]) => `attempt '${socketOf(each)}' nbd0`);
-  await ok([attempt, ...slow, ...quick, 'wait'].join('\n'), { cwd: folder, limitMs: 600_000 });
-}, 700_000);
-
-test('a disk of which nothing can be read is one of input/output errors, and detached as any other', async () => {
-  const client = await background(`exec ${tsnbdClientHere} -unix ${socketOf(UNREADABLE)} /dev/nbd0`, { cwd: folder });
-  await until('test -e /run/tsnbd/nbd0.json && test -s /sys/block/nbd0/pid');
-  const read = await run('dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct');
-  expect(read).toMatchObject({ status: 1, stderr: expect.stringMatching(/Input\/output error/) });
-  expect(await client.stop()).toMatchObject({ status: 0 });
 });
-
 afterAll(async () => {
   await server?.stop('KILL');
-  for (const device of ['nbd0', ...Object.values(SLOW)]) await expectNothingLeft(device);
-  await assertQuietKernel();
 });
 
-describe('a server is refused that', () => {
-  test.each(CASES)('%s', async (behaviour, status, message) => {
-    const read = async (what: string) => (await run(`cat '${socketOf(behaviour)}.${what}'`, { cwd: folder })).stdout;
-    const stderr = await read('stderr');
-    expect(stderr).toMatch(message);
-    expect(stderr).toMatch(/^(bs=.*\n)?tsnbd-client: [^\n]+\n$/);
-    expect(await read('status')).toBe(`${status}\n`);
+describe.each(['netlink', ...inLongRun(['ioctl'])])('by %s', (api) => {
+  const client = `${tsnbdClientHere} --kernel-api=${api}`;
+
+  /** Attaches each, in one shell: FOLDER/SOCKET.status has the exit status, and so on. */
+  beforeAll(async () => {
+    const attempt = `attempt() { ${client} -unix $1 /dev/$2 >$1.stdout 2>$1.stderr; echo $? >$1.status; }`;
+    const slow = CASES.filter(([each]) => each in SLOW).map(([each]) => `attempt ${socketOf(each)} ${SLOW[each]} &`);
+    const quick = CASES.filter(([each]) => !(each in SLOW)).map(([each]) => `attempt '${socketOf(each)}' nbd0`);
+    await ok([attempt, ...slow, ...quick, 'wait'].join('\n'), { cwd: folder, limitMs: 600_000 });
+  }, 700_000);
+  afterAll(async () => {
+    for (const device of ['nbd0', ...Object.values(SLOW)]) await expectNothingLeft(device);
+    await assertQuietKernel();
+  });
+
+  test('a disk of which nothing can be read is one of input/output errors, and detached as any other', async () => {
+    const attached = await background(`exec ${client} -unix ${socketOf(UNREADABLE)} /dev/nbd0`, { cwd: folder });
+    await until('test -e /run/tsnbd/nbd0.json && test -s /sys/block/nbd0/pid');
+    const read = await run('dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct');
+    expect(read).toMatchObject({ status: 1, stderr: expect.stringMatching(/Input\/output error/) });
+    expect(await attached.stop()).toMatchObject({ status: 0 });
+  });
+
+  describe('a server is refused that', () => {
+    test.each(CASES)('%s', async (behaviour, status, message) => {
+      const read = async (what: string) => (await run(`cat '${socketOf(behaviour)}.${what}'`, { cwd: folder })).stdout;
+      const stderr = await read('stderr');
+      expect(stderr).toMatch(message);
+      expect(stderr).toMatch(/^(bs=.*\n)?tsnbd-client: [^\n]+\n$/);
+      expect(await read('status')).toBe(`${status}\n`);
+    });
   });
 });
