@@ -19,28 +19,24 @@ export function udevRuns(): boolean {
   return existsSync(controlSocket);
 }
 
-/** What udevd has done until a moment. */
-export interface UdevView {
-  /** What it wrote of each device; it writes a new file at each event. */
-  readonly written: ReadonlyMap<string, string>;
-  /** Something was still to be done. */
-  readonly isBusy: boolean;
-}
+/** What udevd had written of each device at a moment; it writes a new file at each event. */
+export type UdevView = ReadonlyMap<string, string>;
 
 export function lookAtUdev(): UdevView {
   const entries = listFolder(database).filter((entry) => /^b[0-9]+:/.test(entry));
-  return { written: new Map(entries.map((entry) => [entry, written(entry)])), isBusy: existsSync(queue) };
+  return new Map(entries.map((entry) => [entry, written(entry)]));
 }
 
 /**
  * Waits until udev has done what it does with devices and partitions that were set up after `before`; where it is late, that
- * is no error. If there were events then, that of an earlier use may come last: so all of them are waited for.
+ * is no error. One event does not say that it is the last: that of an earlier use may come now, and a set-up by ioctl has one
+ * before its data can be read. So whatever waits is waited for.
  */
 export async function waitForUdev(names: readonly string[], before: UdevView, limitMs: number): Promise<void> {
   if (!udevRuns()) return;
   const entries = names.map((name) => `b${deviceNumber(name)}`);
-  const isSeen = (entry: string) => !['', before.written.get(entry)].includes(written(entry));
-  const look = () => entries.every(isSeen) && !(before.isBusy && existsSync(queue));
+  const isSeen = (entry: string) => !['', before.get(entry)].includes(written(entry));
+  const look = () => entries.every(isSeen) && !existsSync(queue);
   await waitFor(`udev to look at ${names.join(', ')}`, limitMs, look).catch(() => {});
 }
 
