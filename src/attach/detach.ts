@@ -37,11 +37,11 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
     }
     if (readState(device) === undefined && !isFree(device)) await refuseClaimed(device, 0);
   }
-  const about = readLastState(device)?.about as Partial<DeviceRecord> | undefined;
-  const owner = readState(device);
+  const last = readLastState(device);
+  const about = last?.about as Partial<DeviceRecord> | undefined;
   await letGo(device, force, onNotice);
   await waitUntilFree(device);
-  if (owner !== undefined) await waitUntilEnded(owner);
+  if (last !== undefined) await waitUntilEnded(last);
   if (about?.destroyOnDisconnect)
     await waitFor(`/dev/${device} to be gone`, FREE_LIMIT_MS, () => !deviceState(device).exists);
   await dropPartitions(device);
