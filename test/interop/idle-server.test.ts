@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { NBD_CMD_READ, NBD_CMD_WRITE } from '#tsnbd/protocol/constants.js';
 import { connect } from '#tsnbd/transport/connect.js';
-import { RawClient } from '../server/raw-client.js';
-import { CLIENT_FLAGS, GO, GO_REPLIES_BYTES, GREETING_BYTES } from '../server/served-image.js';
+import type { RawClient } from '../server/raw-client.js';
+import { attachBy } from '../server/served-image.js';
 import { type Served, serveUnix } from './served.js';
 
 /** The largest READ: its reply lies in a buffer as large until the connection is idle. */
@@ -14,13 +14,8 @@ const TICKS_A_SECOND = 100; // of Linux, to whoever asks it (USER_HZ)
 const IDLE_MS = 1_000;
 const WATCHED_MS = 2_000;
 
-async function attach(path: string): Promise<RawClient> {
-  const client = new RawClient(await connect({ kind: 'unix', path }, AbortSignal.timeout(5_000)));
-  await client.read(GREETING_BYTES);
-  client.send(Buffer.concat([CLIENT_FLAGS, GO]));
-  await client.read(GO_REPLIES_BYTES);
-  return client;
-}
+const attach = async (path: string): Promise<RawClient> =>
+  attachBy(await connect({ kind: 'unix', path }, AbortSignal.timeout(5_000)));
 
 function residentBytes({ pid }: Served): number {
   const status = readFileSync(`/proc/${pid}/status`, 'latin1');

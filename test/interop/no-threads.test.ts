@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { connect } from '#tsnbd/transport/connect.js';
-import { RawClient } from '../server/raw-client.js';
-import { CLIENT_FLAGS, GO, GO_REPLIES_BYTES, GREETING_BYTES, readsWell, SIZE_BYTES } from '../server/served-image.js';
+import type { RawClient } from '../server/raw-client.js';
+import { attachBy, readsWell, SIZE_BYTES } from '../server/served-image.js';
 import { NOBODY, type Served, serveAsNobody, TSNBD } from './served.js';
 
 /** A server starts threads ahead of their clients, up to four, when it has waited for a second. */
@@ -14,13 +14,8 @@ const FILLED_MS = 1_500;
 const ENOUGH = 1_000;
 const isReadable = spawnSync('test', ['-r', TSNBD], NOBODY).status === 0;
 
-async function attach(path: string): Promise<RawClient> {
-  const client = new RawClient(await connect({ kind: 'unix', path }, AbortSignal.timeout(5_000)));
-  await client.read(GREETING_BYTES);
-  client.send(Buffer.concat([CLIENT_FLAGS, GO]));
-  await client.read(GO_REPLIES_BYTES);
-  return client;
-}
+const attach = async (path: string): Promise<RawClient> =>
+  attachBy(await connect({ kind: 'unix', path }, AbortSignal.timeout(5_000)));
 
 /** For an ordinary user no thread is started where there are `count` already. */
 function limitThreads({ pid }: Served, count: number): void {

@@ -12,13 +12,22 @@ import { connect } from '#tsnbd/transport/connect.js';
 import { RawClient } from './raw-client.js';
 
 export const SIZE_BYTES = 4_194_304;
-export const GREETING_BYTES = 18;
+const GREETING_BYTES = 18;
 export const GO_REPLIES_BYTES = 20 + 12 + 20; // NBD_REP_INFO with NBD_INFO_EXPORT, NBD_REP_ACK
 export const TCP: Address = { kind: 'tcp', host: '127.0.0.1', port: 0 };
 
 export const CLIENT_FLAGS = Buffer.from([0, 0, 0, 3]);
 const goTo = (exportName: string) => encodeOption(NBD_OPT_GO, encodeExportQuestion({ exportName, infoTypes: [] }));
 export const GO = goTo('');
+
+/** Negotiates for an export, up to its first request. */
+export async function attachBy(socket: Socket, exportName = ''): Promise<RawClient> {
+  const client = new RawClient(socket);
+  await client.read(GREETING_BYTES);
+  client.send(Buffer.concat([CLIENT_FLAGS, goTo(exportName)]));
+  await client.read(GO_REPLIES_BYTES);
+  return client;
+}
 
 /** A raw image of ones in a folder of its own, a server of it, and clients that say whatever a test wants. */
 export class ServedImage {
@@ -65,10 +74,7 @@ export class ServedImage {
   }
 
   async attach(exportName = ''): Promise<RawClient> {
-    const client = await this.stranger();
-    client.send(Buffer.concat([CLIENT_FLAGS, goTo(exportName)]));
-    await client.read(GO_REPLIES_BYTES);
-    return client;
+    return attachBy(await this.open(), exportName);
   }
 
   /** Why clients were not served. */
