@@ -21,7 +21,7 @@ const kernelTests = (name: string, groupOrder: number, kernel?: string) => ({
     globalSetup: './test/kernel/bench-setup.ts',
     // A guest on a busy machine can be late for a wait that is bounded; a fault shows twice. The run tells of it.
     retry: 1,
-    testTimeout: long ? 7_200_000 : 1_800_000,
+    testTimeout: long ? 7_200_000 : 300_000,
     hookTimeout: 120_000,
   },
 });
@@ -39,7 +39,7 @@ export default defineConfig({
   test: {
     // A process for each file would start, and load what it tests, more than a hundred times: a minute of the run.
     isolate: false,
-    reporters: ['default', './test/summary-reporter.ts'],
+    reporters: ['default', './test/summary-reporter.ts', './test/standstill-reporter.ts'],
     projects: [
       {
         test: {

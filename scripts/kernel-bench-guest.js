@@ -26,6 +26,8 @@ const followMs = 100;
 /** What a command that is late gets to end after SIGTERM, and then after SIGKILL. */
 const termMs = 2_000;
 const killMs = 5_000;
+/** A guest that cannot run `true` in that time runs nothing any more. */
+const answerMs = 60_000;
 const powerOffMs = 10_000;
 const consoleMs = 2_000;
 
@@ -213,12 +215,26 @@ export class Guest {
           this.#line.write(`signal ${id} TERM\n`);
         });
         after(limitMs + termMs, () => this.#line.write(`signal ${id} KILL\n`));
-        after(limitMs + termMs + killMs, () => done({ status: 124, reason: `${limit}, and SIGKILL does not end it` }));
+        after(limitMs + termMs + killMs, () => {
+          done({ status: 124, reason: `${limit}, and SIGKILL does not end it` });
+          void this.#killIfSilent();
+        });
       });
     } finally {
       for (const timer of timers) clearTimeout(timer);
       this.#orders.delete(id);
     }
+  }
+
+  /** One command that cannot be ended may be stuck by itself. If it is the guest that is, no other has to wait for its limit, too. */
+  async #killIfSilent() {
+    const silent = setTimeout(() => {
+      this.#console += `\nbench: killed: it does not run a command within ${answerMs / 1000} s\n`;
+      this.#kill();
+    }, answerMs);
+    // Without an end of its own: only the timer above decides.
+    await this.run('true', { cwd: '/', limitMs: 2 * answerMs }).catch(() => {});
+    clearTimeout(silent);
   }
 
   /** Ends the guest in order; it is killed if that takes too long. */
