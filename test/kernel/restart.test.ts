@@ -29,7 +29,9 @@ const FAILS = `
   writeSync(3, JSON.stringify({ kind: 'event', event: { kind: 'waiting' } }) + '\\n');
   let heard = '';
   const piece = Buffer.alloc(65536);
-  while (!heard.includes('go on')) heard += piece.toString('utf8', 0, readSync(3, piece));
+  for (let length = -1; length !== 0 && !heard.includes('go on'); heard += piece.toString('utf8', 0, length)) {
+    length = readSync(3, piece);
+  }
   process.kill(process.pid, 'SIGKILL');`;
 
 /** Goes on, and kills the process before it while that waits to hear of it. */
