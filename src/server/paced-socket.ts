@@ -14,6 +14,13 @@ const TRIES_MAX = 20;
 const REQUESTS_AT_A_TIME_MAX = 2;
 /** To be awake must make a period so much shorter. */
 const WORTH = 0.9;
+/**
+ * Being awake is given up after so many periods that it did not make shorter, less those that it did: the first of a try pass
+ * while the scheduler moves client and worker apart, and any may be stretched by another process.
+ */
+const BAD_PERIODS_MAX = 4;
+/** Before a try, at least; the shortest of them counts. */
+const PERIODS_ASLEEP = 3;
 /** While it pays, the other way is tried again after so many periods: the machine's load changes. */
 const PERIODS_AWAKE = 256;
 /** After a try that did not pay, so many periods pass before the next, twice as many each time. */
@@ -46,11 +53,12 @@ export class PacedSocket {
   #glances = 0;
   /** 0: the last period was not compared, so that nobody knows when this one began. */
   #periodBegan = 0;
-  /** Of the last period asleep. */
-  #asleepMs = 0;
-  #patience = 1;
+  /** The shortest period since it has slept. */
+  #asleepMs = Number.POSITIVE_INFINITY;
+  #badPeriods = 0;
+  #patience = PERIODS_ASLEEP;
   /** Until the other way is tried. */
-  #periodsToGo = 1;
+  #periodsToGo = PERIODS_ASLEEP;
 
   /**
    * `onIdle` is called when the client has been silent for a second, with `wakes` each second anew, before the wait for it
@@ -153,24 +161,30 @@ export class PacedSocket {
     if (!isWhole) return;
     this.#periodsToGo -= 1;
     if (!this.#spinning) {
-      this.#asleepMs = periodMs;
+      this.#asleepMs = Math.min(periodMs, this.#asleepMs);
       if (this.#periodsToGo <= 0) this.#spin(true, PERIODS_AWAKE);
-    } else if (this.#misses * 4 > this.#waits || periodMs > this.#asleepMs * WORTH) {
+      return;
+    }
+    const pays = this.#misses * 4 <= this.#waits && periodMs <= this.#asleepMs * WORTH;
+    this.#badPeriods = Math.max(0, this.#badPeriods + (pays ? -1 : 1));
+    if (this.#badPeriods === BAD_PERIODS_MAX) {
       this.#patience = Math.min(this.#patience * 2, PATIENCE_PERIODS_MAX);
       this.#spin(false, this.#patience);
     } else if (this.#periodsToGo <= 0) {
-      this.#patience = 1;
-      this.#spin(false, 1);
+      this.#patience = PERIODS_ASLEEP;
+      this.#spin(false, this.#patience);
     }
   }
 
   #sleepOn(): void {
     this.#periodBegan = 0;
-    this.#spin(false, 1);
+    this.#spin(false, PERIODS_ASLEEP);
   }
 
   #spin(spinning: boolean, periods: number): void {
     this.#spinning = spinning;
+    this.#badPeriods = 0;
+    if (!spinning) this.#asleepMs = Number.POSITIVE_INFINITY;
     this.#periodsToGo = periods;
   }
 

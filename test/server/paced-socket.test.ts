@@ -43,26 +43,41 @@ function period(socket: PacedSocket, ms: number, requests = 1): boolean {
 }
 
 describe('a socket', () => {
-  test('is tried awake after two periods asleep, and stays so while that is faster', () => {
+  test('is tried awake after four periods asleep, and stays so while that is faster', () => {
     const socket = paced();
-    const modes = [period(socket, 10), period(socket, 10)];
+    const modes = [10, 10, 10, 10].map((ms) => period(socket, ms));
     for (let count = 0; count < 50; count += 1) modes.push(period(socket, 5));
-    expect(modes).toEqual([false, ...Array(51).fill(true)]);
+    expect(modes).toEqual([false, false, false, ...Array(51).fill(true)]);
   });
 
   test('sleeps again where being awake is no faster, and tries it less and less often', () => {
     const socket = paced();
     const awake: number[] = [];
     for (let count = 0; count < 200; count += 1) if (period(socket, 10)) awake.push(count);
-    expect(awake.slice(0, 6)).toEqual([1, 4, 9, 18, 35, 68]);
+    // Four periods each time, of which the last is the one behind which it sleeps.
+    const begins = awake.filter((count) => !awake.includes(count - 1));
+    expect(begins).toEqual([3, 13, 29, 57, 109]);
+    expect(awake).toEqual(begins.flatMap((count) => [0, 1, 2, 3].map((more) => count + more)));
+  });
+
+  test('stays awake over periods that something else has stretched', () => {
+    const socket = paced();
+    for (let count = 0; count < 4; count += 1) period(socket, 10);
+    for (let count = 0; count < 20; count += 1) expect(period(socket, count % 5 < 3 ? 5 : 50)).toBe(true);
+  });
+
+  test('sleeps although some of the periods asleep were stretched', () => {
+    const socket = paced();
+    for (const ms of [10, 1_000, 10, 1_000]) period(socket, ms);
+    expect([12, 12, 12, 12].map((ms) => period(socket, ms))).toEqual([true, true, true, false]);
   });
 
   test('looks now and then whether sleeping has become faster', () => {
     const socket = paced();
-    period(socket, 10);
+    for (let count = 0; count < 3; count += 1) period(socket, 10);
     const asleep: number[] = [];
     for (let count = 0; count < 600; count += 1) if (!period(socket, isAwake() ? 5 : 10)) asleep.push(count);
-    expect(asleep).toEqual([256, 513]);
+    expect(asleep).toEqual([256, 257, 258, 515, 516, 517]);
   });
 
   test.each([
