@@ -7,11 +7,11 @@ import {
   existsSync,
   fdatasyncSync,
   openSync,
-  readSync,
   statfsSync,
   statSync,
   writeSync,
 } from 'node:fs';
+import { dirname } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 
 const PIECE_BYTES = 16 * 2 ** 20;
@@ -70,25 +70,29 @@ export function settle(path) {
   closeSync(fd);
 }
 
+/** Images whose pages in the page cache are small ones. */
+const inSmallPages = new Set();
+
 /**
- * Reads the image into the page cache unless it is there. Some kernels take pages away that nobody has used for a while:
- * then once is not enough.
+ * Reads the image into the page cache, in pages of 4 KiB, unless it is there like that: where the file system has taken large
+ * pages (up to 2 MiB), ext4 looks at each block of one for every write into it, and 4 KiB take 40 us in any server. Some kernels
+ * take pages away that nobody has used for a while: then once is not enough.
  * @param {string} path
  * @param {number} sizeBytes
  */
 export function warm(path, sizeBytes) {
+  if (!inSmallPages.has(path) && isOnDisk(dirname(path))) drop(path, sizeBytes);
+  inSmallPages.add(path);
   for (let reads = 0; cachedBytes(path) < sizeBytes; reads++) {
     if (reads === WARM_READS_MAX) throw new Error('the image does not stay in the page cache');
     readAll(path);
   }
 }
 
-/** @param {string} path */
+/** For POSIX_FADV_RANDOM the kernel takes no large pages. @param {string} path */
 function readAll(path) {
-  const buffer = Buffer.allocUnsafe(2 ** 20);
-  const fd = openSync(path, 'r');
-  while (readSync(fd, buffer) > 0);
-  closeSync(fd);
+  const hint = ['--ioengine=psync', '--fadvise_hint=random', '--readonly', '--rw=read', '--bs=1m'];
+  execFileSync('fio', ['--name=warm', `--filename=${path}`, ...hint], { stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
 /**
@@ -97,6 +101,7 @@ function readAll(path) {
  * @param {number} sizeBytes
  */
 export function drop(path, sizeBytes) {
+  inSmallPages.delete(path);
   execFileSync('dd', [`of=${path}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none']);
   const left = cachedBytes(path);
   if (left > sizeBytes * COLD_SHARE_MAX) throw new Error(`${left} bytes of the image stayed in the page cache`);
