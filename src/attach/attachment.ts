@@ -38,12 +38,21 @@ export interface Attachment {
 /** What a device record says of where the device comes from. */
 type What = Pick<
   DeviceRecord,
-  'kind' | 'address' | 'exportName' | 'imagePath' | 'format' | 'readOnly' | 'temporary' | 'snapshot' | 'forMounts'
+  | 'kind'
+  | 'address'
+  | 'exportName'
+  | 'tcp'
+  | 'imagePath'
+  | 'format'
+  | 'readOnly'
+  | 'temporary'
+  | 'snapshot'
+  | 'forMounts'
 >;
 
 interface BringUpOptions extends Pick<AttachmentParts, 'serverEnd' | 'handOver' | 'writeErrors' | 'resizing'> {
-  /** Makes who watches over its connection. */
-  readonly supervise?: (device: NbdDevice) => Supervisor | undefined;
+  /** Makes who watches over its connection; `record` writes down what of the device has changed. */
+  readonly supervise?: (device: NbdDevice, record: () => void) => Supervisor | undefined;
   /** Starts another process that is to stay as long as the device. */
   readonly startSecond?: ((device: string) => Promise<void>) | undefined;
 }
@@ -64,15 +73,22 @@ export async function bringUp(
   const nodes = await prepareNodes(choice, undo);
   const nbd = await connectDevice(choice, setup, undo);
   const { name: device, kernelApi } = nbd;
-  const supervisor = supervise?.(nbd);
+  let isOver = false;
+  const record = () => {
+    if (!isOver) writeState(device, about);
+  };
+  const supervisor = supervise?.(nbd, record);
   const isLeft = setup.unattended && nbd.leave !== undefined;
   // From here on the device is ours alone, so what a dead process left under its name is replaced.
   nodes.isUp(device);
   const about = { ...what, ...recordOf(nbd, setup), ...marksOf(choice, setup), nodes: nodes.made };
   const attachment = await answerFor(nbd, about, setup, context, { ...options, supervisor, isLeft });
+  void attachment.ended.then(() => {
+    isOver = true;
+  });
   const onMade = (name: string) => {
     nodes.made.push(madeNode(name));
-    writeState(device, about);
+    record();
   };
   const partitions = await undo.step('wait until the device is usable', () =>
     Promise.race([

@@ -2,6 +2,7 @@ import { type RunState, readLastState, readState } from '../daemon/state-file.js
 import type { DeviceSetup } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { attachedDevices, deviceBackend, deviceState, requestCounts, requireDevice } from '../kernel/sysfs.js';
+import type { TcpEnds } from '../kernel/tcp-end.js';
 import { formatNbdUri, type NbdTarget } from '../transport/uri.js';
 import type { ImageAttachRequest } from './attach-request.js';
 import { AttachError } from './errors.js';
@@ -15,6 +16,8 @@ export interface DeviceRecord {
   /** Of a remote one. */
   readonly address?: NbdTarget['address'];
   readonly exportName?: string;
+  /** Of a remote one by TCP: the connections that it has now. */
+  readonly tcp?: readonly TcpEnds[];
   /** Of an image. */
   readonly imagePath?: string;
   readonly format?: string;

@@ -6,9 +6,10 @@ import { isOfDeadProcess, isUnattended } from '../kernel/device-owner.js';
 import { type Leftover, requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers, type FileUser, processesWithFileOpen } from '../kernel/proc.js';
 import { deviceBackend, deviceState, waitFor } from '../kernel/sysfs.js';
+import { endTcp } from '../kernel/tcp-end.js';
 import { withDeviceLock } from './device-lock.js';
 import type { DeviceRecord } from './devices.js';
-import { disconnectInProcess } from './disconnect.js';
+import { type DisconnectTask, disconnectInProcess } from './disconnect.js';
 import { AttachError } from './errors.js';
 import { dropNodes } from './nodes.js';
 import { askStatus, isGone } from './owner.js';
@@ -17,6 +18,8 @@ import { describeUsers } from './users.js';
 /** A server that is there answers a flush of next to nothing, and a disconnect; one that is not must not keep us. */
 const FLUSH_LIMIT_MS = 10_000;
 const DISCONNECT_LIMIT_MS = 20_000;
+/** Before the connections of a disconnect that waits are ended: it keeps everybody's generic netlink waiting. */
+const STUCK_MS = 5_000;
 const FREE_LIMIT_MS = 10_000;
 
 type OnNotice = (text: string) => void;
@@ -103,15 +106,31 @@ export async function detachLeftover(device: string, force: boolean, onNotice: O
 
 async function disconnect(device: string): Promise<void> {
   const leftover = leftoverOf(device);
-  const { address } = (readLastState(device)?.about ?? {}) as Partial<DeviceRecord>;
+  const { address, tcp = [] } = (readLastState(device)?.about ?? {}) as Partial<DeviceRecord>;
   removeRunFiles(device); // the dead process's: nobody else writes files for a device that carries its mark
+  const task = { device, how: 'leftover', leftover } as const;
   try {
-    await disconnectInProcess({ device, how: 'leftover', leftover }, DISCONNECT_LIMIT_MS);
+    if (tcp.length > 0 && (await isDisconnected(task, STUCK_MS))) return;
+    await endTcp(tcp);
+    await disconnectInProcess(task, DISCONNECT_LIMIT_MS);
   } catch (error) {
-    if (!(error instanceof DaemonError && error.code === 'time-limit')) throw error;
+    if (!isLate(error)) throw error;
     throw new AttachError('time-limit', `the kernel does not let go of /dev/${device}: ${howToFree(address)}`, error);
   }
 }
+
+/** Answers false when it was late. */
+async function isDisconnected(task: DisconnectTask, limitMs: number): Promise<boolean> {
+  try {
+    await disconnectInProcess(task, limitMs);
+    return true;
+  } catch (error) {
+    if (isLate(error)) return false;
+    throw error;
+  }
+}
+
+const isLate = (error: unknown) => error instanceof DaemonError && error.code === 'time-limit';
 
 /** Who sends into a full socket holds the lock that a disconnect takes (nbd.c: send_disconnects); only the socket's end ends that. */
 function howToFree(address: DeviceRecord['address']): string {

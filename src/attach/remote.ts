@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
+import type { TcpEnds } from '../kernel/tcp-end.js';
 import { NBD_FLAG_CAN_MULTI_CONN } from '../protocol/constants.js';
 import type { ExportInfo } from '../protocol/export-info.js';
 import type { OnHandshakeMessage } from '../protocol/handshake-message.js';
@@ -17,8 +18,15 @@ import { describeExport, isAnswering, negotiate } from './query.js';
 import { type ConnectionSource, Supervisor } from './reconnect.js';
 import { chooseRemoteSetup, inFull, type RemoteSetup, requireUnchanged, untoldExport } from './remote-setup.js';
 
-/** The connections that are open: fds, and how much the export had when each was negotiated, for servers go by that. */
-type Connections = Map<number, number>;
+interface Connection {
+  /** How much the export had when it was negotiated, for servers go by that. */
+  readonly sizeBytes: number;
+  /** Absent on a unix socket. */
+  readonly tcp: TcpEnds | undefined;
+}
+
+/** The connections that are open, by their fds. */
+type Connections = Map<number, Connection>;
 
 /** Attaches a server's export: connect, negotiate, hand the socket to the kernel, wait until the device is usable. */
 export async function attachRemote(request: RemoteAttachRequest, context: AttachContext): Promise<Attachment> {
@@ -40,7 +48,7 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
   const open: Connections = new Map();
   await undo.step(
     'take the socket from the event loop',
-    async () => open.set(await detachFd(socket), found.sizeBytes),
+    () => take(socket, found, open),
     () => {
       for (const fd of open.keys()) closeSync(fd);
     },
@@ -52,14 +60,22 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
   /** Its size changes with the device's. */
   const known = { ...setup };
   const { forMounts } = request;
-  const about = { kind: 'remote', address, exportName, ...(forMounts && { forMounts }) } as const;
-  const supervise = (device: NbdDevice) => {
+  /** As `open` has them. */
+  const tcp: TcpEnds[] = [];
+  const noteTcp = () => void tcp.splice(0, tcp.length, ...[...open.values()].flatMap((one) => one.tcp ?? []));
+  noteTcp();
+  const about = { kind: 'remote', address, exportName, tcp, ...(forMounts && { forMounts }) } as const;
+  const supervise = (device: NbdDevice, record: () => void) => {
     if (device.link === undefined && request.persist === 'required') throw needsNetlink();
     if (device.link === undefined) {
       if (request.persist !== 'no') onEvent({ kind: 'notice', text: goesDown });
       return undefined;
     }
-    return new Supervisor(device, device.link, connections(request, known, open), request, onEvent);
+    const onChange = () => {
+      noteTcp();
+      record();
+    };
+    return new Supervisor(device, device.link, connections(request, known, open, onChange), request, onEvent);
   };
   const resizing = {
     availableBytes: async () => {
@@ -68,7 +84,7 @@ export async function attachRemote(request: RemoteAttachRequest, context: Attach
       requireUnchanged({ ...known, sizeBytes: 0 }, chooseRemoteSetup(inFull(request), info).setup);
       return info.sizeBytes;
     },
-    reachableBytes: () => Math.min(...open.values()),
+    reachableBytes: () => Math.min(...[...open.values()].map((one) => one.sizeBytes)),
     resized: (sizeBytes: number) => {
       known.sizeBytes = sizeBytes;
     },
@@ -96,7 +112,12 @@ async function connectMore(
   }
 }
 
-function connections(request: RemoteAttachRequest, setup: DeviceSetup, open: Connections): ConnectionSource {
+function connections(
+  request: RemoteAttachRequest,
+  setup: DeviceSetup,
+  open: Connections,
+  onChange: () => void,
+): ConnectionSource {
   const { address, exportName } = request;
   return {
     server: addressInWords(address),
@@ -105,6 +126,7 @@ function connections(request: RemoteAttachRequest, setup: DeviceSetup, open: Con
     discard: (socket) => {
       open.delete(socket);
       closeSync(socket);
+      onChange();
     },
   };
 }
@@ -135,13 +157,20 @@ async function renew(
     const found = await learn(socket, request, deadline);
     const wanted = { ...inFull(request), blockSizeBytes: setup.blockSizeBytes };
     requireUnchanged(setup, chooseRemoteSetup(wanted, found).setup);
-    const socketFd = await detachFd(socket);
-    open.set(socketFd, found.sizeBytes);
-    return socketFd;
+    return await take(socket, found, open);
   } catch (error) {
     socket.destroy();
     throw error;
   }
+}
+
+/** Takes the fd of a connection that is negotiated; answers it. */
+async function take(socket: Socket, { sizeBytes }: ExportInfo, open: Connections): Promise<number> {
+  const { localPort, remoteAddress, remotePort } = socket;
+  const isTcp = localPort !== undefined && remoteAddress !== undefined && remotePort !== undefined;
+  const socketFd = await detachFd(socket);
+  open.set(socketFd, { sizeBytes, tcp: isTcp ? { localPort, remoteAddress, remotePort } : undefined });
+  return socketFd;
 }
 
 const goesDown = `nobody connects again when the connection is lost: that needs ${noNetlink}; by ioctl the device goes down`;

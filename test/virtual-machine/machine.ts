@@ -7,6 +7,7 @@ import { succeed } from '../interop/served.js';
 /** Debian's kernel, which scripts/setup --long unpacks; what it needs for a disk is built in. */
 const KERNELS = '/usr/local/lib/tsnbd-bench/machine/usr/lib/modules';
 const [VERSION = ''] = readdirSync(KERNELS);
+const REPOSITORY = dirname(dirname(import.meta.dirname));
 const BOOT_LIMIT_MS = 240_000;
 
 /** The root file system of a machine, as a folder: busybox, and an /init of this folder. */
@@ -23,6 +24,18 @@ export function bringPrograms(root: string, files: readonly string[]): void {
   for (const path of new Set([...files, ...libraries])) {
     mkdirSync(join(root, dirname(path)), { recursive: true });
     cpSync(path, join(root, path), { dereference: true });
+  }
+}
+
+/** Brings our programs as /tsnbd/dist, Node to run them, and ss. */
+export function bringTsnbd(root: string): void {
+  const native = readdirSync(join(REPOSITORY, 'node_modules/@yuuang'), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.node'))
+    .map((name) => join(REPOSITORY, 'node_modules/@yuuang', name));
+  bringPrograms(root, [process.execPath, '/usr/bin/ss', ...native]);
+  for (const name of ['dist', 'node_modules/ffi-rs', 'node_modules/@yuuang']) {
+    mkdirSync(join(root, 'tsnbd', name), { recursive: true });
+    cpSync(join(REPOSITORY, name), join(root, 'tsnbd', name), { recursive: true });
   }
 }
 

@@ -1,12 +1,11 @@
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { boot, bringModules, bringPrograms, type Machine, makeDisk, makeRoot } from './machine.js';
+import { boot, bringModules, bringTsnbd, type Machine, makeDisk, makeRoot } from './machine.js';
 
 // The guest of the other kernel tests has one processor, for which the kernel makes one queue, of one connection.
 
-const ROOT = dirname(dirname(import.meta.dirname));
 const DISK_BYTES = 400 << 20;
 
 let folder: string;
@@ -23,14 +22,7 @@ afterEach(async () => {
 test('two connections of a device each have a queue, which different processors use', async () => {
   const [root, disk] = [join(folder, 'root'), join(folder, 'disk.raw')];
   makeRoot(root, 'two-processors-init.sh');
-  const native = readdirSync(join(ROOT, 'node_modules/@yuuang'), { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith('.node'))
-    .map((name) => join(ROOT, 'node_modules/@yuuang', name));
-  bringPrograms(root, [process.execPath, '/usr/bin/ss', ...native]);
-  for (const name of ['dist', 'node_modules/ffi-rs', 'node_modules/@yuuang']) {
-    mkdirSync(join(root, 'tsnbd', name), { recursive: true });
-    cpSync(join(ROOT, name), join(root, 'tsnbd', name), { recursive: true });
-  }
+  bringTsnbd(root);
   bringModules(root, ['drivers/block/nbd', 'net/ipv4/inet_diag', 'net/ipv4/tcp_diag']);
   await makeDisk(disk, DISK_BYTES, root);
 
