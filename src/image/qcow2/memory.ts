@@ -5,10 +5,10 @@ import { type CacheMemory, newCacheMemory, sharedWords } from './slice-cache.js'
 import { newTurnsMemory, type TurnsMemory } from './worker-turns.js';
 
 /**
- * What an image's L2 tables may take of memory: with clusters of 64 KiB enough for 256 GiB of the disk, of 128 GiB with
+ * What an image's L2 tables may take of memory: with clusters of 64 KiB enough for 128 GiB of the disk, of 64 GiB with
  * subclusters. It becomes resident as it is used.
  */
-const L2_CACHE_BYTES_MAX = 32 << 20;
+const L2_CACHE_BYTES_MAX = 16 << 20;
 /** The same for refcounts: with clusters of 64 KiB and 16 bits each, enough for 128 GiB of the file. */
 const REFCOUNT_CACHE_BYTES_MAX = 4 << 20;
 /** Ranges of clusters that wait for being free. */
