@@ -17,6 +17,7 @@ const SPARE_MS = 60_000;
  * @property {number} rate requests a second
  * @property {number} requests that were answered
  * @property {number} [p99Micros] of a request's time, where the program tells it
+ * @property {number} [clientCores] processor time of the client in a second, where it tells that
  */
 
 /**
@@ -48,15 +49,22 @@ export function fioArguments(one, seconds, sizeBytes) {
 
 /**
  * @param {string} output of fio, in JSON
+ * @param {number} [threads] of it
  * @returns {Load}
  */
-export function fioLoad(output) {
+export function fioLoad(output, threads = 1) {
   const { jobs } = JSON.parse(output.slice(output.indexOf('{')));
   const [job] = jobs;
   if (jobs.length !== 1 || job.error !== 0) throw new Error(`fio failed: ${output}`);
   const side = job.read.total_ios > 0 ? job.read : job.write;
   if (!(side.total_ios > 0)) throw new Error('fio got no answer');
-  return { rate: side.iops, requests: side.total_ios, p99Micros: side.clat_ns.percentile['99.000000'] / 1000 };
+  return {
+    rate: side.iops,
+    requests: side.total_ios,
+    p99Micros: side.clat_ns.percentile['99.000000'] / 1000,
+    // fio gives the mean of its threads, in percent.
+    clientCores: ((job.usr_cpu + job.sys_cpu) / 100) * threads,
+  };
 }
 
 /**
@@ -67,7 +75,7 @@ export function fioLoad(output) {
  */
 export async function runFio(owned, one, uri, { seconds, sizeBytes }) {
   const args = ['--ioengine=nbd', `--uri=${uri}`, ...fioArguments(one, seconds, sizeBytes)];
-  return fioLoad(await succeed(owned, 'fio', args, { limitMs: seconds * 1000 + SPARE_MS }));
+  return fioLoad(await succeed(owned, 'fio', args, { limitMs: seconds * 1000 + SPARE_MS }), one.connections);
 }
 
 /**

@@ -18,6 +18,7 @@ import { startServer } from './server.js';
  * @property {number} requests
  * @property {number} [cpuSeconds] of all the server's processes, from its first connection to its last
  * @property {number} [p99Micros]
+ * @property {number} [clientCores]
  */
 
 /**

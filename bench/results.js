@@ -22,6 +22,7 @@ import { median, meets, ratio, spread } from './statistics.js';
  * @property {Spread} rate requests a second
  * @property {number} [cpuMicros] processor time of the server, a request
  * @property {number} [p99Micros]
+ * @property {number} [clientCores]
  */
 
 /**
@@ -98,11 +99,13 @@ function judged(peer, value, targets, what) {
 function figuresOf(peer, samples) {
   const costs = samples.map(costOf).filter((cost) => !Number.isNaN(cost));
   const waits = samples.flatMap(({ p99Micros }) => p99Micros ?? []);
+  const clients = samples.flatMap(({ clientCores }) => clientCores ?? []);
   return {
     peer: peer.name,
     rate: spread(samples.map(rateOf)),
     ...(costs.length > 0 ? { cpuMicros: median(costs) } : {}),
     ...(waits.length > 0 ? { p99Micros: median(waits) } : {}),
+    ...(clients.length > 0 ? { clientCores: median(clients) } : {}),
   };
 }
 

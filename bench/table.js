@@ -12,12 +12,21 @@
  */
 export function caseTable(results) {
   const groups = groupsOf(results.flatMap(({ speed }) => speed));
-  const head = ['case', 'tsnbd, 1/s', '', 'CPU, µs', 'p99, µs', ...groups.flatMap((group) => [`/ ${group}`, '', ''])];
+  const head = [
+    'case',
+    'tsnbd, 1/s',
+    '',
+    'CPU, µs',
+    'p99, µs',
+    'client',
+    ...groups.flatMap((group) => [`/ ${group}`, '', '']),
+  ];
   const rows = results.map(({ name, figures: [us], speed }) => [
     name,
     ...(us === undefined ? ['', ''] : rate(us.rate)),
     us?.cpuMicros === undefined ? '' : us.cpuMicros.toFixed(1),
     us?.p99Micros === undefined ? '' : count(us.p99Micros),
+    us?.clientCores === undefined ? '' : us.clientCores.toFixed(2),
     ...groups.flatMap((group) => comparison(speed, group)),
   ]);
   return text([head, ...rows]);

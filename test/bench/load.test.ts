@@ -29,12 +29,14 @@ describe('what fio says', () => {
     iops: total_ios / 2,
     clat_ns: { percentile: { '99.000000': 5000 } },
   });
-  const report = (job: object) => `fio: a warning\n${JSON.stringify({ jobs: [{ error: 0, ...job }] })}`;
+  const report = (job: object) =>
+    `fio: a warning\n${JSON.stringify({ jobs: [{ error: 0, usr_cpu: 5, sys_cpu: 20, ...job }] })}`;
 
   test('is taken from the direction that was used', () => {
-    const load = { rate: 50, requests: 100, p99Micros: 5 };
+    const load = { rate: 50, requests: 100, p99Micros: 5, clientCores: 0.25 };
     expect(fioLoad(report({ read: side(100), write: side(0) }))).toEqual(load);
     expect(fioLoad(report({ read: side(0), write: side(100) }))).toEqual(load);
+    expect(fioLoad(report({ read: side(100), write: side(0) }), 4).clientCores).toBe(1);
   });
 
   test('is no figure if it failed or got no answer', () => {
