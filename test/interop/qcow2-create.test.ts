@@ -22,11 +22,15 @@ import { createImage } from '#tsnbd/image/create-image.js';
 import { describeImage } from '#tsnbd/image/describe-image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import { readAll, withImage } from '../image/qcow2/open-qcow2.js';
+import { seeded } from '../server/seeded.js';
 import { qemuNbd } from './peers.js';
+import { changeAtRandom } from './random-changes.js';
 import { runTsnbd, succeed } from './served.js';
 
 const MIB = 1 << 20;
 const SIZE = 5 * MIB + 1_024;
+/** Of each image by each of two workers. */
+const CHANGES = 40;
 
 let folder: string;
 beforeEach(() => {
@@ -187,20 +191,25 @@ describe('a qcow2 image is created as qemu-img does it:', () => {
     const storage = hasData ? statSync(at('d.raw')) : statSync(at('disk.qcow2'));
     expect(storage.blocks * 512 >= SIZE).toBe(/falloc|full/.test(given));
     const isSmall = sizeBytes > 0 && sizeBytes < 1e9;
+    const disk = Buffer.alloc(isSmall ? sizeBytes : 0);
     if (isSmall) {
-      const empty = Buffer.alloc(sizeBytes);
-      if (given.includes('base')) empty.fill(7, MIB, Math.min(MIB + 102_400, empty.length));
-      withImage(at('disk.qcow2'), (image) => expect(readAll(image).equals(empty)).toBe(true));
-      writeOurs();
+      if (given.includes('base')) disk.fill(7, MIB, Math.min(MIB + 102_400, disk.length));
+      withImage(at('disk.qcow2'), (image) => expect(readAll(image).equals(disk)).toBe(true));
+      changeOurs(disk);
     }
     // Each reads what the other has made; how they read the same image is compared where they describe and check it.
-    const write = `qemu-io -c 'write -P 5 512 ${Math.min(sizeBytes - 512, 200_192)}' disk.qcow2 >&2`;
+    const writeBytes = Math.min(sizeBytes - 512, 200_192);
+    const isWritten = isSmall && WRITTEN_BY_QEMU.test(given);
+    if (isWritten) disk.fill(5, 512, 512 + writeBytes);
     const commands = [
       'qemu-img info --output=json disk.qcow2',
-      ...(isSmall && WRITTEN_BY_QEMU.test(given) ? [write] : []),
+      ...(isWritten ? [`qemu-io -c 'write -P 5 512 ${writeBytes}' disk.qcow2 >&2`] : []),
       'qemu-img check --output=json disk.qcow2',
+      ...(isSmall ? ['qemu-img convert -O raw disk.qcow2 their.raw'] : []),
     ];
     const told = execFileSync('sh', ['-ec', commands.join('\n')], { cwd: folder, encoding: 'utf8', stdio: 'pipe' });
+    if (isSmall) expect(readFileSync(at('their.raw')).equals(disk)).toBe(true);
+    if (given.includes('data_file_raw')) expect(readFileSync(at('d.raw')).equals(disk)).toBe(true);
     const [{ 'actual-size': _, ...info }, check] = JSON.parse(`[${told.replace(/^}\n{/m, '},{')}]`);
     expect(info).toEqual(their.info);
     expect(check).toMatchObject({ 'check-errors': 0, format: 'qcow2' });
@@ -217,11 +226,15 @@ describe('a qcow2 image is created as qemu-img does it:', () => {
     expect(first).toEqual(second);
   });
 
-  function writeOurs(): void {
+  /** Two workers change `disk.qcow2` at random; the model is changed alike. */
+  function changeOurs(model: Buffer): void {
     const opened = openImage(at('disk.qcow2'), { readOnly: false });
-    const image = imageFrom(opened.handle);
-    expect(image.write(0, 512, Buffer.alloc(512, 3), 0, true)).toBe(0);
-    image.close();
+    const images = [0, 1].map(() => imageFrom(structuredClone(opened.handle)));
+    const random = seeded(11);
+    for (let done = 0; done < CHANGES; done += 1) {
+      for (const image of images) changeAtRandom(image, model, random);
+    }
+    for (const image of images) image.close();
     opened.close();
   }
 });

@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { type Image, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import { long } from '../long.js';
 import { seeded } from '../server/seeded.js';
 import { changeByQemu, IMAGE_RECIPES } from './qcow2-images.js';
+import { changeAtRandom } from './random-changes.js';
 import { run } from './served.js';
 
 const OPERATIONS = long ? 300 : 150;
@@ -39,32 +39,6 @@ async function check(): Promise<string> {
   return status === 0 ? 'clean' : `${status}: ${stdout}${stderr}`;
 }
 
-/** One change or read, by one of the workers; the model is the disk as it must be. */
-function operate(image: Image, model: Buffer, random: (below: number) => number): void {
-  const length = Math.min(image.sizeBytes, 512 * (1 + random(random(5) === 0 ? 500 : 30)));
-  const offset = 512 * random(1 + (image.sizeBytes - length) / 512);
-  const part = model.subarray(offset, offset + length);
-  const kind = random(11);
-  if (kind < 6) {
-    const data = Buffer.alloc(length + 7, 1 + random(255));
-    expect(image.write(offset, length, data, 7, kind === 5)).toBe(0);
-    part.fill(data[7] ?? 0);
-  } else if (kind === 6) {
-    expect(image.zero(offset, length, random(2) === 0 ? ZERO_MAY_PUNCH : 0, false)).toBe(0);
-    part.fill(0);
-  } else if (kind === 7) {
-    const old = Buffer.from(part);
-    expect(image.trim(offset, length, false)).toBe(0);
-    expect(image.read(offset, length, part, 0)).toBe(0);
-    expect(part.every((byte, i) => byte === 0 || byte === old[i])).toBe(true);
-  } else if (kind === 8) expect(image.flush()).toBe(0);
-  else {
-    const got = Buffer.alloc(length);
-    expect(image.read(offset, length, got, 0)).toBe(0);
-    expect(got.equals(part)).toBe(true);
-  }
-}
-
 function ourDisk(): Buffer {
   const opened = openImage(path(), { readOnly: true });
   const image = imageFrom(opened.handle);
@@ -89,7 +63,7 @@ it.each(IMAGE_RECIPES)(
     for (let done = 0; done < OPERATIONS; done += 1) {
       const image = images[random(3)];
       if (image === undefined) continue;
-      if (isSmall) operate(image, model, random);
+      if (isSmall) changeAtRandom(image, model, random);
       else expect(image.write(512 * random(image.sizeBytes / 512 - 40), 9000, Buffer.alloc(9000, 1), 0, false)).toBe(0);
     }
     for (const image of images) image.close();
@@ -115,7 +89,7 @@ it.each(['none', 'writethrough', 'directsync', 'unsafe'] as const)(
     const random = seeded(3);
     for (let done = 0; done < 100; done += 1) {
       const image = images[random(2)];
-      if (image !== undefined) operate(image, model, random);
+      if (image !== undefined) changeAtRandom(image, model, random);
     }
     for (const image of images) image.close();
     opened.close();
@@ -139,7 +113,7 @@ it.each(['', 'cluster_size=512', 'extended_l2=on'])(
     const model = Buffer.alloc(8 << 20);
     model.fill(5, 100 << 10, (100 << 10) + (2 << 20));
     const random = seeded(9);
-    for (let done = 0; done < 60; done += 1) operate(image, model, random);
+    for (let done = 0; done < 60; done += 1) changeAtRandom(image, model, random);
     image.close();
     opened.close();
     expect(await check()).toBe('clean');
