@@ -128,6 +128,14 @@ export class ClusterChange {
     entry.allocated = entry.hasHost && !isZero ? 1 : 0;
   }
 
+  /** Bits of the units between two offsets, as far as they lie in the cluster. */
+  units(from: number, to: number): number {
+    const { unitBytes, unitsPerCluster } = this.#geometry;
+    const first = Math.max(0, Math.floor(from / unitBytes));
+    const end = Math.min(unitsPerCluster, Math.ceil(to / unitBytes));
+    return ((end === 32 ? ALL_UNITS : (1 << end) - 1) & ~((1 << first) - 1)) | 0;
+  }
+
   dropOld(): void {
     const { high, low, hasHost } = this.entry;
     const { clusterBytes, clusterBits, hasDataFile } = this.#geometry;

@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import { COMPRESSED, DATA, INVALID, UNALLOCATED, ZEROES, ZEROES_ALLOCATED } from './cluster-kind.js';
 import { hostOffset, isCompressed, isCopied, swapped, ZERO } from './entries.js';
-import type { Geometry } from './geometry.js';
+import { type Geometry, wholesIn } from './geometry.js';
 import type { L2Tables } from './l2-tables.js';
 import type { SliceCache } from './slice-cache.js';
 import { subclusterRun, type UnitRun } from './subclusters.js';
@@ -66,6 +66,21 @@ export class ClusterMap {
       this.isInPlace &&= isOwnTable;
       if (cache.isStill(slot, slice, version)) return this.kind === INVALID ? EIO : 0;
     }
+  }
+
+  /** What can be zeroes by entries alone: clusters that lie in a range as a whole, and subclusters of those that have some. */
+  wholeUnits(offsetBytes: number, length: number): readonly [number, number] {
+    const { unitBytes, sizeBytes } = this.#geometry;
+    const clusterBytes = this.clusterBytes;
+    let [from, to] = wholesIn(this.#geometry, unitBytes, offsetBytes, length);
+    // None becomes compressed while it is looked at: we compress nothing.
+    if (from % clusterBytes !== 0 && !this.#hasUnits(from)) from += clusterBytes - (from % clusterBytes);
+    if (to % clusterBytes !== 0 && to !== sizeBytes && !this.#hasUnits(to)) to -= to % clusterBytes;
+    return from < to ? [from, to] : [offsetBytes, offsetBytes];
+  }
+
+  #hasUnits(offsetBytes: number): boolean {
+    return this.find(offsetBytes, 1) === 0 && this.kind !== COMPRESSED;
   }
 
   #decode(at: number, index: number, offsetBytes: number, inCluster: number, length: number): void {

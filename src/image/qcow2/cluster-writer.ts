@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
 import { writeAll } from '../whole-calls.js';
-import { ALL_UNITS, type ClusterChange, type OldContent } from './cluster-change.js';
+import type { ClusterChange, OldContent } from './cluster-change.js';
 import { copiedHigh, hostOffset, isCompressed, offsetLow } from './entries.js';
 import type { Geometry } from './geometry.js';
 import type { WriteOrder } from './write-order.js';
@@ -113,7 +113,7 @@ export class ClusterWriter {
     for (let each = 0; each < count; each += 1) {
       const begin = (guest + each) * clusterBytes;
       this.#change.decode(slot, index + each);
-      const touched = this.#units(head - begin, tail - begin);
+      const touched = this.#change.units(head - begin, tail - begin);
       this.#change.dropOld();
       this.#point(slot, index + each, (first + each) * clusterBytes, touched, this.#change.entry.zero & ~touched);
     }
@@ -130,7 +130,7 @@ export class ClusterWriter {
     const to = Math.min(offsetBytes + length, begin + clusterBytes);
     const head = floorTo(offsetBytes, unitBytes);
     const tail = ceilTo(to, unitBytes);
-    const touched = this.#units(head - begin, tail - begin);
+    const touched = this.#change.units(head - begin, tail - begin);
     const isThere = (unitOffset: number) =>
       ((allocated >>> (Math.floor((unitOffset - begin) / unitBytes) & 31)) & 1) !== 0;
     const shift = host - begin;
@@ -152,14 +152,6 @@ export class ClusterWriter {
   #isCopiedWhole(slot: number, index: number): boolean {
     this.#change.decode(slot, index);
     return this.#change.entry.allocated !== 0 || isCompressed(this.#change.entry.high);
-  }
-
-  /** Bits of the units between two offsets, as far as they lie in the cluster. */
-  #units(from: number, to: number): number {
-    const { unitBytes, unitsPerCluster } = this.#geometry;
-    const first = Math.max(0, Math.floor(from / unitBytes));
-    const end = Math.min(unitsPerCluster, Math.ceil(to / unitBytes));
-    return ((end === 32 ? ALL_UNITS : (1 << end) - 1) & ~((1 << first) - 1)) | 0;
   }
 
   #point(slot: number, index: number, host: number, allocated: number, zero: number): void {

@@ -36,50 +36,52 @@ export class ClusterZeroer {
     this.#old = old;
   }
 
-  /** Makes whole clusters read as zeroes; `mayDrop`: they need no storage. Answers 0 or a positive errno. */
+  /**
+   * Makes whole clusters read as zeroes, and whole subclusters of those at both ends, which then may not be compressed;
+   * `mayDrop`: they need no storage. Answers 0 or a positive errno.
+   */
   zero(offsetBytes: number, length: number, mayDrop: boolean): number {
-    return this.#eachSlice(offsetBytes, length, (slice, first, count) =>
-      this.#zeroSlice(slice, first, count, mayDrop, false),
-    );
+    return this.#eachSlice(offsetBytes, length, (slice, from, to) => this.#zeroSlice(slice, from, to, mayDrop, false));
   }
 
   /** Gives the storage of whole clusters back; they read as zeroes then. */
   discard(offsetBytes: number, length: number): number {
-    return this.#eachSlice(offsetBytes, length, (slice, first, count) =>
-      this.#zeroSlice(slice, first, count, true, true),
-    );
+    return this.#eachSlice(offsetBytes, length, (slice, from, to) => this.#zeroSlice(slice, from, to, true, true));
   }
 
-  #eachSlice(
-    offsetBytes: number,
-    length: number,
-    act: (slice: number, first: number, count: number) => number,
-  ): number {
-    const { clusterBytes, sliceEntries } = this.#geometry;
-    const end = Math.ceil((offsetBytes + length) / clusterBytes);
-    for (let cluster = offsetBytes / clusterBytes; cluster < end; ) {
-      const slice = Math.floor(cluster / sliceEntries);
-      const first = cluster - slice * sliceEntries;
-      const count = Math.min(end - cluster, sliceEntries - first);
-      const errno = this.#change.locked(() => act(slice, first, count));
+  #eachSlice(offsetBytes: number, length: number, act: (slice: number, from: number, to: number) => number): number {
+    const { clusterBytes, sliceEntries, sizeBytes } = this.#geometry;
+    const sliceSpanBytes = sliceEntries * clusterBytes;
+    // The last cluster is a whole one, wherever the disk ends in it.
+    const isToEnd = offsetBytes + length === sizeBytes;
+    const end = isToEnd ? Math.ceil(sizeBytes / clusterBytes) * clusterBytes : offsetBytes + length;
+    for (let from = offsetBytes; from < end; ) {
+      const slice = Math.floor(from / sliceSpanBytes);
+      const to = Math.min(end, (slice + 1) * sliceSpanBytes);
+      const errno = this.#change.locked(() => act(slice, from, to));
       if (errno !== 0) return errno;
-      cluster += count;
+      from = to;
     }
     return 0;
   }
 
-  #zeroSlice(slice: number, first: number, count: number, mayDrop: boolean, isDiscard: boolean): number {
-    const { clusterBytes, sliceEntries } = this.#geometry;
-    const begin = (slice * sliceEntries + first) * clusterBytes;
-    if (this.#change.tables.isAbsent(slice) && !this.#old.hasBacking(begin)) return 0;
+  #zeroSlice(slice: number, from: number, to: number, mayDrop: boolean, isDiscard: boolean): number {
+    const { clusterBytes, sliceEntries, hasDataFile } = this.#geometry;
+    if (this.#change.tables.isAbsent(slice) && !this.#old.hasBacking(from)) return 0;
     const slot = this.#change.ownSlot(slice);
     if (slot < 0) return -slot;
-    const errno = this.#change.makeRoom(count);
+    const first = Math.floor(from / clusterBytes);
+    const end = Math.ceil(to / clusterBytes);
+    const errno = this.#change.makeRoom(end - first);
     if (errno !== 0) return errno;
-    for (let index = first; index < first + count; index += 1) {
-      this.#zeroCluster(slot, index, begin + (index - first) * clusterBytes, mayDrop, isDiscard);
+    for (let cluster = first; cluster < end; cluster += 1) {
+      const begin = cluster * clusterBytes;
+      const index = cluster - slice * sliceEntries;
+      const isWhole = from <= begin && to >= begin + clusterBytes;
+      if (isWhole) this.#zeroCluster(slot, index, begin, mayDrop, isDiscard);
+      else this.#zeroUnits(slot, index, Math.max(from, begin), this.#change.units(from - begin, to - begin));
     }
-    return this.#geometry.hasDataFile ? this.#zeroData(begin, count * clusterBytes, mayDrop) : 0;
+    return hasDataFile ? this.#zeroData(from, to - from, mayDrop) : 0;
   }
 
   #zeroCluster(slot: number, index: number, offsetBytes: number, mayDrop: boolean, isDiscard: boolean): void {
@@ -102,6 +104,17 @@ export class ClusterZeroer {
     );
     this.#change.dropOld();
     this.#change.put(slot, index, 0, version >= 3 && !extendedL2 ? ZERO : 0, 0, ALL_UNITS);
+  }
+
+  /** Subclusters of one cluster, which keeps its storage: only their bits change, as for QEMU, whoever else has the cluster. */
+  #zeroUnits(slot: number, index: number, offsetBytes: number, units: number): void {
+    this.#change.decode(slot, index);
+    const { high, low, allocated, zero } = this.#change.entry;
+    invariant(!isCompressed(high), 'a compressed cluster has no subclusters');
+    const isEmpty = (allocated & units) === 0;
+    if (isEmpty && ((zero & units) === units || !this.#old.hasBacking(offsetBytes))) return;
+    this.#order.willChange();
+    this.#change.put(slot, index, high, low, allocated & ~units, zero | units);
   }
 
   /** In a data file a raw reader is to see the zeroes too; in one that only we read its storage is given back. */

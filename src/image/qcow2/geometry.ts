@@ -66,3 +66,16 @@ export function geometryOf(header: Header): Geometry {
     refcountBits: 2 ** header.refcountOrder,
   };
 }
+
+/** Clusters or subclusters of `stepBytes` that lie in a range as a whole: from where, and to where. The disk ends with a whole one. */
+export function wholesIn(
+  { sizeBytes }: Geometry,
+  stepBytes: number,
+  offsetBytes: number,
+  length: number,
+): readonly [number, number] {
+  const from = Math.ceil(offsetBytes / stepBytes) * stepBytes;
+  const end = offsetBytes + length;
+  const to = end === sizeBytes ? end : Math.floor(end / stepBytes) * stepBytes;
+  return from < to ? [from, to] : [offsetBytes, offsetBytes];
+}

@@ -8,7 +8,7 @@ import { ClusterMap } from './cluster-map.js';
 import { ClusterWriter } from './cluster-writer.js';
 import { ClusterZeroer } from './cluster-zeroer.js';
 import { CompressedClusters } from './compressed-clusters.js';
-import type { Geometry } from './geometry.js';
+import { type Geometry, wholesIn } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
 import { L2Tables } from './l2-tables.js';
 import { Qcow2Reader } from './reader.js';
@@ -234,7 +234,7 @@ export class Qcow2Image implements Image {
   #zeroRange(writing: Writing, offsetBytes: number, length: number, ways: number): number {
     const { version } = this.#geometry;
     const isFast = (ways & ZERO_FAST) !== 0;
-    const [from, to] = this.#wholeClusters(offsetBytes, length);
+    const [from, to] = this.#map.wholeUnits(offsetBytes, length);
     const end = offsetBytes + length;
     // Version 2 has no zeroes, only nothing: a backing file would show through.
     const canSkip = from < to && (version >= 3 || !this.#reader.hasBacking(0));
@@ -249,19 +249,10 @@ export class Qcow2Image implements Image {
   }
 
   #trimRange(writing: Writing, offsetBytes: number, length: number): number {
-    const { version } = this.#geometry;
-    const [from, to] = this.#wholeClusters(offsetBytes, length);
+    const { version, clusterBytes } = this.#geometry;
+    const [from, to] = wholesIn(this.#geometry, clusterBytes, offsetBytes, length);
     if (from >= to || (version < 3 && this.#reader.hasBacking(0))) return 0;
     return writing.zeroer.discard(from, to - from);
-  }
-
-  /** The clusters that lie in a range as a whole; behind the end of the disk is nothing that could not be in it. */
-  #wholeClusters(offsetBytes: number, length: number): readonly [number, number] {
-    const { clusterBytes } = this.#geometry;
-    const from = Math.ceil(offsetBytes / clusterBytes) * clusterBytes;
-    const end = offsetBytes + length;
-    const to = end === this.sizeBytes ? end : Math.floor(end / clusterBytes) * clusterBytes;
-    return from < to ? [from, to] : [offsetBytes, offsetBytes];
   }
 
   /** 0 where a range reads as zeroes without anything being written, EOPNOTSUPP where it does not. */
