@@ -39,7 +39,7 @@ export const tsnbdCheckProgram: Program<Mode, typeof options> = {
   summary: 'look for errors in a qcow2 image, and repair them',
   synopsis: ['[-r leaks|all] [--json] [-f FORMAT] [-U] FILE'],
   description: [
-    'Looks through all tables of a qcow2 image: whether every cluster is counted as often as it is used, and whether entries say what they can. Each error is told on stderr, the first 1,000 of them. Nothing is changed without --repair. A repair that is cut off leaves the image no worse. It takes six bytes of memory for each cluster of the file, holes too.',
+    'Looks through all tables of a qcow2 image: whether every cluster is counted as often as it is used, and whether entries say what they can. Each error is told on stderr, the first 1,000 of them. Nothing is changed without --repair. A repair that is cut off leaves the image no worse. It takes six bytes of memory for each cluster of the file; long holes take none.',
     'A leak is a cluster that is counted and not used: storage that is wasted, and no more. What is behind the image, and its data file, are not looked at. Errors are counted as qemu-img check does, and one more kind: a cluster that holds a table and something else, even if it is counted as often as it is used; a repair makes such an image safe to write to, but cannot know which of the two is right.',
   ],
   modes: { check: { title: 'checking an image' } },

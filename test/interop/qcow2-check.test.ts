@@ -1,5 +1,15 @@
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -414,4 +424,58 @@ test('a cluster with a table and data in it is an error, although qemu-img finds
   expect(ours()).toEqual({ status: 2, facts: theirs().facts });
   expect(ours('all')).toMatchObject({ status: 2, facts: { corruptions: 1 } });
   expect(theirs().status).toBe(0);
+});
+
+describe('a file of 16 TiB that is mostly a hole is checked in the memory that its tables need,', () => {
+  const MEMORY_BYTES_MAX = 32 << 20;
+  const CLUSTER_BYTES = 65_536;
+  const LENGTH = 2 ** 44 - CLUSTER_BYTES;
+  const FAR = 2 ** 43;
+
+  function make(options: string): void {
+    const script = `qemu-img create -q -f qcow2 -o ${options} disk.qcow2 1G; qemu-io -c 'write 5M 3M' disk.qcow2 >&2`;
+    execFileSync('sh', ['-ec', script], { cwd: folder, stdio: 'pipe' });
+    truncateSync(disk, LENGTH);
+  }
+
+  /** What we say in JSON. */
+  function check(repair: 'all' | undefined) {
+    const before = process.memoryUsage().arrayBuffers;
+    let mostBytes = 0;
+    const onProgress = () => {
+      mostBytes = Math.max(mostBytes, process.memoryUsage().arrayBuffers - before);
+    };
+    const result = checkImage(disk, { repair }, { onFinding: () => {}, onProgress }) as CheckResult;
+    expect(mostBytes).toBeLessThan(MEMORY_BYTES_MAX);
+    return JSON.parse(checkAsJson(disk, result));
+  }
+
+  function theirs() {
+    const { status, stdout } = spawnSync('qemu-img', ['check', '--output=json', disk], { encoding: 'utf8' });
+    return { status, facts: JSON.parse(stdout) };
+  }
+
+  test.each(['refcount_bits=1', 'refcount_bits=16,lazy_refcounts=on'])('as by qemu-img: %s', (options) => {
+    make(options);
+    expect(theirs()).toEqual({ status: 0, facts: check(undefined) });
+  });
+
+  test('and repaired so that qemu-img finds nothing, where an entry points into the hole', () => {
+    make('refcount_bits=1');
+    const head = Buffer.alloc(1 << 20);
+    const fd = openSync(disk, 'r+');
+    readSync(fd, head, 0, head.length, 0);
+    const l1At = Number(head.readBigUInt64BE(40));
+    const l2At = Number(head.readBigUInt64BE(l1At) & 0x00ff_ffff_ffff_fe00n);
+    const entry = Buffer.alloc(8);
+    entry.writeBigUInt64BE(BigInt(FAR) | COPIED);
+    writeSync(fd, entry, 0, 8, l2At);
+    closeSync(fd);
+    const found = check(undefined);
+    expect(theirs()).toEqual({ status: 2, facts: found });
+    // The refcount, and what the entry says of it.
+    expect(found).toMatchObject({ corruptions: 2, 'image-end-offset': FAR + CLUSTER_BYTES });
+    expect(check('all')).not.toHaveProperty('corruptions');
+    expect(theirs()).toEqual({ status: 0, facts: check(undefined) });
+  });
 });

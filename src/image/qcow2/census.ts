@@ -127,7 +127,7 @@ export class Census {
       else if (offsetBytes >= file.fileBytes) broken(`refcount block ${block} lies behind the end (${offsetBytes})`);
       else if (offsetBytes > 0) {
         // Not by the count behind it: a narrow refcount does not tell two uses from one.
-        const isShared = this.uses.counts[offsetBytes / clusterBytes] !== 0;
+        const isShared = this.uses.counts.get(offsetBytes / clusterBytes) !== 0;
         this.#countedBlocks[block] = this.uses.add(offsetBytes, clusterBytes, KIND_REFCOUNTS) ? 1 : 0;
         if (isShared) broken(`refcount block ${block} lies where something else does (${offsetBytes})`);
       }

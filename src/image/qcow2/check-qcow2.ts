@@ -6,7 +6,7 @@ import { type CheckedImage, type OnProgress, readTable, syncTables, writeTable }
 import { checkCopiedFlags } from './copied-flags.js';
 import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY } from './features.js';
 import { readHeader } from './header.js';
-import { compareRefcounts, ONE, type Repair } from './refcount-compare.js';
+import { compareRefcounts, newCounted, ONE, type Repair } from './refcount-compare.js';
 import { rebuildRefcounts } from './refcount-rebuild.js';
 
 /** Where the header has its incompatible features, the byte with the last of them. */
@@ -99,7 +99,10 @@ function checked(
   } else if (isRebuilt) {
     rebuildRefcounts(image, census);
     const { counts } = census.uses;
-    for (const [cluster, count] of counts.entries()) comparison.counted[cluster] = count === 1 ? ONE : 0;
+    const counted = newCounted(counts.length);
+    for (let cluster = counts.next(0); cluster < counts.length; cluster = counts.next(cluster + 1))
+      if (counts.get(cluster) === 1) counted.set(cluster, ONE);
+    comparison = { ...comparison, counted };
   }
   const isRepaired = repair === 'all' || (repair === 'leaks' && findings.corruptions + findings.checkErrors === 0);
   if (isRepaired) syncTables(image);

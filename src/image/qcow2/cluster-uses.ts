@@ -2,6 +2,7 @@ import { ImageError } from '../errors.js';
 import type { Findings } from './check-findings.js';
 import type { CheckedImage } from './checked-image.js';
 import type { Geometry } from './geometry.js';
+import { SparseNumbers } from './sparse-numbers.js';
 
 /** What a cluster holds: bits. Header, snapshot table and bitmaps; L1 tables; L2 tables; refcounts; the disk's data. */
 export const KIND_FIXED = 1;
@@ -10,14 +11,14 @@ export const KIND_L2 = 4;
 export const KIND_REFCOUNTS = 8;
 export const KIND_DATA = 16;
 
-/** Of a file so long that it can only be a lie. Six bytes of memory for each, with what a comparison adds. */
+/** Of a file so long that it can only be a lie. Six bytes of memory for each that is used, with what a comparison adds. */
 const CLUSTERS_MAX = 2 ** 31 - 1;
 
 /** How often each cluster of a file is used, and for what. */
 export class ClusterUses {
   /** One number a cluster of the file, and one for what begins in its last and ends behind it. */
-  readonly counts: Uint32Array;
-  readonly kinds: Uint8Array;
+  readonly counts: SparseNumbers;
+  readonly kinds: SparseNumbers;
   /** Something is said to lie where the file does not reach. */
   pointsBehindEnd = false;
   readonly #fileBytes: number;
@@ -29,8 +30,8 @@ export class ClusterUses {
   constructor({ path, file }: CheckedImage, { clusterBytes, refcountBits }: Geometry, findings: Findings) {
     const clusters = Math.ceil(file.fileBytes / clusterBytes);
     if (clusters > CLUSTERS_MAX) throw new ImageError('unsupported', `${path} is too long to be checked`);
-    this.counts = new Uint32Array(clusters + 1);
-    this.kinds = new Uint8Array(clusters + 1);
+    this.counts = new SparseNumbers(clusters + 1, (length) => new Uint32Array(length));
+    this.kinds = new SparseNumbers(clusters + 1, (length) => new Uint8Array(length));
     this.#fileBytes = file.fileBytes;
     this.#clusterBytes = clusterBytes;
     this.#countMax = Math.min(2 ** refcountBits - 1, 2 ** 32 - 1);
@@ -39,7 +40,7 @@ export class ClusterUses {
 
   /** Of the file, and one more if something ends behind it. */
   get clusters(): number {
-    return this.counts.length - (this.counts.at(-1) === 0 ? 1 : 0);
+    return this.counts.length - (this.counts.get(this.counts.length - 1) === 0 ? 1 : 0);
   }
 
   /** Answers false where the file does not reach: less than a cluster may be missing. */
@@ -53,9 +54,9 @@ export class ClusterUses {
       return false;
     }
     for (let cluster = first; cluster <= last; cluster += 1) {
-      const count = this.counts[cluster] ?? 0;
-      this.kinds[cluster] = (this.kinds[cluster] ?? 0) | kind;
-      if (count < this.#countMax) this.counts[cluster] = count + 1;
+      const count = this.counts.get(cluster);
+      this.kinds.set(cluster, this.kinds.get(cluster) | kind);
+      if (count < this.#countMax) this.counts.set(cluster, count + 1);
       else this.#findings.corruption(`cluster ${cluster} is used more often than its refcount can say`);
     }
     return true;
@@ -66,15 +67,15 @@ export class ClusterUses {
     const first = Math.floor(offsetBytes / this.#clusterBytes);
     const end = Math.min(Math.ceil((offsetBytes + length) / this.#clusterBytes), this.counts.length);
     for (let cluster = first; cluster < end; cluster += 1) {
-      const others = (this.kinds[cluster] ?? 0) & ~KIND_REFCOUNTS;
-      this.kinds[cluster] = others;
-      this.counts[cluster] = Math.max(others === 0 ? 0 : 1, (this.counts[cluster] ?? 0) - 1);
+      const others = this.kinds.get(cluster) & ~KIND_REFCOUNTS;
+      this.kinds.set(cluster, others);
+      this.counts.set(cluster, Math.max(others === 0 ? 0 : 1, this.counts.get(cluster) - 1));
     }
   }
 
   /** Whether a cluster holds two kinds of things. */
   isShared(cluster: number): boolean {
-    const kinds = this.kinds[cluster] ?? 0;
+    const kinds = this.kinds.get(cluster);
     return (kinds & (kinds - 1)) !== 0;
   }
 }

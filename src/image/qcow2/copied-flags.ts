@@ -5,6 +5,7 @@ import { KIND_L1, KIND_L2 } from './cluster-uses.js';
 import { COPIED, hostOffset, isCompressed, isCopied } from './entries.js';
 import { entryInHex } from './l2-census.js';
 import { ONE, UNKNOWN } from './refcount-compare.js';
+import type { SparseNumbers } from './sparse-numbers.js';
 
 const ENTRY_BYTES = 8;
 
@@ -17,7 +18,7 @@ const ENTRY_BYTES = 8;
 export function checkCopiedFlags(
   image: CheckedImage,
   census: Census,
-  counted: Uint8Array,
+  counted: SparseNumbers,
   findings: Findings,
   isRepair: boolean,
   onProgress: OnProgress,
@@ -25,7 +26,8 @@ export function checkCopiedFlags(
   const { header } = image;
   const { uses, geometry } = census;
   const { clusterBytes, l2EntryBytes, hasDataFile } = geometry;
-  const isAlone = (offsetBytes: number, kind: number) => uses.kinds[Math.floor(offsetBytes / clusterBytes)] === kind;
+  const isAlone = (offsetBytes: number, kind: number) =>
+    uses.kinds.get(Math.floor(offsetBytes / clusterBytes)) === kind;
   let fixed = 0;
   /** Answers whether the entry was changed. */
   const check = (table: DataView, at: number, count: number, mayFix: boolean, what: string): boolean => {
@@ -50,7 +52,7 @@ export function checkCopiedFlags(
     if (tableBytes === 0) continue;
     const entryAt = header.l1OffsetBytes + at;
     const mayFixL1 = isAlone(entryAt, KIND_L1);
-    if (check(l1, at, counted[Math.floor(tableBytes / clusterBytes)] ?? 0, mayFixL1, 'L1'))
+    if (check(l1, at, counted.get(Math.floor(tableBytes / clusterBytes)), mayFixL1, 'L1'))
       writeTable(image, entryAt, new Uint8Array(l1.buffer, at, ENTRY_BYTES));
     if (tableBytes < 0 || tableBytes >= image.file.fileBytes) continue;
     readTable(image, tableBytes, new Uint8Array(l2.buffer));
@@ -61,7 +63,7 @@ export function checkCopiedFlags(
       const dataBytes = hostOffset(high, l2.getInt32(entry + 4));
       const isData = dataBytes !== 0 || (hasDataFile && isCopied(high));
       if (isCompressed(high) || !isData) continue;
-      const count = hasDataFile ? ONE : (counted[Math.floor(dataBytes / clusterBytes)] ?? 0);
+      const count = hasDataFile ? ONE : counted.get(Math.floor(dataBytes / clusterBytes));
       isChanged = check(l2, entry, count, mayFixL2, 'L2') || isChanged;
     }
     if (isChanged) writeTable(image, tableBytes, new Uint8Array(l2.buffer));

@@ -2,6 +2,7 @@ import type { Census } from './census.js';
 import type { Findings } from './check-findings.js';
 import { type CheckedImage, readTable, writeTable } from './checked-image.js';
 import { putRefcount, refcountAt } from './refcount-codec.js';
+import { SparseNumbers } from './sparse-numbers.js';
 
 /** Which refcounts are made right where they stand: those that are too high, or all. */
 export type Repair = 'leaks' | 'all';
@@ -11,7 +12,7 @@ export interface Comparison {
   /** The last cluster that is used or counted. */
   readonly lastCluster: number;
   /** Of each cluster: ONE if it is counted once, UNKNOWN if that cannot be told. */
-  readonly counted: Uint8Array;
+  readonly counted: SparseNumbers;
   readonly needsRebuild: boolean;
   readonly corruptionsFixed: number;
   readonly leaksFixed: number;
@@ -36,10 +37,12 @@ export function compareRefcounts(
   const { clusterBytes, refcountBits } = geometry;
   const { clusters, counts } = uses;
   const blockEntries = (clusterBytes * 8) / refcountBits;
-  const counted = new Uint8Array(counts.length);
+  const counted = newCounted(counts.length);
   const bytes = new Uint8Array(clusterBytes);
   let { needsRebuild } = census;
   let lastCluster = 0;
+  /** Before it no cluster from `from` on is used. */
+  let nextUsed = 0;
   let corruptionsFixed = 0;
   let leaksFixed = 0;
   for (let from = 0; from < clusters; from += blockEntries) {
@@ -49,18 +52,20 @@ export function compareRefcounts(
     if (offsetBytes < 0) {
       for (let cluster = from; cluster < end; cluster += 1) {
         findings.checkError(`the refcount of cluster ${cluster} is not there`);
-        counted[cluster] = UNKNOWN;
+        counted.set(cluster, UNKNOWN);
       }
       continue;
     }
     const isThere = offsetBytes > 0 && offsetBytes < image.file.fileBytes;
+    if (nextUsed < from) nextUsed = counts.next(from);
+    if (!isThere && nextUsed >= end) continue;
     if (isThere) readTable(image, offsetBytes, bytes);
     else bytes.fill(0);
     let isChanged = false;
     for (let cluster = from; cluster < end; cluster += 1) {
       const refcount = refcountAt(bytes, 0, cluster - from, refcountBits);
-      const used = counts[cluster] ?? 0;
-      if (refcount === 1) counted[cluster] = ONE;
+      const used = counts.get(cluster);
+      if (refcount === 1) counted.set(cluster, ONE);
       if (refcount > 0 || used > 0) lastCluster = cluster;
       if (refcount === used) {
         if (used > 1 && uses.isShared(cluster))
@@ -70,7 +75,7 @@ export function compareRefcounts(
       const isLeak = refcount > used;
       if (isThere && (repair === 'all' || (repair === 'leaks' && isLeak))) {
         putRefcount(bytes, 0, cluster - from, refcountBits, used);
-        counted[cluster] = used === 1 ? ONE : 0;
+        counted.set(cluster, used === 1 ? ONE : 0);
         isChanged = true;
         if (isLeak) leaksFixed += 1;
         else corruptionsFixed += 1;
@@ -84,4 +89,9 @@ export function compareRefcounts(
     if (isChanged) writeTable(image, offsetBytes, bytes);
   }
   return { lastCluster, counted, needsRebuild, corruptionsFixed, leaksFixed };
+}
+
+/** For `counted` of a comparison. */
+export function newCounted(clusters: number): SparseNumbers {
+  return new SparseNumbers(clusters, (length) => new Uint8Array(length));
 }

@@ -21,9 +21,8 @@ export function rebuildRefcounts(image: CheckedImage, census: Census): void {
   const { counts } = uses;
   const blockEntries = (clusterBytes * 8) / refcountBits;
   const needed = new Set<number>();
-  counts.forEach((count, cluster) => {
-    if (count > 0) needed.add(Math.floor(cluster / blockEntries));
-  });
+  for (let cluster = counts.next(0); cluster < counts.length; cluster = counts.next(cluster + 1))
+    if (counts.get(cluster) > 0) needed.add(Math.floor(cluster / blockEntries));
   const tableClustersFor = (clusters: number) =>
     Math.ceil((Math.ceil(clusters / blockEntries) * ENTRY_BYTES) / clusterBytes);
   // As many as it can be, with those that tell of the new clusters themselves.
@@ -49,7 +48,7 @@ export function rebuildRefcounts(image: CheckedImage, census: Census): void {
     bytes.fill(0);
     for (let index = 0; index < blockEntries; index += 1) {
       const cluster = block * blockEntries + index;
-      const count = cluster >= first && cluster < end ? 1 : (counts[cluster] ?? 0);
+      const count = cluster >= first && cluster < end ? 1 : counts.get(cluster);
       if (count > 0) putRefcount(bytes, 0, index, refcountBits, count);
     }
     writeTable(image, place * clusterBytes, bytes);
@@ -68,13 +67,15 @@ export function rebuildRefcounts(image: CheckedImage, census: Census): void {
  */
 function freeRun({ path, file }: CheckedImage, { uses }: Census, length: number): number {
   const { counts, clusters, pointsBehindEnd } = uses;
-  let run = 0;
-  for (let cluster = 0; cluster < clusters; cluster += 1) {
-    run = counts[cluster] === 0 ? run + 1 : 0;
-    if (run === length) return cluster + 1 - length;
+  let first = 0;
+  for (let cluster = counts.next(0); cluster < clusters; cluster = counts.next(cluster + 1)) {
+    if (counts.get(cluster) === 0) continue;
+    if (cluster - first >= length) return first;
+    first = cluster + 1;
   }
-  if (pointsBehindEnd || !fstatSync(file.fd).isFile()) throw noRoom(path);
-  return clusters - run;
+  const isInside = clusters - first >= length;
+  if (!isInside && (pointsBehindEnd || !fstatSync(file.fd).isFile())) throw noRoom(path);
+  return first;
 }
 
 function noRoom(path: string): ImageError {
