@@ -144,6 +144,8 @@ it.each([
   ['', 4],
   ['cluster_size=512,refcount_bits=1', 4],
   ['extended_l2=on', 4],
+  // Each block is a subcluster, whose neighbours others write and zero.
+  ['extended_l2=on,cluster_size=16384', 4],
   ['compat=0.10,cluster_size=4096', 4],
 ])('threads that write at once are one disk (%s, %i threads)', async (options, threads) => {
   execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...(options === '' ? [] : ['-o', options]), path(), '16M']);
