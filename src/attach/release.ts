@@ -26,7 +26,13 @@ export async function releaseDevice(device: string, onNotice: (text: string) => 
   );
   for (const { device: on, mountPoint } of newestFirst) await run(on, ['umount', '--', mountPoint], onNotice);
   for (const { device: on } of stack.swaps) await run(on, ['swapoff', '--', `/dev/${on}`], onNotice);
-  for (const { holder, on } of stack.holders) await run(on, endOf(holder, on), onNotice);
+  for (const { holder, user } of stack.holders) await run(user.device, endOf(holder, user.device), onNotice);
+}
+
+/** A device above another, as who holds that. */
+interface Standing {
+  readonly holder: Holder;
+  readonly user: DeviceUser & { readonly kind: 'holder' };
 }
 
 /** What stands on a device. */
@@ -34,13 +40,15 @@ class Stack {
   readonly mounts: (DeviceUser & { readonly kind: 'mount' })[] = [];
   readonly swaps: DeviceUser[] = [];
   /** Each before what is below it. */
-  readonly holders: { readonly holder: Holder; readonly on: string }[] = [];
+  readonly holders: Standing[] = [];
   /** The device, its partitions, and the devices above them. */
   readonly #ours: Set<string>;
 
   constructor(device: string) {
     this.#ours = new Set([device, ...deviceState(device).partitions]);
     this.#climb(device, LEVELS_MAX);
+    // Only now: what one lies on, too, may be met after it, as the two below a snapshot of LVM.
+    for (const each of this.holders) this.#refuseForeign(each);
   }
 
   #climb(device: string, levels: number): void {
@@ -57,14 +65,16 @@ class Stack {
     if (holder === undefined) {
       throw new AttachError('busy', `${user.holder} holds /dev/${user.device}, and is not to be taken down from here`);
     }
-    if (this.#ours.has(holder.name)) return; // it was met on another partition
-    const foreign = holder.lower.find((lower) => !this.#ours.has(lower));
-    if (foreign !== undefined) {
-      throw new AttachError('busy', `${user.holder} holds /dev/${user.device}, and /dev/${foreign} too: it stays`);
-    }
+    if (this.#ours.has(holder.name)) return; // it was met on another device
     for (const name of [holder.name, ...deviceState(holder.name).partitions]) this.#ours.add(name);
     this.#climb(holder.name, levels - 1);
-    this.holders.push({ holder, on: user.device });
+    this.holders.push({ holder, user });
+  }
+
+  #refuseForeign({ holder, user }: Standing): void {
+    const foreign = holder.lower.find((lower) => !this.#ours.has(lower));
+    if (foreign === undefined) return;
+    throw new AttachError('busy', `${user.holder} holds /dev/${user.device}, and /dev/${foreign} too: it stays`);
   }
 }
 
