@@ -6,6 +6,7 @@ import { socketPair } from '../kernel/fd-calls.js';
 import { within } from '../kernel/within.js';
 import { imageFlags, rulesOf } from '../server/exports.js';
 import { flushImage } from '../server/flush-image.js';
+import { SpareWorker } from '../server/spare-workers.js';
 import { type ConnectionEnd, type ServedConnection, startConnection } from '../server/workers.js';
 import { AttachError } from './errors.js';
 
@@ -27,6 +28,8 @@ export class ImageServer {
   readonly #onEnded: (end: ConnectionEnd) => void;
   /** Absent while it is halted, and at the end. */
   #connection: ServedConnection | undefined;
+  /** Goes on where it was halted, also if no thread is to be had by then: the device waits for it. */
+  #spare: SpareWorker | undefined;
   /** Of the connections before this one. */
   #writeErrorsBefore: number;
   #isToRest = false;
@@ -44,7 +47,11 @@ export class ImageServer {
     this.#onEnded = onEnded;
   }
 
-  /** Serves what is halted, and nobody else serves; by a worker that waits, if given. */
+  /**
+   * Serves what is halted, and nobody else serves; by a worker that waits, if given.
+   *
+   * @throws ServerError 'system' where no thread can be started; not behind a halt
+   */
   goOn(worker?: Worker): void {
     this.#isToRest = false;
     if (this.#connection === undefined && this.#end === undefined) this.#serve(worker);
@@ -54,13 +61,14 @@ export class ImageServer {
    * Ends the worker between two requests, with all that was written in the files of the image, so that another process can
    * go on. When it throws, the image is served as before.
    *
-   * @throws AttachError 'lost' or 'time-limit'; ImageError
+   * @throws AttachError 'lost' or 'time-limit'; ServerError 'system' where no thread can be started; ImageError
    */
   async halt(limitMs: number): Promise<void> {
     // Most of it is written while requests are still done.
     refuseLost(await flushImage(this.#image.handle));
     const connection = this.#connection;
     if (connection === undefined) throw hasEnded();
+    this.#spare ??= new SpareWorker();
     this.#isToRest = true;
     connection.halt();
     const end = await within(connection.ended, limitMs);
@@ -89,6 +97,7 @@ export class ImageServer {
     const { kernelEnd, serverEnd } = this.ends;
     const isHalted = this.#connection === undefined && this.#end === undefined;
     if (isHalted) closeSync(serverEnd);
+    this.#spare?.close();
     this.#connection?.shutdown();
     const end = isHalted ? undefined : await within(this.ended, WORKER_LIMIT_MS);
     closeSync(kernelEnd);
@@ -96,7 +105,13 @@ export class ImageServer {
     if (end?.kind === 'failed') throw end.error;
   }
 
-  #serve(worker?: Worker): void {
+  #takeSpare(): Worker | undefined {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    return spare?.take();
+  }
+
+  #serve(worker = this.#takeSpare()): void {
     const image = this.#image;
     const rules = rulesOf(image, { flags: imageFlags(image, true), replyStyle: 'simple', statusContexts: 0 });
     const received = new Uint8Array(0);

@@ -35,14 +35,20 @@ const waiting: Worker[] = [];
 export async function callInThread(fd: number, call: SleepyCall, onBegin: () => void = () => {}): Promise<ThreadEnd> {
   const task: ThreadTask = { fd, call };
   const worker = waiting.pop();
-  if (worker === undefined) return endOf(newThread(task), onBegin);
+  if (worker === undefined) return startThread(task, onBegin);
   worker.ref();
   worker.postMessage(task);
   return endOf(worker, onBegin);
 }
 
-function newThread(workerData: ThreadTask): Worker {
-  return new Worker(new URL('./do-it-thread.js', import.meta.url), { workerData, execArgv: [] });
+async function startThread(workerData: ThreadTask, onBegin: () => void): Promise<ThreadEnd> {
+  try {
+    const thread = new Worker(new URL('./do-it-thread.js', import.meta.url), { workerData, execArgv: [] });
+    return await endOf(thread, onBegin);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    return { result: -1, cause: new Error(`no thread can be started: ${why}`, { cause }) };
+  }
 }
 
 function endOf(worker: Worker, onBegin: () => void): Promise<ThreadEnd> {

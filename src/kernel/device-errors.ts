@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { errnoText } from './errno.js';
-import { KernelError } from './errors.js';
+import { KernelError, threadError } from './errors.js';
 import { NBD_SET_BLKSIZE, NBD_SET_SOCK, PAGE_BYTES } from './nbd-abi.js';
 import type { DeviceSetup } from './nbd-device.js';
 import { describeReply, type NetlinkReply } from './netlink-socket.js';
@@ -63,9 +63,7 @@ export function connectError(
 
 /** Why a device ended before it was up; `result` is what NBD_DO_IT answered, `cause` why it could not be called. */
 export function startError(name: string, result: number, cause: unknown): KernelError {
-  if (cause !== undefined) {
-    return new KernelError('system', `the thread that holds /dev/${name} failed`, { cause });
-  }
+  if (cause !== undefined) return threadError(`the thread that holds /dev/${name}`, cause);
   switch (-result) {
     case 0:
       return new KernelError('system', `the server closed the connection while /dev/${name} was started`);

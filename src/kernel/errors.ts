@@ -26,6 +26,12 @@ export function systemError(doing: string, errno: number): KernelError {
   return new KernelError('system', `cannot ${doing}: ${errnoText(errno)}`);
 }
 
+/** The error of a thread that could not make its call (ThreadEnd). */
+export function threadError(thread: string, cause: unknown): KernelError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new KernelError('system', `${thread} failed: ${why}`, { cause });
+}
+
 /** What a call answered, unless that is −errno. @throws KernelError 'system' */
 export function expect(doing: string, result: number): number {
   if (result < 0) throw systemError(doing, -result);

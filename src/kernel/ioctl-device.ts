@@ -2,7 +2,7 @@ import { closeSync, constants, openSync } from 'node:fs';
 import { invariant } from '../base/invariant.js';
 import { callInThread, type ThreadEnd } from './call-thread.js';
 import { openError, setupError, startError } from './device-errors.js';
-import { KernelError } from './errors.js';
+import { KernelError, threadError } from './errors.js';
 import { shutdownFd } from './fd-calls.js';
 import { libc } from './libc.js';
 import { BLKRRPART, NBD_CLEAR_SOCK, NBD_DISCONNECT, NBD_DO_IT, NBD_SET_SIZE, NBD_SET_SOCK } from './nbd-abi.js';
@@ -97,7 +97,7 @@ export class IoctlDevice implements NbdDevice {
   /** In a thread of its own, like every call that may wait for the server. */
   async resize(sizeBytes: number): Promise<void> {
     const { result, cause } = await this.#inThread(NBD_SET_SIZE, sizeBytes);
-    if (cause !== undefined) throw new KernelError('system', 'the thread that resizes failed', { cause });
+    if (cause !== undefined) throw threadError('the thread that resizes', cause);
     if (result < 0) throw setupError(this.name, NBD_SET_SIZE, sizeBytes, -result);
     await waitFor(
       `/dev/${this.name} to have its new size`,

@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { callInThread } from './call-thread.js';
 import { errnoText } from './errno.js';
-import { expect, KernelError, systemError } from './errors.js';
+import { expect, KernelError, systemError, threadError } from './errors.js';
 import { libc } from './libc.js';
 import { SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW } from './libc-abi.js';
 import {
@@ -99,7 +99,7 @@ export class NetlinkSocket {
   askInThread(question: Question, onBegin: () => void = () => {}): Promise<NetlinkReply> {
     return this.#exchange(question, async (bytes) => {
       const { result, cause } = await callInThread(this.#fd, { kind: 'write', bytes }, onBegin);
-      if (cause !== undefined) throw new KernelError('system', 'a thread of netlink failed', { cause });
+      if (cause !== undefined) throw threadError('a thread of netlink', cause);
       return result;
     });
   }

@@ -35,6 +35,11 @@ export class SpareWorker {
     worker.ref();
     return worker;
   }
+
+  /** It is not needed any more, unless it was taken. */
+  close(): void {
+    void this.#worker?.terminate();
+  }
 }
 
 /**

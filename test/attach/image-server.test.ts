@@ -1,8 +1,9 @@
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ImageServer } from '#tsnbd/attach/image-server.js';
 import { type OpenedImage, type OpenOptions, openImage } from '#tsnbd/image/open-image.js';
@@ -204,3 +205,31 @@ describe('a halt', () => {
     await client.end();
   });
 });
+
+const NO_THREAD = fileURLToPath(new URL('./no-thread.js', import.meta.url));
+/** Of a child of root, to whom no limit of threads applies. */
+const NOBODY = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
+
+test.runIf(spawnSync('test', ['-r', NO_THREAD], NOBODY).status === 0)(
+  'where no thread is to be had, what was halted goes on, what would need one is not halted, and nothing new is served',
+  () => {
+    const paths = ['one', 'other'].map((name) => join(folder, name));
+    for (const path of paths) raw(path);
+    chmodSync(folder, 0o755);
+    const { stdout, stderr } = spawnSync(process.execPath, [NO_THREAD, ...paths], { ...NOBODY, encoding: 'utf8' });
+    const refused = 'ServerError system: no thread can be started: EAGAIN';
+    expect({ steps: stdout.trimEnd().split('\n'), stderr }).toEqual({
+      steps: [
+        'read well',
+        'halted',
+        'went on',
+        'read well',
+        refused, // the halt
+        'read well',
+        refused, // another image
+        'no socket is left',
+      ],
+      stderr: '',
+    });
+  },
+);
