@@ -219,6 +219,8 @@ test('a connection that something on the way has forgotten is given up, although
   const away = await serveAway();
   const client = await attachHere(`10.99.0.2 ${PORT} /dev/nbd0 -dead-timeout 6`);
   const port = await ok("/bin/ip netns exec away ss -Htn state established | sed -E 's/.*:([0-9]+) *$/\\1/'");
+  // An idle device's connection is one that the kernel asks about by itself.
+  await until(`ss -Htno state established dport = :${PORT} | grep 'timer:(keepalive,'`);
   // All that the server sends on it gets lost, its acknowledgements too.
   await ok(`/bin/ip -n away rule add ipproto tcp dport ${port} blackhole`);
   await ok('timeout 60 dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct status=none');
