@@ -1,4 +1,4 @@
-import { closeSync, mkdtempSync, readSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -18,6 +18,7 @@ import { encodeRequest } from '#tsnbd/protocol/request.js';
 import { imageFlags, rulesOf } from '#tsnbd/server/exports.js';
 import { type ServedConnection, startConnection } from '#tsnbd/server/workers.js';
 import { type Cluster, qcow2Bytes } from '../image/qcow2/qcow2-bytes.js';
+import { readSoon } from '../read-soon.js';
 import { type AskedRequest, RawClient } from './raw-client.js';
 
 const CLUSTER_BYTES = 65_536;
@@ -100,7 +101,8 @@ test('a client that reads its replies after it has said goodbye gets what was th
     slow.client.pause();
     slow.client.send(slow.client.encode({ type: NBD_CMD_READ, lengthBytes: READ_BYTES }));
     slow.client.send(slow.client.encode({ type: NBD_CMD_DISC }));
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await expect.poll(() => held().includes(HOLDS_PIPED)).toBe(true);
+    await new Promise((resolve) => setTimeout(resolve, 100)); // until it has heard the goodbye, too
     await trimAndWriteElsewhere(other.client);
     slow.client.resume();
     const { error, data } = await slow.client.reply();
@@ -126,7 +128,7 @@ test('so does a client that has shut its socket down', async () => {
   await trimAndWriteElsewhere(other.client);
   const reply = Buffer.alloc(NBD_SIMPLE_REPLY_BYTES + READ_BYTES);
   for (let length = 0; length < reply.length; ) {
-    const received = readSync(slow.clientFd, reply, length, reply.length - length, null);
+    const received = readSoon(slow.clientFd, reply, length);
     expect(received, `after ${length} bytes of the reply`).toBeGreaterThan(0);
     length += received;
   }

@@ -11,6 +11,7 @@ import { detachFd } from '#tsnbd/transport/detach-fd.js';
 import { type HandshakeMachine, runHandshake } from '#tsnbd/transport/handshake-socket.js';
 import { type Listener, listen } from '#tsnbd/transport/listen.js';
 import { openFlags } from '../open-fds.js';
+import { readSoon } from '../read-soon.js';
 
 const disk = { name: '', description: 'x'.repeat(4000), sizeBytes: 1_048_576, flags: NBD_FLAG_HAS_FLAGS };
 const directory: ExportDirectory = { find: (name) => (name === '' ? disk : undefined), list: () => [disk] };
@@ -46,10 +47,17 @@ const serve = (limitMs = 5_000): Promise<ServerOutcome> =>
 const ask = (limitMs = 5_000) => runHandshake(client, new ClientHandshake(goal), AbortSignal.timeout(limitMs));
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Reads exactly so many bytes from a blocking fd, which must hold them already. */
+/** Resolves once the system has all of it: `readAll` holds up this thread, and with it what is still to be sent. */
+const write = (socket: Socket, bytes: Uint8Array) => new Promise<unknown>((resolve) => socket.write(bytes, resolve));
+
+/** Reads exactly so many bytes from a blocking fd, which must have been sent already. */
 function readAll(fd: number, length: number): Buffer {
   const bytes = Buffer.alloc(length);
-  for (let at = 0; at < length; ) at += readSync(fd, bytes, at, length - at, null);
+  for (let at = 0; at < length; ) {
+    const received = readSoon(fd, bytes, at);
+    expect(received, `after ${at} of ${length} bytes`).toBeGreaterThan(0);
+    at += received;
+  }
   return bytes;
 }
 
@@ -82,9 +90,9 @@ describe('a handshake over a socket', () => {
   test('loses no byte that a hasty client sends behind it', async () => {
     const outcome = serve();
     const requests = Buffer.from(Array.from({ length: 300_000 }, (_, index) => index % 251));
-    client.write(Buffer.concat([clientFlags, go, requests.subarray(0, 1_000)]));
+    await write(client, Buffer.concat([clientFlags, go, requests.subarray(0, 1_000)]));
     const served = await outcome;
-    for (let at = 1_000; at < requests.length; at += 50_000) client.write(requests.subarray(at, at + 50_000));
+    for (let at = 1_000; at < requests.length; at += 50_000) await write(client, requests.subarray(at, at + 50_000));
     await pause(100); // what the event loop wrongly read, it has now
     const fd = await detachFd(server);
     const received = served.kind === 'transmission' ? served.received : new Uint8Array(0);
@@ -101,7 +109,7 @@ describe('a handshake over a socket', () => {
   });
 
   test('hands a pipelined request of 100 kB over whole', async () => {
-    client.write(Buffer.concat([clientFlags, go, Buffer.alloc(100_000, 7)]));
+    await write(client, Buffer.concat([clientFlags, go, Buffer.alloc(100_000, 7)]));
     await pause(50);
     const served = await serve();
     const received = served.kind === 'transmission' ? served.received.length : 0;
