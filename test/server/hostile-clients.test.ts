@@ -139,7 +139,7 @@ describe('a hostile client, while another is served', () => {
     ['stalls in the handshake', 'begin', () => {}],
     ['speaks a byte now and then', 'finish', drip],
   ] as const)('that %s is given up at the limit, if there is one', async (_, doing, misbehave) => {
-    await served.start({ handshakeLimitMs: 200 });
+    await served.start({ handshakeLimitMs: 1_000 });
     const client = await served.stranger();
     misbehave(client);
     await client.end();
@@ -185,10 +185,10 @@ function ends(): readonly string[] {
   });
 }
 
-/** Bytes of an option that is long in coming, one in 20 ms, until the server has enough of it. */
+/** Bytes of an option that is long in coming, one in 100 ms, until the server has enough of it. */
 function drip(client: RawClient): void {
   client.send(CLIENT_FLAGS);
   let at = 0;
-  const timer = setInterval(() => client.send(GO.subarray(at, ++at)), 20);
+  const timer = setInterval(() => client.send(GO.subarray(at, ++at)), 100);
   void client.end().then(() => clearInterval(timer));
 }

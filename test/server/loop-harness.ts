@@ -9,6 +9,8 @@ import { RawClient } from './raw-client.js';
 
 /** The image's calls, as fields of `faults` and `counts`; DURABLE counts writes, zeroes and trims with FUA. */
 export const CALLS = { READ: 0, WRITE: 1, ZERO: 2, TRIM: 3, FLUSH: 4, DURABLE: 5 } as const;
+/** A field of `counts`: calls that were held up. */
+export const HELD = 6;
 /** Fields of `faults`, a bit a ticket: which begun writes are done, and which of them have failed. */
 export const BEGUN = { DONE: 6, FAILED: 7 } as const;
 export type Call = (typeof CALLS)[keyof typeof CALLS];
@@ -48,7 +50,7 @@ export interface Loop {
   fail(call: Call, errno: number): void;
   /** Says of begun writes, by their tickets, that they are done or have failed. */
   finish(tickets: { readonly done: readonly number[]; readonly failed?: readonly number[] }): void;
-  count(call: Call): number;
+  count(what: Call | typeof HELD): number;
   stop(): void;
   halt(): void;
   readonly end: Promise<LoopEnd>;
@@ -99,7 +101,7 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
       for (const ticket of [...done, ...failed]) Atomics.or(faults, BEGUN.DONE, 1 << ticket);
       Atomics.notify(faults, BEGUN.DONE);
     },
-    count: (call) => Atomics.load(counts, call),
+    count: (what) => Atomics.load(counts, what),
     stop: () => {
       Atomics.store(stop, 0, DRAIN);
       shutdownReading(socketFd);

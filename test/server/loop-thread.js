@@ -15,6 +15,7 @@ const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd, begunFd 
 const enter = (call) => {
   Atomics.add(counts, call, 1);
   // A fault that is -1 holds the call up until the test sets another.
+  if (Atomics.load(faults, call) === -1) Atomics.add(counts, HELD, 1);
   while (Atomics.load(faults, call) === -1) Atomics.wait(faults, call, -1);
   return Atomics.load(faults, call);
 };
@@ -24,6 +25,7 @@ const ZERO = 2;
 const TRIM = 3;
 const FLUSH = 4;
 const DURABLE = 5;
+const HELD = 6;
 const DONE = 6;
 const FAILED = 7;
 const BLOCK_BYTES = 4096;

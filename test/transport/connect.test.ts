@@ -132,7 +132,7 @@ describe('a connect that gets no answer', () => {
   test('ends at the deadline, moves to the next address before, and ends when we are told to stop', async () => {
     const worker = new Worker(new URL('./deaf-listener.js', import.meta.url));
     const [port] = await once(worker, 'message');
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await once(worker, 'message');
     const fillers = [1, 2, 3].map(() => connectSocket({ host: '127.0.0.1', port }));
     await new Promise((resolve) => setTimeout(resolve, 100));
     try {

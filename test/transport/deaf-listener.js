@@ -1,4 +1,5 @@
-// A thread that listens and then sleeps for ever: once its backlog is full, nobody who connects gets an answer.
+// A thread that listens, tells its port, and sleeps for ever once it has said so: nobody who connects gets an answer when its
+// backlog is full.
 import { createServer } from 'node:net';
 import { parentPort } from 'node:worker_threads';
 
@@ -6,5 +7,8 @@ const server = createServer();
 server.listen({ host: '127.0.0.1', port: 0, backlog: 1 }, () => {
   const address = server.address();
   parentPort?.postMessage(typeof address === 'object' ? address?.port : undefined);
-  setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0), 20);
+  setTimeout(() => {
+    parentPort?.postMessage('deaf');
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+  }, 20);
 });
