@@ -23,12 +23,18 @@ const fieldsOfOwn = (count: number) => new Int32Array(new SharedArrayBuffer(4 * 
 
 describe('ranges', () => {
   it('that one has alone are had alone, others are shared, and nobody waits for ever', async () => {
-    const [blocks, turns] = [8, 1000];
-    // Of each block: how many share it, and 1000 for one who has it alone; behind them what went wrong, and what was shared.
-    const own = fieldsOfOwn(blocks + 2);
+    const [blocks, turns, threads] = [8, 1000, 4];
+    // Of each block: how many share it, and 1000 for one who has it alone; behind them what went wrong, what was shared, and
+    // how many threads are there: they begin together.
+    const own = fieldsOfOwn(blocks + 3);
     const shared = newSharedFields();
     shared[RANGES_TURNS] = 2 ** 31 - 100; // it wraps around
     const code = `
+      Atomics.add(own, ${blocks + 2}, 1);
+      Atomics.notify(own, ${blocks + 2});
+      for (let there = 0; there < ${threads}; there = Atomics.load(own, ${blocks + 2})) {
+        Atomics.wait(own, ${blocks + 2}, there);
+      }
       let random = number + 1;
       for (let i = 0; i < ${turns}; i += 1) {
         random = (Math.imul(random, 1103515245) + 12345) >>> 0;
@@ -48,7 +54,7 @@ describe('ranges', () => {
         for (let block = first; block < first + count; block += 1) Atomics.sub(own, block, weight);
         lock.release();
       }`;
-    await Promise.all([0, 1, 2, 3].map((number) => start(code, shared, own, number)));
+    await Promise.all(Array.from({ length: threads }, (_, number) => start(code, shared, own, number)));
     expect([...own.subarray(0, blocks + 1)]).toEqual(new Array(blocks + 1).fill(0));
     expect(own[blocks + 1]).toBeGreaterThan(0);
     expect([...rangeTable(shared)].filter((_, i) => i % 3 === 0)).toEqual(new Array(RANGES_MAX).fill(0));

@@ -11,12 +11,12 @@ const workersCount = 4;
 const flushesEach = 100;
 
 // Fields of the tests' own: syncs that are running, the most that ran at once, syncs in all, acknowledged writes, those
-// that were written when the newest sync began, and the sync that fails.
+// that were written when the newest sync began, and the workers that are there: they begin together.
 const program = `
   import { workerData, parentPort } from 'node:worker_threads';
   const { StableStorage } = await import(workerData.module);
-  const { shared, own, flushes, failAt } = workerData;
-  const [RUNNING, MOST, SYNCS, WRITES, STABLE] = [0, 1, 2, 3, 4];
+  const { shared, own, workers, flushes, failAt } = workerData;
+  const [RUNNING, MOST, SYNCS, WRITES, STABLE, THERE] = [0, 1, 2, 3, 4, 5];
   const storage = new StableStorage(shared, () => {
     const written = Atomics.load(own, WRITES);
     const running = Atomics.add(own, RUNNING, 1) + 1;
@@ -28,6 +28,9 @@ const program = `
     Atomics.store(own, STABLE, written);
     return 0;
   });
+  Atomics.add(own, THERE, 1);
+  Atomics.notify(own, THERE);
+  for (let there = 0; there < workers; there = Atomics.load(own, THERE)) Atomics.wait(own, THERE, there);
   const wrong = [];
   let failures = 0;
   for (let i = 0; i < flushes; i += 1) {
@@ -49,8 +52,8 @@ interface Result {
 async function race(failAt: number, startedAt = 0) {
   const shared = newSharedFields();
   shared.fill(startedAt, 2, 4); // SYNCS_STARTED and SYNCS_DONE
-  const own = new Int32Array(new SharedArrayBuffer(5 * 4));
-  const workerData = { module, shared, own, flushes: flushesEach, failAt };
+  const own = new Int32Array(new SharedArrayBuffer(6 * 4));
+  const workerData = { module, shared, own, workers: workersCount, flushes: flushesEach, failAt };
   const workers = Array.from(
     { length: workersCount },
     () => new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`), { workerData }),
