@@ -187,7 +187,7 @@ describe('waiting', () => {
       return looks === 3;
     });
     expect(looks).toBe(3);
-    expect(performance.now() - start).toBeLessThan(1_000);
+    expect(performance.now() - start).toBeLessThan(10_000);
   });
 
   it('ends at its limit with what it waited for, and looks at least once', async () => {
