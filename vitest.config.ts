@@ -33,6 +33,8 @@ const interop = {
   // Peers, like guests, can be late on a busy machine. The run tells of it.
   retry: 1,
   hookTimeout: 120_000,
+  // Unless told otherwise, a condition has a second.
+  expect: { poll: { timeout: 15_000 } },
 };
 
 export default defineConfig({

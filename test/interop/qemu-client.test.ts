@@ -81,7 +81,8 @@ test('has the richest replies that it knows, and requests of more than 4 GiB wit
   const uri = await serve('unix', '-v');
   // With -n, zeroes that are to be quick, qemu-io lets more than 2 GiB through as one request.
   await qemuIo(uri, ['write -P 3 4200M 1M', 'write -z -n -u 1M 4608M', 'read -P 0 4200M 1M', 'discard 0 1M']);
-  expect(server?.said()).toContain(knowsExtended ? '(extended headers)' : '(structured replies)');
+  const style = knowsExtended ? '(extended headers)' : '(structured replies)';
+  await expect.poll(() => server?.said()).toContain(style);
   expect(allocatedBytes(image)).toBeLessThanOrEqual(METADATA_BYTES);
 });
 

@@ -85,7 +85,7 @@ it('a server that is killed leaves nothing behind', async () => {
   make('raw');
   const image = sha256(inFolder('disk'));
   served = await serveUnix(inFolder('socket'), inFolder('disk'), '-s', '-t');
-  qemuIo(served.uri, 'write -P 9 0 1M', 'flush');
+  await succeed('qemu-io', '-f', 'raw', '-c', 'write -P 9 0 1M', '-c', 'flush', served.uri);
   served.kill();
   expect(await served.exit).toBe(null);
   served = undefined;
