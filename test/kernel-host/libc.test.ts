@@ -8,7 +8,8 @@ const path = fileURLToPath(import.meta.resolve('#tsnbd/kernel/libc.js'));
 
 function run(script: string): { readonly status: number | null; readonly stdout: string; readonly stderr: string } {
   const text = script.replaceAll('LIBC', JSON.stringify(path));
-  return spawnSync(process.execPath, ['--input-type=module', '-e', text], { encoding: 'utf8' });
+  const options = { encoding: 'utf8', timeout: 30_000, killSignal: 'SIGKILL' } as const;
+  return spawnSync(process.execPath, ['--input-type=module', '-e', text], options);
 }
 
 describe('libc', () => {
