@@ -47,8 +47,15 @@ function offersIn(said: string, lines = cases) {
   return lines.map(({ line }, index) => ({ line, offers: [...new Set(parts[index])].sort() }));
 }
 
+/** A shell that asks something, or never comes to say that it is ready, would be waited for without end. */
+const LIMIT = { timeout: 50_000, killSignal: 'SIGKILL' } as const;
+
 const run = (shell: string, script: string) =>
-  execFileSync(shell, [...(shell === 'bash' ? ['--norc'] : []), '-c', script], { cwd: files, encoding: 'utf8' });
+  execFileSync(shell, [...(shell === 'bash' ? ['--norc'] : []), '-c', script], {
+    cwd: files,
+    encoding: 'utf8',
+    ...LIMIT,
+  });
 
 describe('bash', () => {
   /** Has _tsnbd called as bash does; COMPREPLY of each list of words, and END. */
@@ -103,7 +110,7 @@ test('zsh is offered commands, options, values and files', () => {
     zpty -w z 'next() { print END >>../offers; BUFFER=; print REA""DY }; zle -N next; bindkey "^X" next'
     ${keys.join('\n')}
     zpty -d z`;
-  execFileSync('zsh', ['-f', '-c', script], { cwd: files });
+  execFileSync('zsh', ['-f', '-c', script], { cwd: files, ...LIMIT });
   const offers = offersIn(readFileSync(join(folder, 'offers'), 'utf8'), few);
   expect(offers).toEqual(expected.filter(({ line }) => few.some((each) => each.line === line)));
   expect(offers).toHaveLength(6);
