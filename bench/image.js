@@ -7,6 +7,7 @@ import {
   existsSync,
   fdatasyncSync,
   openSync,
+  readSync,
   statfsSync,
   statSync,
   writeSync,
@@ -19,6 +20,7 @@ const BLOCK_BYTES = 4096;
 const TMPFS_MAGIC = 0x01021994;
 
 const WARM_READS_MAX = 5;
+const WARM_PIECE_BYTES = 2 ** 20;
 /** Share of the image that may be in the page cache after it was dropped. */
 const COLD_SHARE_MAX = 0.001;
 
@@ -91,8 +93,16 @@ export function warm(path, sizeBytes) {
 
 /** For POSIX_FADV_RANDOM the kernel takes no large pages. @param {string} path */
 function readAll(path) {
-  const hint = ['--ioengine=psync', '--fadvise_hint=random', '--readonly', '--rw=read', '--bs=1m'];
-  execFileSync('fio', ['--name=warm', `--filename=${path}`, ...hint], { stdio: ['ignore', 'ignore', 'inherit'] });
+  const { size } = statSync(path);
+  const piece = Buffer.allocUnsafe(WARM_PIECE_BYTES);
+  if (size >= piece.length) {
+    const hint = ['--ioengine=psync', '--fadvise_hint=random', '--readonly', '--rw=read', `--bs=${piece.length}`];
+    execFileSync('fio', ['--name=warm', `--filename=${path}`, ...hint], { stdio: ['ignore', 'ignore', 'inherit'] });
+  }
+  // fio leaves out what is no whole piece.
+  const fd = openSync(path, 'r');
+  readSync(fd, piece, 0, piece.length, Math.max(0, size - piece.length));
+  closeSync(fd);
 }
 
 /**
