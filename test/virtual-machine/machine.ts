@@ -8,6 +8,7 @@ import { succeed } from '../interop/served.js';
 const KERNELS = '/usr/local/lib/tsnbd-bench/machine/usr/lib/modules';
 const [VERSION = ''] = readdirSync(KERNELS);
 const REPOSITORY = dirname(dirname(import.meta.dirname));
+const TSNBD_DISK_BYTES = 400 << 20;
 const BOOT_LIMIT_MS = 240_000;
 
 /** The root file system of a machine, as a folder: busybox, and an /init of this folder. */
@@ -19,7 +20,7 @@ export function makeRoot(root: string, init: string): void {
 }
 
 /** Brings files, programs and libraries, with the libraries that they need, to where they are on this machine. */
-export function bringPrograms(root: string, files: readonly string[]): void {
+function bringPrograms(root: string, files: readonly string[]): void {
   const libraries = execFileSync('ldd', files, { encoding: 'utf8' }).match(/(?<=\s)\/\S+(?= \()/g) ?? [];
   for (const path of new Set([...files, ...libraries])) {
     mkdirSync(join(root, dirname(path)), { recursive: true });
@@ -28,7 +29,7 @@ export function bringPrograms(root: string, files: readonly string[]): void {
 }
 
 /** Brings our programs as /tsnbd/dist, Node to run them, and ss. */
-export function bringTsnbd(root: string): void {
+function bringTsnbd(root: string): void {
   const native = readdirSync(join(REPOSITORY, 'node_modules/@yuuang'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.node'))
     .map((name) => join(REPOSITORY, 'node_modules/@yuuang', name));
@@ -47,11 +48,22 @@ export async function makeDisk(path: string, sizeBytes: number, root: string): P
 }
 
 /** Brings modules of the kernel to the root folder, as busybox can load them: drivers/block/nbd becomes /nbd.ko. */
-export function bringModules(root: string, names: readonly string[]): void {
+function bringModules(root: string, names: readonly string[]): void {
   for (const name of names) {
     const packed = join(KERNELS, VERSION, 'kernel', `${name}.ko.xz`);
     writeFileSync(join(root, `${basename(name)}.ko`), execFileSync('xz', ['-dc', packed], { maxBuffer: 2 ** 24 }));
   }
+}
+
+/** Boots a machine of two processors, in which `init` of this folder finds our programs, and begin.sh; its files lie in `folder`. */
+export async function bootTsnbd(folder: string, init: string, memoryMiB: number): Promise<Machine> {
+  const [root, disk] = [join(folder, 'root'), join(folder, 'disk.raw')];
+  makeRoot(root, init);
+  copyFileSync(join(import.meta.dirname, 'begin.sh'), join(root, 'begin.sh'));
+  bringTsnbd(root);
+  bringModules(root, ['drivers/block/nbd', 'net/ipv4/inet_diag', 'net/ipv4/tcp_diag']);
+  await makeDisk(disk, TSNBD_DISK_BYTES, root);
+  return boot(disk, { processors: 2, memoryMiB });
 }
 
 export interface Machine {

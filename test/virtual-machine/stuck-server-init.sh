@@ -1,16 +1,7 @@
 #!/bin/busybox sh
 # The first program of a virtual machine: a device whose server is stopped, with its socket full, and whose own process is then
 # killed. Says how its detach ended, and whether generic netlink still answers. User-Mode Linux cannot end sockets from outside.
-/bin/busybox --install -s /bin
-export PATH=/bin:/usr/bin:/usr/local/bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-mount -t tmpfs tmp /tmp
-mount -t tmpfs run /run
-ip link set lo up
-insmod /nbd.ko nbds_max=2
-insmod /inet_diag.ko && insmod /tcp_diag.ko
+. /begin.sh
 
 truncate -s 128M /tmp/disk /tmp/other
 client() { node /tsnbd/dist/tsnbd-client.js "$@"; }

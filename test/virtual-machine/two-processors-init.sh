@@ -1,16 +1,7 @@
 #!/bin/busybox sh
 # The first program of a virtual machine with two processors: attaches an export of a server in it by two connections, and has
 # each processor read and write half of it. Says what each connection carried, and whether all is where it belongs.
-/bin/busybox --install -s /bin
-export PATH=/bin:/usr/bin:/usr/local/bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-mount -t tmpfs tmp /tmp
-mount -t tmpfs run /run
-ip link set lo up
-insmod /nbd.ko nbds_max=2
-insmod /inet_diag.ko && insmod /tcp_diag.ko # for what ss tells of a connection
+. /begin.sh
 
 head -c 8388608 /dev/urandom >/tmp/disk
 head -c 8388608 /dev/urandom >/tmp/new

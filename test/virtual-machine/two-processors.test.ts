@@ -2,11 +2,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { boot, bringModules, bringTsnbd, type Machine, makeDisk, makeRoot } from './machine.js';
+import { bootTsnbd, type Machine } from './machine.js';
 
 // The guest of the other kernel tests has one processor, for which the kernel makes one queue, of one connection.
-
-const DISK_BYTES = 400 << 20;
 
 let folder: string;
 let machine: Machine | undefined;
@@ -20,13 +18,7 @@ afterEach(async () => {
 });
 
 test('two connections of a device each have a queue, which different processors use', async () => {
-  const [root, disk] = [join(folder, 'root'), join(folder, 'disk.raw')];
-  makeRoot(root, 'two-processors-init.sh');
-  bringTsnbd(root);
-  bringModules(root, ['drivers/block/nbd', 'net/ipv4/inet_diag', 'net/ipv4/tcp_diag']);
-  await makeDisk(disk, DISK_BYTES, root);
-
-  machine = boot(disk, { processors: 2, memoryMiB: 768 });
+  machine = await bootTsnbd(folder, 'two-processors-init.sh', 768);
   const [, queues] = await machine.says(/queues (\d+)\r?\n/);
   expect(queues).toBe('2');
   // Each processor reads 4 MiB and writes 4 MiB.
