@@ -1,3 +1,4 @@
+import { messageOf } from '../base/message-of.js';
 import { endWithin } from '../daemon/exit.js';
 import { log } from '../daemon/log.js';
 import { isService, openReadyChannel, type ReadyChannel } from '../daemon/ready.js';
@@ -87,7 +88,7 @@ async function answerForDevice(): Promise<void> {
     else if (end === 'detached') log('info', `${name}: detached`);
     else log('err', `${name}: the connection was lost; the device is gone`);
   } catch (error) {
-    if (attached) log('err', `${name}: ${error instanceof Error ? error.message : error}`);
+    if (attached) log('err', `${name}: ${messageOf(error)}`);
     else await channel.failed(error);
   }
   endWithin(END_LIMIT_MS);

@@ -1,3 +1,4 @@
+import { messageOf } from '../base/message-of.js';
 import { launch } from '../daemon/launch.js';
 import type { OpenedImage } from '../image/open-image.js';
 import type { DeviceSetup } from '../kernel/nbd-device.js';
@@ -54,7 +55,7 @@ export function handOverImage({ request, setup, image, server }: ServedImage): H
         tell({ kind: 'go on', writeErrors: server.writeErrors() } satisfies GoOn);
       } catch (error) {
         failure = error;
-        tell(error instanceof Error ? error.message : String(error));
+        tell(messageOf(error));
       }
     };
     // What keeps this process able to work while memory is short, its children inherit.

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../base/message-of.js';
 import { UndoStack } from '../base/undo.js';
 import { loadLibc } from '../kernel/libc.js';
 import type { AttachContext } from './attach-context.js';
@@ -62,7 +63,7 @@ export async function hold(
     return end;
   } finally {
     for (const { step, cause } of await undo.undoAll()) {
-      onEvent({ kind: 'notice', text: `cannot undo '${step}': ${cause instanceof Error ? cause.message : cause}` });
+      onEvent({ kind: 'notice', text: `cannot undo '${step}': ${messageOf(cause)}` });
     }
   }
 }
@@ -83,7 +84,7 @@ async function detachOnceUnused(attachment: Attachment, stop: AbortSignal, onEve
     try {
       return await attachment.detach(false);
     } catch (error) {
-      const text = error instanceof Error ? error.message : String(error);
+      const text = messageOf(error);
       if (text !== told) onEvent({ kind: 'notice', text });
       told = text;
       // What is lost is lost: staying would not bring it back. All else may pass.

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../base/message-of.js';
 import type { DeviceLink, NbdDevice } from '../kernel/nbd-device.js';
 import { waitFor } from '../kernel/sysfs.js';
 import type { OnAttachEvent } from './attach-event.js';
@@ -126,7 +127,7 @@ export class Supervisor {
         if (this.#link.lost() !== 'none') await this.#reconnect();
         else this.#lookForSilence();
       } catch (error) {
-        this.#tell(textOf(error)); // whatever it is, the device needs somebody who goes on
+        this.#tell(messageOf(error)); // whatever it is, the device needs somebody who goes on
       }
     }
   }
@@ -186,7 +187,7 @@ export class Supervisor {
     try {
       socket = await this.#source.renew(this.#ended.signal);
     } catch (error) {
-      if (!this.#ended.signal.aborted) tell(textOf(error));
+      if (!this.#ended.signal.aborted) tell(messageOf(error));
       return false;
     }
     this.#isFailing = false; // an offer ends that, also one that comes to nothing
@@ -198,7 +199,7 @@ export class Supervisor {
         this.#reconnects += 1;
       }
     } catch (error) {
-      tell(textOf(error));
+      tell(messageOf(error));
     }
     this.#source.discard(unused);
     return unused !== socket && this.#link.lost() === 'none';
@@ -253,8 +254,4 @@ export class Supervisor {
 /** Returns early, and throws nothing, when `ended` is aborted. */
 async function pause(ms: number, ended: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal: ended }).catch(() => {});
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import { messageOf } from '../base/message-of.js';
 import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
 import type { TcpEnds } from '../kernel/tcp-end.js';
 import { NBD_FLAG_CAN_MULTI_CONN } from '../protocol/constants.js';
@@ -108,7 +109,7 @@ async function connectMore(
     while (open.size < connections) await renew(request, setup, open, stop);
   } catch (error) {
     if (stop.aborted) throw error;
-    tell(error instanceof Error ? error.message : String(error));
+    tell(messageOf(error));
   }
 }
 

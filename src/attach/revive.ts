@@ -1,5 +1,6 @@
 import { closeSync, fstatSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../base/message-of.js';
 import { readLastState, readState } from '../daemon/state-file.js';
 import { CACHE_MODES } from '../image/cache-modes.js';
 import { ImageError } from '../image/errors.js';
@@ -81,7 +82,7 @@ export async function revive(device: string, context: AttachContext, spare?: Spa
   });
   if (request.persist) {
     await launchStandBy(device, request, kernelEnd).catch((error: unknown) => {
-      const why = error instanceof Error ? error.message : error;
+      const why = messageOf(error);
       onEvent({ kind: 'notice', text: `nobody goes on when this process is killed: ${why}` });
     });
   }

@@ -1,3 +1,4 @@
+import { messageOf } from '../base/message-of.js';
 import { becomeProgram } from '../kernel/exec.js';
 import {
   becomeIoFlusher,
@@ -76,7 +77,7 @@ export function endureShortMemory(request: AttachRequest): string | undefined {
     stayInMemory();
   } catch (error) {
     if (request.locksMemory) throw cannotLock(error);
-    const why = error instanceof Error ? error.message : error;
+    const why = messageOf(error);
     return `when memory is short the process behind the device may hang or be killed: ${why}`;
   }
   if (!request.locksMemory) return undefined;
@@ -89,6 +90,6 @@ export function endureShortMemory(request: AttachRequest): string | undefined {
 }
 
 function cannotLock(error: unknown): AttachError {
-  const why = error instanceof Error ? error.message : error;
+  const why = messageOf(error);
   return new AttachError('refused', `a device for swap needs a process that stays in memory: ${why}`, error);
 }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../base/message-of.js';
 import { UndoStack } from '../base/undo.js';
 import type { ReadyChannel } from '../daemon/ready.js';
 import { readLastState, readState } from '../daemon/state-file.js';
@@ -28,8 +29,7 @@ export async function standBy(
   const [kernelEnd = -1] = takeGiven(1);
   const backend = deviceBackend(device);
   const spare = new SpareWorker();
-  const tell = (error: unknown) =>
-    onEvent({ kind: 'notice', text: error instanceof Error ? error.message : String(error) });
+  const tell = (error: unknown) => onEvent({ kind: 'notice', text: messageOf(error) });
   await channel.ready();
   for (let told = ''; ; await sleep(LOOK_MS)) {
     if (stop.aborted || !mayBe(device, backend)) return undefined;

@@ -1,3 +1,4 @@
+import { messageOf } from '../base/message-of.js';
 import { checkImage } from '../image/check-image.js';
 import { checkAsJson, checkAsText } from './check-report.js';
 import { IMAGE_CHECK_STATUSES } from './exit-status.js';
@@ -27,7 +28,7 @@ export async function checkAndTell(program: string, { path, options, json }: Che
     return leaks > 0 ? IMAGE_CHECK_STATUSES.leaks.status : IMAGE_CHECK_STATUSES.clean.status;
   } catch (error) {
     progress.end();
-    process.stderr.write(`${program}: ${error instanceof Error ? error.message : error}\n`);
+    process.stderr.write(`${program}: ${messageOf(error)}\n`);
     return IMAGE_CHECK_STATUSES.failed.status;
   }
 }

@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import { detachDevice } from '../attach/detach.js';
 import { AttachError } from '../attach/errors.js';
 import { launchAttach } from '../attach/launch-attach.js';
+import { messageOf } from '../base/message-of.js';
 import { deviceState } from '../kernel/sysfs.js';
 import { exitReasonOf, exitStatus } from './exit-status.js';
 import { calledAs, tellNotice, tellSteps } from './run.js';
@@ -53,7 +54,7 @@ export async function runAttached(program: string, { request, command, verbosity
     await detachHoweverItEnds(device, tellNotice(program));
   } catch (error) {
     if (request.disconnectOnClose && exitReasonOf(error) === 'busy') return status; // as it was asked for
-    tellNotice(program)(error instanceof Error ? error.message : String(error));
+    tellNotice(program)(messageOf(error));
     return status === 0 ? exitStatus(exitReasonOf(error), calledAs()) : status;
   }
   return status;

@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
 import type { OnAttachEvent } from '../attach/attach-event.js';
+import { messageOf } from '../base/message-of.js';
 import { endWithin } from '../daemon/exit.js';
 import { messageInWords, type OnHandshakeMessage } from '../protocol/handshake-message.js';
 import { EXIT_STATUSES, exitReasonOf, exitStatus } from './exit-status.js';
@@ -15,7 +16,7 @@ export async function run(program: string, debug: boolean, act: () => Promise<nu
   try {
     process.exitCode = await act();
   } catch (error) {
-    process.stderr.write(`${program}: ${error instanceof Error ? error.message : error}\n`);
+    process.stderr.write(`${program}: ${messageOf(error)}\n`);
     if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`);
     process.exitCode = exitStatus(exitReasonOf(error), calledAs());
   }

@@ -1,3 +1,4 @@
+import { messageOf } from '../base/message-of.js';
 import { endWithin } from '../daemon/exit.js';
 import { log } from '../daemon/log.js';
 import { openReadyChannel } from '../daemon/ready.js';
@@ -31,7 +32,7 @@ async function serveInBackground(): Promise<void> {
     process.exitCode = kept ? 0 : 1;
   } catch (error) {
     process.exitCode = 1;
-    if (isListening) log('err', `serving: ${error instanceof Error ? error.message : error}`);
+    if (isListening) log('err', `serving: ${messageOf(error)}`);
     else await channel.failed(error);
   }
   endWithin(END_LIMIT_MS);

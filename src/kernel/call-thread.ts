@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads';
+import { messageOf } from '../base/message-of.js';
 
 /** A call that may sleep in the kernel for as long as it likes, on the fd that it is made with. */
 export type SleepyCall =
@@ -46,7 +47,7 @@ async function startThread(workerData: ThreadTask, onBegin: () => void): Promise
     const thread = new Worker(new URL('./do-it-thread.js', import.meta.url), { workerData, execArgv: [] });
     return await endOf(thread, onBegin);
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = messageOf(cause);
     return { result: -1, cause: new Error(`no thread can be started: ${why}`, { cause }) };
   }
 }

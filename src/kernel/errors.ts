@@ -1,3 +1,4 @@
+import { messageOf } from '../base/message-of.js';
 import { errnoText } from './errno.js';
 
 export type KernelErrorCode =
@@ -28,7 +29,7 @@ export function systemError(doing: string, errno: number): KernelError {
 
 /** The error of a thread that could not make its call (ThreadEnd). */
 export function threadError(thread: string, cause: unknown): KernelError {
-  const why = cause instanceof Error ? cause.message : String(cause);
+  const why = messageOf(cause);
   return new KernelError('system', `${thread} failed: ${why}`, { cause });
 }
 

@@ -4,6 +4,7 @@ import type { AttachRequest } from '../attach/attach-request.js';
 import { recordedDevices } from '../attach/devices.js';
 import { launchAttach } from '../attach/launch-attach.js';
 import { clearLeftover, isAbandoned } from '../attach/leftover.js';
+import { messageOf } from '../base/message-of.js';
 import { isUnderSystemd, type ServicePlan } from '../daemon/launch-service.js';
 import { escapedPath, mountUnit } from '../daemon/unit-name.js';
 import { attachedDevices, nbdDevices } from '../kernel/sysfs.js';
@@ -68,7 +69,7 @@ async function attachFree(
     } catch (error) {
       if (stop.aborted) throw interrupted(error);
       if (!isUnreachable(request, step, codeOf(error))) throw error;
-      const why = error instanceof Error ? error.message : String(error);
+      const why = messageOf(error);
       throw new MountError('unreachable', why, error);
     }
     return name ?? '';

@@ -5,6 +5,7 @@ import { detachUnused } from '../attach/detach-unused.js';
 import { recordedDevices } from '../attach/devices.js';
 import { findPartition, whatIsThere } from '../attach/find-partition.js';
 import { probeFileSystems } from '../attach/probe.js';
+import { messageOf } from '../base/message-of.js';
 import { UndoStack } from '../base/undo.js';
 import { mountAt, mountedDevice } from '../kernel/mount-table.js';
 import { requireRoot } from '../kernel/nbd-device.js';
@@ -108,7 +109,7 @@ async function mountLocked(task: MountTask, { onEvent, stop }: MountContext): Pr
     await undo.step('mount', () => mountInner(task, fileSystem, name, notice, stop));
   } catch (error) {
     for (const { step, cause } of await undo.undoAll()) {
-      notice(`cannot undo '${step}': ${cause instanceof Error ? cause.message : cause}`);
+      notice(`cannot undo '${step}': ${messageOf(cause)}`);
     }
     throw error;
   }

@@ -3,6 +3,7 @@ import type { OnAttachEvent } from '../attach/attach-event.js';
 import { detachDevice } from '../attach/detach.js';
 import { detachUnused, type UnusedEnd, type UnusedOptions } from '../attach/detach-unused.js';
 import { describeDevice, type RecordedDevice, recordedDevices } from '../attach/devices.js';
+import { messageOf } from '../base/message-of.js';
 import { type MountedDevice, mountAt, mountedDevice } from '../kernel/mount-table.js';
 import { requireRoot } from '../kernel/nbd-device.js';
 import type { ProgramEnd } from '../kernel/run-program.js';
@@ -74,7 +75,7 @@ async function release(
     if (end === 'stays')
       notice(`${folder} is still in use: when that is over, detach /dev/${device} by: tsnbd -d ${device}`);
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageOf(error);
     throw new MountError('system', `${folder} is unmounted, but /dev/${device} stays attached: ${why}`, error);
   } finally {
     unlock();

@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads';
+import { messageOf } from '../base/message-of.js';
 import { ServerError } from './errors.js';
 
 /** As many connections as copying clients open at once (nbdcopy, qemu-img: 4). A thread that waits takes 7.5 MiB. */
@@ -15,7 +16,7 @@ export function startWorker(): Worker {
   try {
     return new Worker(new URL('./worker.js', import.meta.url), { trackUnmanagedFds: false });
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = messageOf(cause);
     throw new ServerError('system', `no thread can be started: ${why}`, { cause });
   }
 }

@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs';
 import { invariant } from '../base/invariant.js';
+import { messageOf } from '../base/message-of.js';
 import type { ImageHandle } from '../image/open-image.js';
 import { shutdownFd, shutdownReading } from '../kernel/fd-calls.js';
 import type { MetaContext } from '../protocol/meta-context.js';
@@ -82,7 +83,7 @@ export function startConnection(start: ConnectionStart, worker = startWorker()):
       end = connectionEnd(loopEnd);
     });
     worker.on('error', (cause) => {
-      const why = cause instanceof Error ? cause.message : String(cause);
+      const why = messageOf(cause);
       end = { kind: 'failed', error: new ServerError('died', `the worker broke: ${why}`, { cause }) };
     });
     worker.on('exit', () => {
