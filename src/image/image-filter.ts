@@ -1,4 +1,4 @@
-import { type Extent, type Image, NOT_BEGUN } from './image.js';
+import { type DataPlace, type Extent, type Image, NOT_BEGUN } from './image.js';
 
 /** An image in front of another, which does all that a filter does not do in its own way. */
 export abstract class ImageFilter implements Image {
@@ -57,12 +57,12 @@ export abstract class ImageFilter implements Image {
     return this.lower.mayHaveHoles;
   }
 
-  expectRead(offsetBytes: number, length: number): boolean {
-    return this.lower.expectRead(offsetBytes, length);
+  findPlace(offsetBytes: number, length: number, place: DataPlace): boolean {
+    return this.lower.findPlace(offsetBytes, length, place);
   }
 
-  startExpected(): boolean {
-    return this.lower.startExpected();
+  letGoPlaces(): void {
+    this.lower.letGoPlaces();
   }
 
   relax(): void {

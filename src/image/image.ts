@@ -25,6 +25,18 @@ export function emptyExtent(): Extent {
   return { lengthBytes: 0, hole: false, zero: false, depth: 0, hostBytes: -1 };
 }
 
+/** Where bytes of an image lie in a file, as they are and beside each other. */
+export interface DataPlace {
+  fd: number;
+  /** What offsets and lengths of reads must be multiples of: a power of two, at most 4096. */
+  blockBytes: number;
+  offsetBytes: number;
+}
+
+export function emptyPlace(): DataPlace {
+  return { fd: -1, blockBytes: 1, offsetBytes: 0 };
+}
+
 /**
  * What every image format offers a worker. All calls block; offsets and lengths are bytes, checked by the caller
  * (protocol/request-rules) against `sizeBytes`; buffers stay the caller's. A call answers 0 or a positive Linux errno and
@@ -69,12 +81,12 @@ export interface Image {
   /** Whether `status` may find a hole: where not, it need not be asked. */
   readonly mayHaveHoles: boolean;
   /**
-   * Announces a `read` that waits for its turn behind others that were announced: with the next `startExpected` a slow disk
-   * begins with all of them. False: not now, there are too many.
+   * Fills `place` with where a file has the bytes, for whoever reads there beside other calls; it has nothing else's bytes there
+   * until `letGoPlaces`. What is short there is behind the file's end. False: they are elsewhere, or in pieces.
    */
-  expectRead(offsetBytes: number, length: number): boolean;
-  /** Answers whether the read announced first can be had without waiting; true where nobody knows. */
-  startExpected(): boolean;
+  findPlace(offsetBytes: number, length: number, place: DataPlace): boolean;
+  /** Nothing is read any more at any place that was found. */
+  letGoPlaces(): void;
   /**
    * Puts bytes of the image into an empty pipe, by reference and not by copy. Answers how many the pipe holds now; where
    * they are fewer than `length`, they are of no use, and `read` says why or does it.

@@ -1,4 +1,4 @@
-import type { Extent, Image } from './image.js';
+import type { DataPlace, Extent, Image } from './image.js';
 import { ImageFilter } from './image-filter.js';
 
 /** A part of an image's disk, in bytes of it. */
@@ -46,8 +46,8 @@ export class PartImage extends ImageFilter {
     return this.lower.status(this.#startBytes + offsetBytes, length, extent);
   }
 
-  override expectRead(offsetBytes: number, length: number): boolean {
-    return this.lower.expectRead(this.#startBytes + offsetBytes, length);
+  override findPlace(offsetBytes: number, length: number, place: DataPlace): boolean {
+    return this.lower.findPlace(this.#startBytes + offsetBytes, length, place);
   }
 
   override readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {

@@ -5,9 +5,8 @@ import { allocationStatus } from './allocation.js';
 import { BegunWrites, type OnWritten } from './begun-writes.js';
 import type { DirectFile, DirectHandle } from './direct-io.js';
 import { DurableFd } from './durable-fd.js';
-import { type ExpectedFile, ExpectedReads } from './expected-reads.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
-import { type Extent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from './image.js';
+import { type DataPlace, type Extent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from './image.js';
 import { HAS_HOLES, type SharedFields } from './shared-layout.js';
 import { StableStorage } from './stable-storage.js';
 import { readZeroed, writeAll } from './whole-calls.js';
@@ -54,9 +53,8 @@ export class RawImage implements Image {
   readonly #fd: number;
   /** For reads and writes. */
   readonly #dataFd: number;
-  readonly #dataFile: ExpectedFile;
-  /** Absent until a read is announced. */
-  #expected: ExpectedReads | 'unavailable' | undefined;
+  /** Of them. */
+  readonly #blockBytes: number;
   /** Where several writes at a time are worth it: past the page cache. */
   readonly #direct: DirectHandle | undefined;
   /** Absent until a write is begun. */
@@ -76,7 +74,7 @@ export class RawImage implements Image {
     this.#fd = fd;
     this.#dataFd = direct?.fd ?? fd;
     this.#direct = direct === undefined || readOnly ? undefined : { ...handle, direct };
-    this.#dataFile = direct ?? { fd, blockBytes: 1 };
+    this.#blockBytes = direct?.blockBytes ?? 1;
     const durableFlags = fsConstants.O_RDWR | fsConstants.O_DSYNC | (direct === undefined ? 0 : fsConstants.O_DIRECT);
     this.#durable = readOnly ? undefined : new DurableFd(fd, durableFlags, calls);
     this.#fileBytes = handle.fileBytes;
@@ -95,13 +93,11 @@ export class RawImage implements Image {
   }
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
-    if (typeof this.#expected === 'object' && this.#expected.take(offsetBytes, length, target, at)) return 0;
     return readZeroed(this.#calls, this.#dataFd, offsetBytes, length, target, at, this.#fileBytes);
   }
 
   write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
-    this.#forgetExpected(offsetBytes, length);
     if (durable) return this.#writeDurably(offsetBytes, length, source, at);
     return this.#writeAll(this.#dataFd, offsetBytes, length, source, at);
   }
@@ -111,14 +107,13 @@ export class RawImage implements Image {
   }
 
   get isDirect(): boolean {
-    return this.#dataFile.blockBytes > 1;
+    return this.#blockBytes > 1;
   }
 
   beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
     if (this.#direct === undefined || this.#storage.failed) return NOT_BEGUN;
     this.#begun ??= BegunWrites.on(this.#direct) ?? 'unavailable';
     if (this.#begun === 'unavailable') return NOT_BEGUN;
-    this.#forgetExpected(offsetBytes, length);
     return this.#begun.begin(offsetBytes, length, source, at);
   }
 
@@ -132,7 +127,6 @@ export class RawImage implements Image {
 
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
-    this.#forgetExpected(offsetBytes, length);
     const fast = (ways & ZERO_FAST) !== 0;
     Atomics.store(this.#shared, HAS_HOLES, 1);
     let errno = (ways & ZERO_MAY_PUNCH) !== 0 ? this.#fallocate(PUNCH_HOLE, offsetBytes, length) : EOPNOTSUPP;
@@ -145,32 +139,25 @@ export class RawImage implements Image {
 
   trim(offsetBytes: number, length: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
-    this.#forgetExpected(offsetBytes, length);
     Atomics.store(this.#shared, HAS_HOLES, 1);
     const errno = this.#fallocate(PUNCH_HOLE, offsetBytes, length);
     return this.#finish(isUnsupported(errno) ? 0 : errno, durable);
   }
 
   status(offsetBytes: number, length: number, extent: Extent): number {
-    // Whoever asks may not read any more what it has announced: a later read is to see what others write until then.
-    this.#forgetExpected(offsetBytes, length);
     return allocationStatus(this.#calls, this.#fd, this.#fileBytes, offsetBytes, length, extent);
   }
 
-  expectRead(offsetBytes: number, length: number): boolean {
-    this.#expected ??= ExpectedReads.on(this.#dataFile) ?? 'unavailable';
-    const expected = this.#expected;
-    if (expected !== 'unavailable' && length <= expected.bytesMax) return expected.expect(offsetBytes, length);
-    this.#calls.willNeed(this.#dataFd, offsetBytes, length);
+  findPlace(offsetBytes: number, _length: number, place: DataPlace): boolean {
+    place.fd = this.#dataFd;
+    place.blockBytes = this.#blockBytes;
+    place.offsetBytes = offsetBytes;
     return true;
   }
 
-  startExpected(): boolean {
-    return typeof this.#expected === 'object' ? this.#expected.start() : true;
-  }
+  letGoPlaces(): void {}
 
   relax(): void {
-    if (typeof this.#expected === 'object') this.#expected.relax();
     if (typeof this.#begun === 'object') this.#begun.relax();
     this.#calls.relax?.();
   }
@@ -218,14 +205,9 @@ export class RawImage implements Image {
 
   /** The handle's fds are the opener's. */
   close(): void {
-    if (typeof this.#expected === 'object') this.#expected.close();
     if (typeof this.#begun === 'object') this.#begun.close();
     this.#durable?.close();
     this.#storage.close();
-  }
-
-  #forgetExpected(offsetBytes: number, length: number): void {
-    if (typeof this.#expected === 'object') this.#expected.forgetOverlapping(offsetBytes, length);
   }
 
   #finish(errno: number, durable: boolean): number {

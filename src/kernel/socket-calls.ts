@@ -32,12 +32,14 @@ export function waitReadable(socketFd: number, limitMs: number): number {
   return wait(socketFd, POLLIN, limitMs);
 }
 
-/** Waits until one of two can be read, or is at its end. Answers 1 if the first is, 0 if only the other is, or −errno. */
-export function waitEitherReadable(socketFd: number, otherFd: number): number {
-  for (const [index, fd] of [socketFd, otherFd].entries()) {
-    pollfdsView.setInt32(index * STRUCT_POLLFD.sizeof + STRUCT_POLLFD.fd, fd, true);
-    pollfdsView.setInt16(index * STRUCT_POLLFD.sizeof + STRUCT_POLLFD.events, POLLIN, true);
-  }
+/**
+ * Waits until one of three can be read, or is at its end; there is no second or third where it is below 0. Answers 1 if the first is,
+ * 0 if only others are, or −errno.
+ */
+export function waitAnyReadable(socketFd: number, secondFd: number, thirdFd: number): number {
+  watch(0, socketFd);
+  watch(1, secondFd);
+  watch(2, thirdFd);
   for (;;) {
     const result = libc.poll(pollfds, -1);
     if (result === -EINTR) continue;
@@ -142,8 +144,13 @@ function unreceivedBytes(socketFd: number): number {
 
 const pollfd = new Uint8Array(STRUCT_POLLFD.sizeof);
 const pollfdView = new DataView(pollfd.buffer);
-const pollfds = new Uint8Array(2 * STRUCT_POLLFD.sizeof);
+const pollfds = new Uint8Array(3 * STRUCT_POLLFD.sizeof);
 const pollfdsView = new DataView(pollfds.buffer);
+
+function watch(index: number, fd: number): void {
+  pollfdsView.setInt32(index * STRUCT_POLLFD.sizeof + STRUCT_POLLFD.fd, fd, true);
+  pollfdsView.setInt16(index * STRUCT_POLLFD.sizeof + STRUCT_POLLFD.events, POLLIN, true);
+}
 
 function wait(socketFd: number, events: number, limitMs: number): number {
   pollfdView.setInt32(STRUCT_POLLFD.fd, socketFd, true);

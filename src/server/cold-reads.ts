@@ -1,6 +1,6 @@
 import type { Image } from '../image/image.js';
 import { NBD_CMD_READ } from '../protocol/constants.js';
-import { emptyRequest, payloadBytes, type Request } from '../protocol/request.js';
+import { emptyRequest, payloadBytes } from '../protocol/request.js';
 import { checkRequest, type ExportRules } from '../protocol/request-rules.js';
 import type { Reads } from './reads.js';
 import type { RequestInput } from './request-input.js';
@@ -20,7 +20,7 @@ const LOOKS_IN_VAIN = 4;
 const READS_A_LOOK = 16;
 
 /**
- * Knows whether the data that are read come from a disk, and then announces the reads that already wait in the input to
+ * Knows whether the data that are read come from a disk, and then announces large reads that already wait in the input to
  * the image before each one is done: the disk sees all of them at once, without a thread more.
  */
 export class ColdReads {
@@ -29,7 +29,6 @@ export class ColdReads {
   readonly #rules: ExportRules;
   readonly #input: RequestInput;
   readonly #reads: Reads;
-  readonly #isHeldUp: (request: Readonly<Request>) => boolean;
   readonly #callMs: () => number;
   readonly #ahead = emptyRequest();
   #sampled = 0;
@@ -40,19 +39,8 @@ export class ColdReads {
   #inVain = 0;
   #sinceLook = 0;
 
-  /**
-   * `isHeldUp` tells whether a READ waits for what is being written; `callMs` how long this machine takes for a call that waits
-   * for nothing, in milliseconds.
-   */
-  constructor(
-    image: Image,
-    rules: ExportRules,
-    input: RequestInput,
-    reads: Reads,
-    isHeldUp: (request: Readonly<Request>) => boolean,
-    callMs: () => number,
-  ) {
-    this.#isHeldUp = isHeldUp;
+  /** `callMs` tells how long this machine takes for a call that waits for nothing, in milliseconds. */
+  constructor(image: Image, rules: ExportRules, input: RequestInput, reads: Reads, callMs: () => number) {
     this.#callMs = callMs;
     this.#image = image;
     this.#rules = rules;
@@ -109,27 +97,23 @@ export class ColdReads {
   }
 
   /**
-   * Announces the READ whose turn it is and every one behind it, those that were announced already aside. Answers whether
-   * the first can be had without waiting for a disk, as far as that is known.
+   * Announces the READ whose turn it is and every one behind it, those that were announced already aside, and those that will be
+   * begun beside others, if any can be (`begins`).
    */
-  announce(): boolean {
+  announce(begins: boolean): void {
     const input = this.#input;
     let at = Math.max(input.lookedAt, input.start - input.headerBytes);
     while (input.holdsHeader(at) && input.decode(at, this.#ahead)) {
-      if (!this.#announceOne()) break;
+      this.#announceOne(begins);
       at += input.headerBytes + payloadBytes(this.#ahead, this.#rules.replyStyle);
     }
     input.lookedAt = at;
-    return this.#image.startExpected();
   }
 
-  #announceOne(): boolean {
+  #announceOne(begins: boolean): void {
     const ahead = this.#ahead;
-    if (ahead.type !== NBD_CMD_READ || checkRequest(ahead, this.#rules) !== 0) return true;
-    if (this.#isHeldUp(ahead)) return false;
-    const { offsetBytes, lengthBytes } = ahead;
-    if (this.#reads.isCopied(ahead)) return this.#image.expectRead(offsetBytes, lengthBytes);
-    this.#image.cache(offsetBytes, lengthBytes);
-    return true;
+    if (ahead.type !== NBD_CMD_READ || checkRequest(ahead, this.#rules) !== 0) return;
+    if (begins && this.#reads.isBeginnable(ahead)) return;
+    this.#image.cache(ahead.offsetBytes, ahead.lengthBytes);
   }
 }

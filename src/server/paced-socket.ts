@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { setBlocking, setNonBlocking } from '../kernel/fd-calls.js';
-import { isHungUp, limitReads, waitEitherReadable, waitReadable } from '../kernel/socket-calls.js';
+import { isHungUp, limitReads, waitAnyReadable, waitReadable } from '../kernel/socket-calls.js';
 import type { Busyness } from './activity.js';
 import { receiveBytes, receiveIfAny } from './socket-bytes.js';
 
@@ -105,11 +105,11 @@ export class PacedSocket {
     return receiveIfAny(this.#fd, target, at, length);
   }
 
-  /** Waits for bytes as `receive` does, but no longer than until `otherFd` can be read: then it answers −EAGAIN. */
-  receiveUnless(otherFd: number, target: Uint8Array, at: number, length: number): number {
+  /** Waits for bytes as `receive` does, but no longer than until another can be read: then it answers −EAGAIN. */
+  receiveUnless(secondFd: number, thirdFd: number, target: Uint8Array, at: number, length: number): number {
     // Bytes are seldom there already, and to try costs more than to look.
     for (;;) {
-      const ready = waitEitherReadable(this.#fd, otherFd);
+      const ready = waitAnyReadable(this.#fd, secondFd, thirdFd);
       if (ready !== 1) return ready === 0 ? -EAGAIN : ready;
       const received = receiveBytes(this.#fd, target, at, length);
       if (received !== -EAGAIN) return received;

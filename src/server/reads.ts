@@ -1,9 +1,10 @@
+import { DIRECT_FILE_READ_BYTES_MAX, FILE_READ_BYTES_MAX } from '../image/file-reads.js';
 import type { Image } from '../image/image.js';
 import { NBD_CMD_FLAG_DF, NBD_STATE_ZERO } from '../protocol/constants.js';
 import { type ReplyStyle, replyError } from '../protocol/reply.js';
 import type { Request } from '../protocol/request.js';
 import { Extents, zeroState } from './extents.js';
-import { PIPED_BYTES_MIN, PipedReads } from './piped-reads.js';
+import { PipedReads } from './piped-reads.js';
 import type { Replies } from './replies.js';
 
 /** A shorter READ is sent as it is: to look for holes in it takes longer than to send zeroes. */
@@ -44,11 +45,12 @@ export class Reads {
     }
   }
 
-  /** Whether such a READ will be one `read` of the image: the larger ones have other ways. */
-  isCopied(request: Readonly<Request>): boolean {
+  /** Whether such a READ may be one read of a file beside others: larger ones have another way, or are in pieces. */
+  isBeginnable(request: Readonly<Request>): boolean {
     const { lengthBytes } = request;
     if (lengthBytes < WORTH_LOOKING_BYTES) return lengthBytes > 0;
-    return (lengthBytes < PIPED_BYTES_MIN || this.#image.isDirect) && this.#isWhole(request);
+    const bytesMax = this.#image.isDirect ? DIRECT_FILE_READ_BYTES_MAX : FILE_READ_BYTES_MAX;
+    return lengthBytes <= bytesMax && this.#isWhole(request);
   }
 
   /** Asked now and then: what was sent by reference may have been read. */

@@ -97,6 +97,15 @@ export class Replies {
     this.#length += lengthBytes;
   }
 
+  /** The reply to a READ whose data lie in `source`, from `at` on. */
+  copyOf(request: Readonly<Request>, source: Buffer, at: number): void {
+    const { offsetBytes, lengthBytes } = request;
+    const to = this.roomForData(lengthBytes);
+    if (to < 0) return;
+    source.copy(this.bytes, to, at, at + lengthBytes);
+    this.data(request, offsetBytes, lengthBytes, true);
+  }
+
   /** The same for data that go to the socket some other way, right after a send. Room was made by roomForData. */
   dataHeader(request: Readonly<Request>, offsetBytes: number, lengthBytes: number, last: boolean): void {
     if (this.#style === 'simple') {

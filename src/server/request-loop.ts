@@ -12,7 +12,7 @@ import {
 } from '../protocol/constants.js';
 import type { MetaContext } from '../protocol/meta-context.js';
 import { replyError } from '../protocol/reply.js';
-import { emptyRequest, payloadBytes, type Request } from '../protocol/request.js';
+import { emptyRequest, payloadBytes } from '../protocol/request.js';
 import { checkRequest, type ExportRules, endsConnection } from '../protocol/request-rules.js';
 import type { Busyness } from './activity.js';
 import { BegunWrites } from './begun-writes.js';
@@ -100,7 +100,10 @@ class RequestLoop {
     this.#stop = stop;
     this.#input = new RequestInput(rules.replyStyle, received);
     this.#replies = new Replies(socketFd, rules.replyStyle, more.writeErrors);
-    const relax = whenIdle(more.keepsMemory, this.#input, this.#replies, image);
+    const relax = whenIdle(more.keepsMemory, this.#input, this.#replies, [
+      image,
+      { relax: () => this.#timedReads.relax() },
+    ]);
     this.#socket = new PacedSocket(socketFd, busyness, more.mayHalt, () => {
       relax();
       return this.#isAsked(HALT) && !this.#isInRequest; // its next request is not to be waited for
@@ -109,9 +112,8 @@ class RequestLoop {
     this.#changes = new Changes(image, this.#input, this.#replies);
     this.#status = new StatusReplies(image, this.#replies, contexts);
     this.#begun = image.beginsWrites ? new BegunWrites(image, this.#replies) : undefined;
-    const isHeldUp = (request: Readonly<Request>) => this.#begun?.overlaps(request) === true;
-    const cold = new ColdReads(image, rules, this.#input, this.#reads, isHeldUp, () => callMs(socketFd));
-    this.#timedReads = new TimedReads(this.#reads, cold, this.#input, this.#begun, () => {
+    const cold = new ColdReads(image, rules, this.#input, this.#reads, () => callMs(socketFd));
+    this.#timedReads = new TimedReads(image, this.#replies, this.#reads, cold, this.#input, this.#begun, () => {
       this.#replies.send();
       this.#receiveWhatIsThere();
     });
@@ -123,6 +125,8 @@ class RequestLoop {
       const end = this.#answerWhatIsThere();
       if (end !== undefined || this.#flushes.isBegun || this.#isAsked(HALT)) this.#begun?.finish();
       else this.#begun?.answerDone();
+      if (end !== undefined || this.#isAsked(HALT)) this.#timedReads.finish();
+      else this.#timedReads.answerDone();
       this.#flushes.answerDone();
       this.#replies.send();
       if (end !== undefined) return end;
@@ -139,6 +143,7 @@ class RequestLoop {
   /** Answers 0, or why what was written could not be flushed. */
   close(): number {
     this.#begun?.finish();
+    this.#timedReads.close();
     this.#flushes.finishAll();
     this.#replies.send();
     const errno = this.#changes.hasWritten ? this.#image.flush() : 0;
@@ -188,6 +193,7 @@ class RequestLoop {
     // By itself a write takes longer in this way.
     if (this.#begun.isEmpty && this.#input.length === this.#request.lengthBytes) return false;
     this.#changes.hasWritten = true;
+    this.#timedReads.before(this.#request);
     return this.#begun.begin(this.#request, this.#input.bytes, this.#input.start);
   }
 
@@ -201,6 +207,7 @@ class RequestLoop {
   #other(): void {
     const request = this.#request;
     this.#begun?.finish();
+    this.#timedReads.before(request);
     if (request.type === NBD_CMD_BLOCK_STATUS) this.#status.answer(request);
     else if (request.type === NBD_CMD_FLUSH) this.#flushes.answer(request);
     else this.#replies.reply(request, replyError(this.#changes.make(request), request));
@@ -211,6 +218,7 @@ class RequestLoop {
     const { flags, offsetBytes } = this.#request;
     const input = this.#input;
     this.#begun?.finish();
+    this.#timedReads.before(this.#request);
     this.#replies.send();
     this.#isInRequest = true;
     let errno = 0;
@@ -248,24 +256,29 @@ class RequestLoop {
     return received;
   }
 
-  /** What goes on beside, writes or a flush, is answered when it is done. */
+  /** What goes on beside, reads, and writes or a flush, is answered when it is done. */
   #receiveBesideOthers(length: number): number {
     const { bytes, end } = this.#input;
-    while (this.#begun?.isEmpty === false) {
-      const received = this.#socket.receiveUnless(this.#begun.fd, bytes, end, length);
+    for (;;) {
+      const readsFd = this.#timedReads.fd;
+      const changesFd = this.#changesFd;
+      if (readsFd < 0 && changesFd < 0) break;
+      const received = this.#socket.receiveUnless(readsFd, changesFd, bytes, end, length);
       if (received !== -EAGAIN) return received;
-      this.#begun.answerDone();
-      this.#replies.send();
-    }
-    while (this.#flushes.isBegun) {
-      const received = this.#socket.receiveUnless(this.#flushes.fd, bytes, end, length);
-      if (received !== -EAGAIN) return received;
-      this.#flushes.finish();
+      this.#timedReads.answerDone();
+      this.#begun?.answerDone();
+      this.#flushes.answerDone();
       this.#replies.send();
     }
     const received = this.#socket.receive(bytes, end, length, this.#answered);
     this.#answered = 0;
     return received;
+  }
+
+  /** Readable once a write that was begun, or a flush, is done; below 0 without one. They are never begun together. */
+  get #changesFd(): number {
+    if (this.#begun?.isEmpty === false) return this.#begun.fd;
+    return this.#flushes.isBegun ? this.#flushes.fd : -1;
   }
 
   /** Of the request that has begun to come, which was decoded if its header is there. */

@@ -1,4 +1,3 @@
-import type { Image } from '../image/image.js';
 import type { Replies } from './replies.js';
 import type { RequestInput } from './request-input.js';
 
@@ -10,13 +9,13 @@ export function whenIdle(
   keepsMemory: true | undefined,
   input: RequestInput,
   replies: Replies,
-  image: Image,
+  others: readonly { relax(): void }[],
 ): () => void {
   if (!keepsMemory) {
     return () => {
       input.relax();
       replies.relax();
-      image.relax();
+      for (const other of others) other.relax();
     };
   }
   input.bytes.fill(0, input.end);

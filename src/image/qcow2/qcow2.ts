@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
-import { type Extent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from '../image.js';
+import { type DataPlace, type Extent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from '../image.js';
 import { writeAll } from '../whole-calls.js';
 import { ClusterChange } from './cluster-change.js';
 import { DATA } from './cluster-kind.js';
@@ -12,7 +12,7 @@ import { type Geometry, wholesIn } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
 import { L2Tables } from './l2-tables.js';
 import { Qcow2Reader } from './reader.js';
-import { HOLDS_ANNOUNCED, HOLDS_PIPED, WorkerTurns } from './worker-turns.js';
+import { HOLDS_PIPED, HOLDS_PLACES, WorkerTurns } from './worker-turns.js';
 import { WriteOrder } from './write-order.js';
 
 const { EOPNOTSUPP, EPERM } = constants.errno;
@@ -46,6 +46,8 @@ export class Qcow2Image implements Image {
   readonly beginsWrites = false;
   readonly begunWritesFd = -1;
   readonly isDirect: boolean;
+  /** Some that were found are not let go. */
+  #hasPlaces = false;
   readonly #geometry: Geometry;
   readonly #map: ClusterMap;
   readonly #reader: Qcow2Reader;
@@ -82,7 +84,7 @@ export class Qcow2Image implements Image {
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
     this.#writing?.turns.begin();
     const errno = this.#reader.read(offsetBytes, length, target, at);
-    this.#end();
+    this.#writing?.turns.end();
     return errno;
   }
 
@@ -115,29 +117,32 @@ export class Qcow2Image implements Image {
 
   status(offsetBytes: number, length: number, extent: Extent): number {
     this.#writing?.turns.begin();
-    // Whoever asks may not read any more what it has announced: a later read is to see what others write until then.
-    this.#reader.forgetExpected();
     const errno = this.#reader.status(offsetBytes, length, extent);
-    this.#end();
+    this.#writing?.turns.end();
     return errno;
   }
 
-  expectRead(offsetBytes: number, length: number): boolean {
-    this.#writing?.turns.begin();
-    const isTaken = this.#reader.expectRead(offsetBytes, length);
-    this.#end();
-    return isTaken;
+  findPlace(offsetBytes: number, length: number, place: DataPlace): boolean {
+    const turns = this.#writing?.turns;
+    turns?.begin();
+    turns?.hold(HOLDS_PLACES);
+    const isFound = this.#reader.findPlace(offsetBytes, length, place);
+    this.#hasPlaces ||= isFound;
+    if (!this.#hasPlaces) turns?.letGo(HOLDS_PLACES);
+    turns?.end();
+    return isFound;
   }
 
-  startExpected(): boolean {
-    return this.#reader.startExpected();
+  letGoPlaces(): void {
+    this.#hasPlaces = false;
+    this.#writing?.turns.letGo(HOLDS_PLACES);
   }
 
   readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
     this.#writing?.turns.begin();
     this.#writing?.turns.hold(HOLDS_PIPED);
     const moved = this.#reader.readIntoPipe(offsetBytes, length, pipeFd);
-    this.#end();
+    this.#writing?.turns.end();
     return moved;
   }
 
@@ -152,7 +157,7 @@ export class Qcow2Image implements Image {
   cache(offsetBytes: number, length: number): number {
     this.#writing?.turns.begin();
     const errno = this.#reader.cache(offsetBytes, length);
-    this.#end();
+    this.#writing?.turns.end();
     return errno;
   }
 
@@ -178,7 +183,6 @@ export class Qcow2Image implements Image {
 
   relax(): void {
     this.#reader.relax();
-    this.#writing?.turns.letGo(HOLDS_ANNOUNCED);
     this.#writing?.writer.relax();
   }
 
@@ -188,21 +192,11 @@ export class Qcow2Image implements Image {
     this.#writing?.turns.close();
   }
 
-  /** A request is over: what it found is forgotten, what it announced is not. */
-  #end(): void {
-    if (this.#writing === undefined) return;
-    const { turns } = this.#writing;
-    if (this.#reader.isAwaiting) turns.hold(HOLDS_ANNOUNCED);
-    else turns.letGo(HOLDS_ANNOUNCED);
-    turns.end();
-  }
-
   #change({ turns, order }: Writing, act: () => number): number {
     if (order.state !== 0) return order.state;
-    this.#reader.forgetExpected();
     turns.begin();
     const errno = act();
-    this.#end();
+    turns.end();
     return errno;
   }
 

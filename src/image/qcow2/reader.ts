@@ -1,6 +1,5 @@
-import { type ExpectedFile, ExpectedReads } from '../expected-reads.js';
 import type { FileCalls } from '../file-calls.js';
-import type { Extent, Image } from '../image.js';
+import type { DataPlace, Extent, Image } from '../image.js';
 import { readZeroed } from '../whole-calls.js';
 import type { OldContent } from './cluster-change.js';
 import { COMPRESSED, DATA, UNALLOCATED, ZEROES_ALLOCATED } from './cluster-kind.js';
@@ -10,7 +9,7 @@ import type { CompressedClusters } from './compressed-clusters.js';
 /** Files that an image is read from, in one worker. */
 export interface ReaderParts {
   /** Where the data are: by which they are read, past the page cache perhaps. */
-  readonly dataFile: ExpectedFile;
+  readonly dataFile: Pick<DataPlace, 'fd' | 'blockBytes'>;
   readonly calls: FileCalls;
   /** Of compressed clusters. */
   readonly compressed: CompressedClusters;
@@ -21,13 +20,11 @@ export interface ReaderParts {
 /** Reads a qcow2 image. Where it has nothing of its own, its backing file shows through, and behind that, zeroes. */
 export class Qcow2Reader implements OldContent {
   readonly map: ClusterMap;
-  readonly #dataFile: ExpectedFile;
+  readonly #dataFile: ReaderParts['dataFile'];
   readonly #calls: FileCalls;
   readonly #backing: Image | undefined;
   readonly #backingBytes: number;
   readonly #compressed: CompressedClusters;
-  /** Absent until a read is announced. */
-  #expected: ExpectedReads | 'unavailable' | undefined;
 
   constructor(map: ClusterMap, { dataFile, calls, compressed, backing }: ReaderParts) {
     this.map = map;
@@ -40,7 +37,6 @@ export class Qcow2Reader implements OldContent {
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
     const map = this.map;
-    if (this.#takeExpected(offsetBytes, length, target, at)) return 0;
     for (let done = 0; done < length; ) {
       const from = offsetBytes + done;
       let errno = map.find(from, length - done);
@@ -74,27 +70,18 @@ export class Qcow2Reader implements OldContent {
     return 0;
   }
 
-  expectRead(offsetBytes: number, length: number): boolean {
+  findPlace(offsetBytes: number, length: number, place: DataPlace): boolean {
     const map = this.map;
-    if (map.find(offsetBytes, length) !== 0 || map.lengthBytes < length) return true;
+    if (map.find(offsetBytes, length) !== 0 || map.lengthBytes < length) return false;
     if (map.kind === UNALLOCATED) {
       const isAllThere = offsetBytes + length <= this.#backingBytes;
-      return this.#backing === undefined || !isAllThere || this.#backing.expectRead(offsetBytes, length);
+      return isAllThere && this.#backing?.findPlace(offsetBytes, length, place) === true;
     }
-    if (map.kind !== DATA) return true;
-    this.#expected ??= ExpectedReads.on(this.#dataFile) ?? 'unavailable';
-    const expected = this.#expected;
-    if (expected !== 'unavailable' && length <= expected.bytesMax) {
-      return expected.expect(map.hostBytes, length, offsetBytes);
-    }
-    this.#calls.willNeed(this.#dataFile.fd, map.hostBytes, length);
+    if (map.kind !== DATA) return false;
+    place.fd = this.#dataFile.fd;
+    place.blockBytes = this.#dataFile.blockBytes;
+    place.offsetBytes = map.hostBytes;
     return true;
-  }
-
-  startExpected(): boolean {
-    const isBackingReady = this.#backing?.startExpected() ?? true;
-    const isReady = typeof this.#expected === 'object' ? this.#expected.start() : true;
-    return isReady && isBackingReady;
   }
 
   readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
@@ -135,37 +122,14 @@ export class Qcow2Reader implements OldContent {
     return offsetBytes < this.#backingBytes;
   }
 
-  /** Whether reads that were announced have not been asked for. */
-  get isAwaiting(): boolean {
-    return typeof this.#expected === 'object' && !this.#expected.isEmpty;
-  }
-
-  /** Reads that were announced are done anew when they are asked for. */
-  forgetExpected(): void {
-    if (typeof this.#expected === 'object') this.#expected.forgetAll();
-  }
-
   relax(): void {
-    this.forgetExpected();
-    if (typeof this.#expected === 'object') this.#expected.relax();
     this.#compressed.relax();
     this.#calls.relax?.();
     this.#backing?.relax();
   }
 
   close(): void {
-    if (typeof this.#expected === 'object') this.#expected.close();
     this.#backing?.close();
-  }
-
-  /** What was announced for a read is for no later one, even if its bytes are elsewhere by now, or zeroes. */
-  #takeExpected(offsetBytes: number, length: number, target: Uint8Array, at: number): boolean {
-    if (typeof this.#expected !== 'object' || this.#expected.isEmpty) return false;
-    const map = this.map;
-    const isData = map.find(offsetBytes, length) === 0 && map.kind === DATA && map.lengthBytes === length;
-    if (isData) return this.#expected.take(map.hostBytes, length, target, at, offsetBytes);
-    this.#expected.forget(offsetBytes, length);
-    return false;
   }
 
   /** A backing file may be shorter than the image: behind it are zeroes. */

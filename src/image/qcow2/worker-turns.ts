@@ -4,8 +4,8 @@ import { sharedWords } from './slice-cache.js';
 /** Workers of one image at a time. */
 const WORKERS_MAX = 2_048;
 
-/** Reads that were announced stay bound to the places that were found for them. */
-export const HOLDS_ANNOUNCED = 1;
+/** Reads that are on their way stay bound to the places that were found for them. */
+export const HOLDS_PLACES = 1;
 /** So do bytes that were lent to a pipe, until whoever reads the socket behind it has them. */
 export const HOLDS_PIPED = 2;
 
@@ -86,7 +86,7 @@ export class WorkerTurns {
   /** What is still lent stays so, and the row with it: who reads it need not be gone. */
   close(): void {
     const { claims, turns } = this.#memory;
-    this.letGo(HOLDS_ANNOUNCED);
+    this.letGo(HOLDS_PLACES);
     if ((Atomics.load(turns, this.#row) & 1) !== 0) this.end();
     if (!this.#isHeld) Atomics.store(claims, this.#row, 0);
   }
