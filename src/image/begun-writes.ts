@@ -1,9 +1,9 @@
 import { constants } from 'node:os';
 import { FileRing } from '../kernel/file-ring.js';
-import { addressOf, forget, freeMemory, keptMemory } from '../kernel/memory.js';
 import type { DirectFile, DirectHandle } from './direct-io.js';
 import { IS_FULL, NOT_BEGUN } from './image.js';
 import { RangeLock } from './range-lock.js';
+import { UnitMemory } from './unit-memory.js';
 
 const { EAGAIN, EINTR, EIO } = constants.errno;
 
@@ -27,9 +27,7 @@ export class BegunWrites {
   readonly #file: DirectFile;
   readonly #lock: RangeLock;
   readonly #ring: FileRing;
-  readonly #memory: Buffer;
-  readonly #address: number;
-  readonly #isUsed = new Uint8Array(BEGUN_MAX);
+  readonly #memory: UnitMemory;
   // By ticket: what is left of the write.
   readonly #offsets = new Float64Array(BEGUN_MAX);
   readonly #lengths = new Int32Array(BEGUN_MAX);
@@ -43,19 +41,18 @@ export class BegunWrites {
   #told: OnWritten = () => {};
   readonly #onDone = (ticket: number, result: number) => this.#wentOn(ticket, result);
 
-  private constructor({ direct, shared }: DirectHandle, ring: FileRing, memory: Buffer) {
+  private constructor({ direct, shared }: DirectHandle, ring: FileRing, memory: UnitMemory) {
     this.#file = direct;
     this.#lock = new RangeLock(shared);
     this.#ring = ring;
     this.#memory = memory;
-    this.#address = addressOf(memory);
   }
 
   /** Absent where the kernel does not do several writes at a time for one thread. */
   static on(handle: DirectHandle): BegunWrites | undefined {
     const ring = FileRing.open(BEGUN_MAX);
     if (ring === undefined) return undefined;
-    const memory = keptMemory(BEGUN_MAX * UNIT_BYTES);
+    const memory = UnitMemory.of(BEGUN_MAX, UNIT_BYTES);
     if (memory === undefined) ring.close();
     return memory === undefined ? undefined : new BegunWrites(handle, ring, memory);
   }
@@ -69,11 +66,10 @@ export class BegunWrites {
     if (this.#broken || length > BEGUN_BYTES_MAX || this.#lock.isAwaited) return NOT_BEGUN;
     if (offsetBytes % blockBytes !== 0 || length % blockBytes !== 0 || this.#overlaps(offsetBytes, length))
       return NOT_BEGUN;
-    const ticket = this.#freeUnits(Math.ceil(length / UNIT_BYTES));
+    const ticket = this.#memory.take(length);
     if (ticket < 0) return IS_FULL;
     if (this.#count === 0) this.#lock.share(0, Number.MAX_SAFE_INTEGER);
-    this.#isUsed.fill(1, ticket, ticket + Math.ceil(length / UNIT_BYTES));
-    this.#memory.set(source.subarray(at, at + length), ticket * UNIT_BYTES);
+    this.#memory.bytes.set(source.subarray(at, at + length), this.#memory.placeOf(ticket));
     this.#offsets[ticket] = offsetBytes;
     this.#lengths[ticket] = length;
     this.#done[ticket] = 0;
@@ -102,19 +98,19 @@ export class BegunWrites {
 
   /** Gives the memory back, which the next writes take again. */
   relax(): void {
-    if (this.#count === 0 && !this.#broken) forget(this.#memory);
+    if (this.#count === 0 && !this.#broken) this.#memory.relax();
   }
 
   /** Nothing that was begun is left. */
   close(): void {
     if (this.#broken) return;
     this.#ring.close();
-    freeMemory(this.#memory);
+    this.#memory.close();
   }
 
   #add(ticket: number): void {
     const done = this.#done[ticket] ?? 0;
-    const address = this.#address + ticket * UNIT_BYTES + done;
+    const address = this.#memory.addressOf(ticket) + done;
     this.#added = true;
     this.#ring.write(
       this.#file.fd,
@@ -140,7 +136,7 @@ export class BegunWrites {
   }
 
   #end(ticket: number, errno: number): void {
-    this.#isUsed.fill(0, ticket, ticket + Math.ceil((this.#lengths[ticket] ?? 0) / UNIT_BYTES));
+    this.#memory.free(ticket, this.#lengths[ticket] ?? 0);
     this.#lengths[ticket] = 0;
     this.#count -= 1;
     if (this.#count === 0) this.#lock.release();
@@ -151,16 +147,6 @@ export class BegunWrites {
   #giveUp(): void {
     this.#broken = true;
     for (let ticket = 0; ticket < BEGUN_MAX; ticket += 1) if (this.#lengths[ticket] !== 0) this.#end(ticket, EIO);
-  }
-
-  /** The first of so many units beside each other; below 0 where there are none. */
-  #freeUnits(count: number): number {
-    let free = 0;
-    for (let unit = 0; unit < BEGUN_MAX; unit += 1) {
-      free = this.#isUsed[unit] === 0 ? free + 1 : 0;
-      if (free === count) return unit - count + 1;
-    }
-    return -1;
   }
 
   #overlaps(offsetBytes: number, length: number): boolean {

@@ -3,26 +3,37 @@ import { type Image, IS_FULL, NOT_BEGUN } from '../image/image.js';
 import { NBD_CMD_FLAG_FUA } from '../protocol/constants.js';
 import { replyError } from '../protocol/reply.js';
 import { emptyRequest, type Request } from '../protocol/request.js';
-import type { Replies } from './replies.js';
+import type { OnItsWay, Replies } from './replies.js';
 
-/** WRITEs that an image does at the same time: each is answered when it is done. */
-export class BegunWrites {
+/**
+ * WRITEs that an image does at the same time: each is answered when it is done. While there are any, other connections may have to
+ * wait: so they are brought to their end before a client is waited for.
+ */
+export class BegunWrites implements OnItsWay {
   readonly #image: Image;
   readonly #replies: Replies;
   /** By the tickets of the image. */
   readonly #requests = Array.from({ length: BEGUN_MAX }, emptyRequest);
   readonly #isBegun = new Uint8Array(BEGUN_MAX);
   #count = 0;
+  // A circle of those that are done and not answered, from #first on.
+  readonly #doneTickets = new Int32Array(BEGUN_MAX);
+  readonly #doneErrnos = new Int32Array(BEGUN_MAX);
+  #first = 0;
+  #done = 0;
   readonly #onWritten = (ticket: number, errno: number) => {
     this.#count -= 1;
     this.#isBegun[ticket] = 0;
-    const request = this.#requests[ticket];
-    if (request !== undefined) this.#replies.reply(request, replyError(errno, request));
+    const last = (this.#first + this.#done) % BEGUN_MAX;
+    this.#doneTickets[last] = ticket;
+    this.#doneErrnos[last] = errno;
+    this.#done += 1;
   };
 
   constructor(image: Image, replies: Replies) {
     this.#image = image;
     this.#replies = replies;
+    replies.sendBeside(this);
   }
 
   get isEmpty(): boolean {
@@ -73,9 +84,27 @@ export class BegunWrites {
     this.#take(this.#count);
   }
 
+  settle(): void {
+    if (this.#count > 0) this.#image.takeWrites(this.#count, this.#onWritten);
+  }
+
+  /** A reply may be sent at once, and so bring others to their end. */
+  answerSettled(): boolean {
+    const any = this.#done > 0;
+    while (this.#done > 0) {
+      const request = this.#requests[this.#doneTickets[this.#first] ?? 0];
+      const errno = this.#doneErrnos[this.#first] ?? 0;
+      this.#first = (this.#first + 1) % BEGUN_MAX;
+      this.#done -= 1;
+      if (request !== undefined) this.#replies.reply(request, replyError(errno, request));
+    }
+    return any;
+  }
+
   #take(waitFor: number): void {
     if (this.#count === 0) return;
     if (waitFor > 0) this.#replies.send();
     this.#image.takeWrites(waitFor, this.#onWritten);
+    this.answerSettled();
   }
 }

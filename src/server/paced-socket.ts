@@ -47,6 +47,7 @@ export class PacedSocket {
   #spinning = false;
   /** The socket's own state: whether its reads and writes wait. */
   #blocking = true;
+  #mayBlock = true;
   #waits = 0;
   #requests = 0;
   #misses = 0;
@@ -121,8 +122,15 @@ export class PacedSocket {
     return this.#wakes && isHungUp(this.#fd);
   }
 
+  /** From here on no call of a read or a write waits; this still does. */
+  neverBlock(): void {
+    this.#mayBlock = false;
+    this.#block(false);
+  }
+
   /** The socket waits again, as it did. */
   close(): void {
+    this.#mayBlock = true;
     this.#block(true);
   }
 
@@ -189,7 +197,7 @@ export class PacedSocket {
   }
 
   #block(blocking: boolean): void {
-    if (blocking === this.#blocking) return;
+    if (blocking === this.#blocking || (blocking && !this.#mayBlock)) return;
     this.#blocking = blocking;
     if (blocking) setBlocking(this.#fd);
     else setNonBlocking(this.#fd);

@@ -9,7 +9,7 @@ import type { Replies } from './replies.js';
 import { sendPiped } from './socket-bytes.js';
 
 /** From here on not copying is worth the three calls it takes. */
-const PIPED_BYTES_MIN = 65_536;
+export const PIPED_BYTES_MIN = 65_536;
 /** Of the pipe, and so the longest reply that goes through it. */
 const PIPE_BYTES = 1_048_576;
 /** What a socket must hold so that a reply goes into it at once: with less a copy is faster. */

@@ -45,6 +45,14 @@ const HOLE_BYTES = 12;
 const WRITES = [NBD_CMD_WRITE, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLUSH];
 const NO_MESSAGE = new Uint8Array(0);
 
+/** What is on its way while replies are sent. */
+export interface OnItsWay {
+  /** A client may let the send wait for as long as it likes: others must not wait for what is on its way. */
+  settle(): void;
+  /** After that: replies. Answers whether there were any. */
+  answerSettled(): boolean;
+}
+
 /**
  * The replies of a connection, in the style that was negotiated: they wait side by side in one buffer until they are sent
  * with one write. A READ's data go right behind the header, which is written last, when it is known whether all of them
@@ -60,6 +68,8 @@ export class Replies {
   readonly #socketFd: number;
   readonly #style: ReplyStyle;
   readonly #writeErrors: Int32Array;
+  #onItsWay: OnItsWay | undefined;
+  readonly #onFull = () => this.#onItsWay?.settle();
   /** Of the bytes before the data of a READ's reply. */
   readonly #dataHeaderBytes: number;
   readonly #chunkHeaderBytes: number;
@@ -73,9 +83,18 @@ export class Replies {
     this.#dataHeaderBytes = style === 'simple' ? NBD_SIMPLE_REPLY_BYTES : this.#chunkHeaderBytes + OFFSET_BYTES;
   }
 
+  /** From here on the socket does not block. */
+  sendBeside(others: OnItsWay): void {
+    this.#onItsWay = others;
+  }
+
   /** Sends what waits. False: it cannot be sent, and nothing ever again. */
   send(): boolean {
-    if (this.sendErrno === 0 && this.#length > 0) this.sendErrno = -sendBytes(this.#socketFd, this.bytes, this.#length);
+    while (this.sendErrno === 0 && this.#length > 0) {
+      this.sendErrno = -sendBytes(this.#socketFd, this.bytes, this.#length, this.#onFull);
+      this.#length = 0;
+      if (this.#onItsWay?.answerSettled() !== true) break;
+    }
     this.#length = 0;
     return this.sendErrno === 0;
   }

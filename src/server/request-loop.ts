@@ -112,8 +112,10 @@ class RequestLoop {
     this.#changes = new Changes(image, this.#input, this.#replies);
     this.#status = new StatusReplies(image, this.#replies, contexts);
     this.#begun = image.beginsWrites ? new BegunWrites(image, this.#replies) : undefined;
+    if (this.#begun !== undefined) this.#socket.neverBlock();
     const cold = new ColdReads(image, rules, this.#input, this.#reads, () => callMs(socketFd));
     this.#timedReads = new TimedReads(image, this.#replies, this.#reads, cold, this.#input, this.#begun, () => {
+      this.#answerDoneChanges();
       this.#replies.send();
       this.#receiveWhatIsThere();
     });
@@ -123,11 +125,8 @@ class RequestLoop {
   run(): LoopEnd {
     for (;;) {
       const end = this.#answerWhatIsThere();
-      if (end !== undefined || this.#flushes.isBegun || this.#isAsked(HALT)) this.#begun?.finish();
-      else this.#begun?.answerDone();
-      if (end !== undefined || this.#isAsked(HALT)) this.#timedReads.finish();
-      else this.#timedReads.answerDone();
-      this.#flushes.answerDone();
+      this.#timedReads.answerDone();
+      this.#answerDoneChanges();
       this.#replies.send();
       if (end !== undefined) return end;
       if (this.#replies.sendErrno !== 0) return lost(this.#replies.sendErrno);
@@ -140,7 +139,7 @@ class RequestLoop {
     }
   }
 
-  /** Answers 0, or why what was written could not be flushed. */
+  /** Answers what is on its way; then 0, or why what was written could not be flushed. */
   close(): number {
     this.#begun?.finish();
     this.#timedReads.close();
@@ -151,6 +150,12 @@ class RequestLoop {
     this.#reads.close();
     this.#socket.close();
     return errno;
+  }
+
+  #answerDoneChanges(): void {
+    if (this.#flushes.isBegun) this.#begun?.finish();
+    else this.#begun?.answerDone();
+    this.#flushes.answerDone();
   }
 
   #isAsked(what: number): boolean {
@@ -266,8 +271,7 @@ class RequestLoop {
       const received = this.#socket.receiveUnless(readsFd, changesFd, bytes, end, length);
       if (received !== -EAGAIN) return received;
       this.#timedReads.answerDone();
-      this.#begun?.answerDone();
-      this.#flushes.answerDone();
+      this.#answerDoneChanges();
       this.#replies.send();
     }
     const received = this.#socket.receive(bytes, end, length, this.#answered);

@@ -29,14 +29,19 @@ export function receiveIfAny(socketFd: number, target: Uint8Array, at: number, l
   return received;
 }
 
-/** Writes all of `source` from 0 to `length` to a socket, and waits until it has taken it. Answers 0 or −errno. */
-export function sendBytes(socketFd: number, source: Uint8Array, length: number): number {
+/**
+ * Writes all of `source` from 0 to `length` to a socket, and waits until it has taken it; calls `onFull` before each wait, if the
+ * socket does not block. Answers 0 or −errno.
+ */
+export function sendBytes(socketFd: number, source: Uint8Array, length: number, onFull: () => void): number {
   let sent = 0;
   while (sent < length) {
     try {
       sent += writeSync(socketFd, source, sent, length - sent, null);
     } catch (error) {
-      const fault = faultOf(socketFd, errnoOf(error));
+      const errno = errnoOf(error);
+      if (errno === EAGAIN) onFull();
+      const fault = faultOf(socketFd, errno);
       if (fault !== 0) return fault;
     }
   }

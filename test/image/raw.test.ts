@@ -2,7 +2,7 @@ import { fstatSync, readFileSync, truncateSync } from 'node:fs';
 import { constants } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
-import { emptyExtent, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
+import { ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { RawImage } from '#tsnbd/image/raw.js';
 import { PUNCH_HOLE, ZERO_RANGE } from '#tsnbd/kernel/fd-calls.js';
 import { useRawWorkers } from './raw-workers.js';
@@ -237,17 +237,6 @@ it('a hint that a range will be read reaches the kernel in pieces that it takes,
   result = -EIO;
   expect(image.cache(0, 2 ** 40)).toBe(EIO);
   expect(ranges).toHaveLength(2);
-});
-
-it('a read that was announced, and then answered by what its status told, is not shown to a later one', () => {
-  const { image, second } = workers(65_536, {}, {});
-  image.expectRead(0, 65_536);
-  image.startExpected();
-  expect(image.status(0, 65_536, emptyExtent())).toBe(0);
-  expect(second.write(0, 512, sector, 0, false)).toBe(0);
-  const target = new Uint8Array(65_536);
-  expect(image.read(0, 65_536, target, 0)).toBe(0);
-  expect([...target.subarray(0, 512)]).toEqual([...sector]);
 });
 
 it('closing one worker leaves the file open for the others', () => {

@@ -104,3 +104,25 @@ test('a client that says goodbye leaves none behind', async () => {
   expect(loop.count(CALLS.FLUSH)).toBe(1);
   expect([loop.memory[0], loop.memory[512]]).toEqual([1, 2]);
 });
+
+test('a client that reads no answers holds none of them up: others may wait for them', async () => {
+  const reads = Array.from({ length: 32 }, (_, n) => ({
+    type: NBD_CMD_READ,
+    offsetBytes: 4096 * (n + 1),
+    lengthBytes: 524_288,
+  }));
+  loop.client.pause();
+  send(write(0), write(1), ...reads);
+  await expect.poll(() => loop.count(CALLS.READ)).toBeGreaterThan(0);
+  await new Promise((resolve) => setTimeout(resolve, 200)); // now it waits for the client
+  expect(loop.count(CALLS.READ)).toBeLessThan(reads.length);
+  finish([1], [0]);
+  await expect.poll(() => loop.memory[512]).toBe(2);
+  loop.client.resume();
+  const replies = [];
+  for (let n = 0; n < 34; n += 1) replies.push(await loop.client.reply());
+  expect(replies.filter(({ error }) => error !== 0).map(({ cookie }) => cookie)).toEqual([1]);
+  expect(replies.map(({ cookie }) => cookie).sort((a, b) => a - b)).toEqual(
+    Array.from({ length: 34 }, (_, n) => n + 1),
+  );
+});

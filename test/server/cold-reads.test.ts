@@ -12,21 +12,8 @@ const SLOW_MS = 5;
 const QUICK_MS = 0.01;
 let callMs: number;
 let log: string[];
-let room: number;
-const image = {
-  expectRead: (offset: number) => {
-    if (room === 0) return false;
-    room -= 1;
-    log.push(`read ${offset}`);
-    return true;
-  },
-  cache: (offset: number) => log.push(`cache ${offset}`),
-  startExpected: () => {
-    log.push('start');
-    return false;
-  },
-} as unknown as Image;
-const reads = { isCopied: ({ lengthBytes }: { lengthBytes: number }) => lengthBytes < 65_536 } as unknown as Reads;
+const image = { cache: (offset: number) => log.push(`cache ${offset}`) } as unknown as Image;
+const reads = { isBeginnable: ({ lengthBytes }: { lengthBytes: number }) => lengthBytes < 65_536 } as unknown as Reads;
 const flags = transmissionFlags({ readOnly: false, multiConn: true, rotational: false, fastZero: false, trim: true });
 const rules = {
   sizeBytes: SIZE_BYTES,
@@ -48,21 +35,13 @@ function bytesOf(type: number, offsetBytes: number, lengthBytes: number): Buffer
 function withInput(...requests: Buffer[]): { cold: ColdReads; input: RequestInput } {
   const input = new RequestInput('simple', Buffer.concat(requests));
   return {
-    cold: new ColdReads(
-      image,
-      rules,
-      input,
-      reads,
-      () => false,
-      () => callMs,
-    ),
+    cold: new ColdReads(image, rules, input, reads, () => callMs),
     input,
   };
 }
 
 beforeEach(() => {
   log = [];
-  room = 100;
   callMs = 0.002;
 });
 
@@ -121,34 +100,23 @@ describe('announcing', () => {
       bytesOf(NBD_CMD_READ, 5_000, 512).subarray(0, 20),
     );
     input.start += NBD_REQUEST_BYTES;
-    expect(cold.announce()).toBe(false);
-    expect(log).toEqual(['read 1000', 'read 3000', 'cache 4000', 'start']);
+    cold.announce(false);
+    expect(log).toEqual(['cache 1000', 'cache 3000', 'cache 4000']);
     input.makeRoom();
     input.bytes.set(bytesOf(NBD_CMD_READ, 5_000, 512), input.end - 20);
     input.end += NBD_REQUEST_BYTES - 20;
-    cold.announce();
-    expect(log.slice(4)).toEqual(['read 5000', 'start']);
+    cold.announce(false);
+    expect(log.slice(3)).toEqual(['cache 5000']);
   });
 
-  test('stops where there is no room, and goes on there later', () => {
-    const { cold, input } = withInput(...[0, 1, 2, 3].map((index) => bytesOf(NBD_CMD_READ, index * 512, 512)));
-    room = 2;
+  test('leaves out those that will be begun beside others', () => {
+    const { cold, input } = withInput(
+      bytesOf(NBD_CMD_READ, 1_000, 131_072),
+      bytesOf(NBD_CMD_READ, 2_000, 512),
+      bytesOf(NBD_CMD_READ, 3_000, 131_072),
+    );
     input.start += NBD_REQUEST_BYTES;
-    cold.announce();
-    room = 2;
-    input.start += NBD_REQUEST_BYTES;
-    cold.announce();
-    expect(log).toEqual(['read 0', 'read 512', 'start', 'read 1024', 'read 1536', 'start']);
-  });
-
-  test('does not get stuck at a read that finds no room in its own turn', () => {
-    const { cold, input } = withInput(...[0, 1, 2].map((index) => bytesOf(NBD_CMD_READ, index * 512, 512)));
-    room = 0;
-    input.start += NBD_REQUEST_BYTES;
-    cold.announce();
-    room = 5;
-    input.start += NBD_REQUEST_BYTES;
-    cold.announce();
-    expect(log).toEqual(['start', 'read 512', 'read 1024', 'start']);
+    cold.announce(true);
+    expect(log).toEqual(['cache 1000', 'cache 3000']);
   });
 });

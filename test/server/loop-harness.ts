@@ -11,6 +11,8 @@ import { RawClient } from './raw-client.js';
 export const CALLS = { READ: 0, WRITE: 1, ZERO: 2, TRIM: 3, FLUSH: 4, DURABLE: 5 } as const;
 /** A field of `counts`: calls that were held up. */
 export const HELD = 6;
+/** A field of `counts`: places that were found and not let go. */
+export const PLACES = 7;
 /** Fields of `faults`, a bit a ticket: which begun writes are done, and which of them have failed. */
 export const BEGUN = { DONE: 6, FAILED: 7 } as const;
 export type Call = (typeof CALLS)[keyof typeof CALLS];
@@ -36,6 +38,8 @@ export interface LoopThreadData {
   readonly flushFd: number;
   /** WRITEs are begun, and done when the test says so; this is readable when it has. */
   readonly begunFd: number;
+  /** What the first blocks of 4096 are read from, beside others: pipes, from which a read comes when the test writes. -1: from none. */
+  readonly slowFds: readonly number[];
   readonly received: Uint8Array;
   readonly stop: Int32Array;
   readonly writeErrors: Int32Array;
@@ -50,7 +54,7 @@ export interface Loop {
   fail(call: Call, errno: number): void;
   /** Says of begun writes, by their tickets, that they are done or have failed. */
   finish(tickets: { readonly done: readonly number[]; readonly failed?: readonly number[] }): void;
-  count(what: Call | typeof HELD): number;
+  count(what: Call | typeof HELD | typeof PLACES): number;
   stop(): void;
   halt(): void;
   readonly end: Promise<LoopEnd>;
@@ -76,6 +80,7 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
     slowZero: false,
     flushFd: -1,
     begunFd: -1,
+    slowFds: [],
     received: new Uint8Array(0),
     stop,
     writeErrors,

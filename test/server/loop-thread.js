@@ -9,7 +9,7 @@ import { serveRequests } from '#tsnbd/server/request-loop.js';
 const { socketFd, sizeBytes, memory, readOnly, minimumBlockBytes, received, stop, faults, counts, writeErrors } =
   workerData;
 /** @type {import('./loop-harness.js').LoopThreadData} */
-const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd, begunFd } = workerData;
+const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd, begunFd, slowFds } = workerData;
 
 /** @param {import('./loop-harness.js').Call} call */
 const enter = (call) => {
@@ -26,6 +26,7 @@ const TRIM = 3;
 const FLUSH = 4;
 const DURABLE = 5;
 const HELD = 6;
+const PLACES = 7;
 const DONE = 6;
 const FAILED = 7;
 const BLOCK_BYTES = 4096;
@@ -76,8 +77,12 @@ const image = {
   },
   cache: () => 0,
   mayHaveHoles: sparse,
-  expectRead: () => true,
-  startExpected: () => true,
+  findPlace(offset, _length, place) {
+    Object.assign(place, { fd: slowFds[offset / BLOCK_BYTES] ?? -1, blockBytes: 1, offsetBytes: 0 });
+    if (place.fd >= 0) Atomics.add(counts, PLACES, 1);
+    return place.fd >= 0;
+  },
+  letGoPlaces: () => void Atomics.store(counts, PLACES, 0),
   relax() {},
   beginsWrites: begunFd >= 0,
   beginWrite(offset, length, source, at) {
@@ -101,7 +106,7 @@ const image = {
       Atomics.wait(faults, DONE, done);
     }
   },
-  isDirect: false,
+  isDirect: slowFds.length > 0, // so every read is one of a disk
   readIntoPipe: () => 0,
   lendsPages: false,
   takeBackPages() {},
