@@ -5,6 +5,7 @@ import { startWorker } from './spare-workers.js';
 /** What a worker is told that does no more. */
 export interface FlushTask {
   readonly flush: ImageHandle;
+  readonly isLast: true;
 }
 
 /**
@@ -14,7 +15,7 @@ export interface FlushTask {
  */
 export function flushImage(image: ImageHandle): Promise<number> {
   const worker = startWorker();
-  worker.postMessage({ flush: image } satisfies FlushTask);
+  worker.postMessage({ flush: image, isLast: true } satisfies FlushTask);
   return new Promise((resolve, reject) => {
     worker.once('message', resolve);
     worker.once('error', (cause) => reject(new ServerError('died', `the worker broke: ${cause}`, { cause })));

@@ -149,6 +149,9 @@ class RequestLoop {
     this.#reads.untilTakenBack(() => this.#isAsked(DRAIN) || this.#socket.isCutOff);
     this.#reads.close();
     this.#socket.close();
+    this.#input.start = this.#input.end;
+    this.#input.relax();
+    this.#replies.relax();
     return errno;
   }
 

@@ -155,12 +155,14 @@ class ImageServer implements Server {
     invariant(image !== undefined, 'an export that was found has an image');
     const rules = rulesOf(image, { flags, replyStyle, statusContexts: contexts.length });
     const start = { socketFd, image: image.handle, rules, contexts, received };
-    const connection = startConnection(start, this.#workerFor(socketFd));
+    const worker = this.#workerFor(socketFd);
+    const connection = startConnection(start, worker, false);
     this.#served.add(connection);
     this.#hasServed = true;
     this.#onEvent({ kind: 'connected', ...who, exportName, replyStyle });
     void connection.ended.then((end) => {
       this.#served.delete(connection);
+      this.#spares.give(worker);
       place.leave();
       this.#onEvent({ kind: 'ended', client: who.client, end });
       this.#endIfDone();

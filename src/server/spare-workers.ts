@@ -44,11 +44,12 @@ export class SpareWorker {
 }
 
 /**
- * Workers that were started before their clients come: to start a thread takes as long as thousands of requests. They hold
- * up neither the process nor its end.
+ * Workers that were started before their clients come, or have served one: to start a thread takes as long as thousands of requests,
+ * and its code is slow at first. They hold up neither the process nor its end.
  */
 export class SpareWorkers {
-  readonly #spares = new Set<Worker>();
+  /** With what listens to each. */
+  readonly #spares = new Map<Worker, () => void>();
   readonly #room: () => number;
   #filling: NodeJS.Timeout | undefined;
   #closed = false;
@@ -66,33 +67,44 @@ export class SpareWorkers {
   /** A worker for a client; another takes its place later. @throws ServerError 'system' as startWorker does */
   take(): Worker {
     this.fillSoon();
-    const [spare] = this.#spares;
-    if (spare === undefined) return startWorker();
+    const [first] = this.#spares;
+    if (first === undefined) return startWorker();
+    const [spare, forget] = first;
     this.#spares.delete(spare);
-    spare.ref();
+    spare.off('error', forget).off('exit', forget).ref();
     return spare;
+  }
+
+  /** A worker whose client has gone; it serves the next, or ends. */
+  give(worker: Worker): void {
+    if (worker.threadId < 0) return; // it has ended
+    if (this.#spares.size < this.#wanted) this.#add(worker);
+    else void worker.terminate();
   }
 
   close(): void {
     this.#closed = true;
-    for (const worker of this.#spares) void worker.terminate();
+    for (const worker of this.#spares.keys()) void worker.terminate();
     this.#spares.clear();
   }
 
   #fill(): void {
     this.#filling = undefined;
-    const wanted = this.#closed ? 0 : Math.min(this.#room(), SPARES_MAX);
     try {
-      while (this.#spares.size < wanted) this.#add(startWorker());
+      while (this.#spares.size < this.#wanted) this.#add(startWorker());
     } catch {
       this.fillSoon(); // a client that comes meanwhile is told
     }
+  }
+
+  get #wanted(): number {
+    return this.#closed ? 0 : Math.min(this.#room(), SPARES_MAX);
   }
 
   #add(worker: Worker): void {
     worker.unref();
     const forget = () => this.#spares.delete(worker);
     worker.on('error', forget).on('exit', forget);
-    this.#spares.add(worker);
+    this.#spares.set(worker, forget);
   }
 }

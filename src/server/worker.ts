@@ -6,22 +6,26 @@ import type { FlushTask } from './flush-image.js';
 import { serveRequests } from './request-loop.js';
 import type { WorkerTask } from './workers.js';
 
-// The thread of one connection: waits for it, serves it, says how it ended, ends. Or of one flush.
-parentPort?.once('message', (task: WorkerTask | FlushTask) => {
+// The thread of one connection at a time: waits for it, serves it, says how it ended, and waits for the next or ends. Or of one flush.
+parentPort?.on('message', (task: WorkerTask | FlushTask) => {
   // What node:fs throws while a socket has nothing to read is caught at once; a stack would be most of what it costs.
   Error.stackTraceLimit = 0;
-  if ('flush' in task) return tellOf(task.flush, (image) => image.flush());
-  tellOf(task.image, (image) => {
-    const busyness = new Busyness(task.activity, task.worker);
-    return serveRequests({ mayHalt: false, ...task, image, busyness });
-  });
+  if ('flush' in task) tellOf(task.flush, (image) => image.flush());
+  else
+    tellOf(task.image, (image) => {
+      const busyness = new Busyness(task.activity, task.worker);
+      return serveRequests({ mayHalt: false, ...task, image, busyness });
+    });
+  if (task.isLast) parentPort?.close();
 });
 
 function tellOf(handle: ImageHandle, act: (image: Image) => unknown): void {
   const image = imageFrom(handle);
+  let end: unknown;
   try {
-    parentPort?.postMessage(act(image));
+    end = act(image);
   } finally {
     image.close();
   }
+  parentPort?.postMessage(end);
 }

@@ -35,7 +35,7 @@ export type ConnectionEnd =
 
 /** A connection that a worker serves. */
 export interface ServedConnection {
-  /** Resolves when the worker and, unless it was halted, the socket are gone; what was written is flushed. Never rejects. */
+  /** Resolves when the worker is gone, or done with it, and the socket is closed unless it was halted; what was written is flushed. Never rejects. */
   readonly ended: Promise<ConnectionEnd>;
   /** How many writes and flushes it has answered with an error. */
   writeErrors(): number;
@@ -57,20 +57,33 @@ export interface WorkerTask extends ConnectionStart {
   readonly activity: Activity;
   /** Its field in `activity`. */
   readonly worker: number;
+  /** Then the worker ends. */
+  readonly isLast: boolean;
 }
 
 const activity = newActivity(CLIENTS_MAX);
 /** The fields of `activity` that no worker has. */
 const freeFields = Array.from({ length: CLIENTS_MAX }, (_, field) => CLIENTS_MAX - 1 - field);
 
-/** Has a worker, a new one where none was started before, serve one connection. On the main thread, with libc loaded. */
-export function startConnection(start: ConnectionStart, worker = startWorker()): ServedConnection {
+/**
+ * Has a worker, a new one where none was started before, serve one connection; with `isLast` false it may be given another when the
+ * connection has ended. On the main thread, with libc loaded.
+ */
+export function startConnection(start: ConnectionStart, worker = startWorker(), isLast = true): ServedConnection {
   const stop = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   const writeErrors = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   // A view is cloned with all of the memory behind it.
   const field = freeFields.pop();
   invariant(field !== undefined, `at most ${CLIENTS_MAX} connections are served`);
-  const task: WorkerTask = { ...start, received: start.received.slice(), stop, writeErrors, activity, worker: field };
+  const task: WorkerTask = {
+    ...start,
+    received: start.received.slice(),
+    stop,
+    writeErrors,
+    activity,
+    worker: field,
+    isLast,
+  };
   worker.postMessage(task);
   let open = true;
   const unlessClosed = (act: (fd: number) => void) => {
@@ -79,14 +92,16 @@ export function startConnection(start: ConnectionStart, worker = startWorker()):
 
   const ended = new Promise<ConnectionEnd>((resolve) => {
     let end: ConnectionEnd = { kind: 'failed', error: new ServerError('died', 'the worker ended without a word') };
-    worker.on('message', (loopEnd: LoopEnd) => {
+    const onMessage = (loopEnd: LoopEnd) => {
       end = connectionEnd(loopEnd);
-    });
-    worker.on('error', (cause) => {
+      if (!isLast) onEnd();
+    };
+    const onError = (cause: unknown) => {
       const why = messageOf(cause);
       end = { kind: 'failed', error: new ServerError('died', `the worker broke: ${why}`, { cause }) };
-    });
-    worker.on('exit', () => {
+    };
+    const onEnd = () => {
+      worker.off('message', onMessage).off('error', onError).off('exit', onEnd);
       open = false;
       freeFields.push(field);
       if (end.kind === 'left' && end.how === 'halted') return resolve(end);
@@ -94,7 +109,8 @@ export function startConnection(start: ConnectionStart, worker = startWorker()):
       shutdownFd(start.socketFd);
       closeSync(start.socketFd);
       resolve(end);
-    });
+    };
+    worker.on('message', onMessage).on('error', onError).on('exit', onEnd);
   });
   return {
     ended,

@@ -57,3 +57,25 @@ test('none is started once the server is closed', async () => {
   expect(taken.threadId).toBeGreaterThan(now);
   await endAll([taken]);
 });
+
+test('one whose client has gone is there for the next, if anybody may still come', async () => {
+  let room = 1;
+  const spares = new SpareWorkers(() => room);
+  const [first, second, third] = [startWorker(), startWorker(), startWorker()];
+  const ids = [first, second, third].map(({ threadId }) => threadId);
+  spares.give(first);
+  spares.give(second); // one is enough
+  await expect.poll(() => second.threadId).toBe(-1);
+  const taken = spares.take();
+  expect(taken.threadId).toBe(ids[0]);
+  await taken.terminate();
+  spares.give(taken); // it has ended
+  room = 0;
+  spares.give(third);
+  await expect.poll(() => third.threadId).toBe(-1);
+  const fresh = spares.take();
+  expect(fresh.threadId).toBeGreaterThan(ids[2] ?? 0);
+  spares.close();
+  spares.give(fresh);
+  await expect.poll(() => fresh.threadId).toBe(-1);
+});

@@ -1,6 +1,7 @@
 import { closeSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
 import { duplicateFd, socketPair } from '#tsnbd/kernel/fd-calls.js';
@@ -16,6 +17,7 @@ import {
 import { imageFlags, rulesOf } from '#tsnbd/server/exports.js';
 import { PIPED_BYTES_MIN } from '#tsnbd/server/piped-reads.js';
 import { INPUT_BYTES } from '#tsnbd/server/request-input.js';
+import { startWorker } from '#tsnbd/server/spare-workers.js';
 import { type ServedConnection, startConnection } from '#tsnbd/server/workers.js';
 import { long } from '../long.js';
 import { type AskedRequest, RawClient, type Reply } from './raw-client.js';
@@ -42,10 +44,14 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
-function start(received = new Uint8Array(0)): { client: RawClient; connection: ServedConnection; socketFd: number } {
+function start(
+  received = new Uint8Array(0),
+  worker?: Worker,
+): { client: RawClient; connection: ServedConnection; socketFd: number } {
   const [clientFd, socketFd] = socketPair();
   const rules = rulesOf(image, { flags: imageFlags(image, true), replyStyle: 'simple', statusContexts: 0 });
-  const connection = startConnection({ socketFd, image: image.handle, rules, contexts: [], received });
+  const task = { socketFd, image: image.handle, rules, contexts: [], received };
+  const connection = worker === undefined ? startConnection(task) : startConnection(task, worker, false);
   const client = RawClient.onFd(clientFd);
   clients.push(client);
   connections.push(connection);
@@ -221,5 +227,28 @@ describe('the end of a connection', () => {
       kind: 'failed',
       error: { code: 'died', message: expect.stringContaining('the worker broke: invariant broken') },
     });
+  });
+});
+
+describe('a worker that has served a connection', () => {
+  test('serves the next, whatever became of the one before', async () => {
+    const worker = startWorker();
+    const { threadId } = worker;
+    for (let round = 1; round <= 12; round += 1) {
+      const { client, connection, socketFd } = start(undefined, worker);
+      await client.ask({ type: NBD_CMD_WRITE, offsetBytes: 512 * round, data: Buffer.alloc(512, round) });
+      const { data } = await client.ask({ type: NBD_CMD_READ, offsetBytes: 512 * (round - 1), lengthBytes: 1_024 });
+      expect([data[0], data[512]]).toEqual([round - 1, round]);
+      if (round % 3 === 0) client.close();
+      else if (round % 3 === 1) client.send(Buffer.alloc(64, 0xee));
+      else connection.drain();
+      const end = await connection.ended;
+      expect(end).toMatchObject(round % 3 === 1 ? { error: { code: 'violation' } } : { kind: 'left' });
+      connection.drain(); // the socket is not its own any more
+      expect(existsSync(`/proc/self/fd/${socketFd}`)).toBe(false);
+      expect(worker.threadId).toBe(threadId);
+      expect(worker.listenerCount('message') + worker.listenerCount('error') + worker.listenerCount('exit')).toBe(0);
+    }
+    await worker.terminate();
   });
 });
