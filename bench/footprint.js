@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fio } from './cases.js';
 import { idleConnections } from './idle-connections.js';
 import { makeImage } from './image.js';
-import { runFio } from './load.js';
+import { rampSeconds, runFio } from './load.js';
 import { cpuSeconds, pssBytes } from './processes.js';
 import { startServer } from './server.js';
 import { spread } from './statistics.js';
@@ -116,7 +116,7 @@ async function loadedBytes(owned, peer, image) {
   const server = await startServer(owned, peer, 'unix', image);
   try {
     const load = runFio(owned, LOAD, server.uri, { seconds: LOAD_SECONDS, sizeBytes: IMAGE_BYTES });
-    await sleep(LOAD_SECONDS * 800);
+    await sleep((rampSeconds(LOAD, LOAD_SECONDS) + LOAD_SECONDS * 0.8) * 1000);
     const loaded = pssBytes(server.pid);
     await load;
     return loaded;

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkBytes } from './checks.js';
 import { makeImage, settle } from './image.js';
-import { measure } from './measure.js';
+import { measure, needsLarge } from './measure.js';
 import { UsageError } from './options.js';
 import { others, tsnbd } from './peers.js';
 import { inTurns } from './rounds.js';
@@ -19,6 +19,8 @@ import { ServerError, startServer } from './server.js';
 const CHECK_BYTES = 64 * 2 ** 20;
 const QUICK_CHECK_BYTES = 16 * 2 ** 20;
 const PROBE_BYTES = 2 ** 20;
+/** How much larger the large image is. */
+const LARGE = 4;
 
 /**
  * @param {Owned} owned
@@ -30,12 +32,15 @@ export async function measureOnHost(owned, peers, cases, options) {
   if (cases.length === 0) return [];
   if (options.checks) await checkAll(owned, peers, cases, options.quick ? QUICK_CHECK_BYTES : CHECK_BYTES);
   const { seconds, sizeBytes } = options;
-  const [image, source] = [join(owned.folder, 'image.raw'), join(owned.folder, 'source.raw')];
-  makeImage(image, sizeBytes);
-  if (cases.some(({ kind, access }) => kind === 'nbdcopy' && access === 'write')) makeImage(source, sizeBytes);
-  for (const path of [image, source]) if (existsSync(path)) settle(path);
+  const source = join(owned.folder, 'source.raw');
+  const small = { path: join(owned.folder, 'image.raw'), sizeBytes };
+  const large = { path: join(owned.folder, 'large.raw'), sizeBytes: LARGE * sizeBytes };
+  makeImage(small.path, small.sizeBytes);
+  if (cases.some(needsLarge)) makeImage(large.path, large.sizeBytes);
+  if (cases.some(({ kind, access }) => kind === 'nbdcopy' && access === 'write')) makeImage(source, large.sizeBytes);
+  for (const path of [small.path, large.path, source]) if (existsSync(path)) settle(path);
   return inTurns(cases, peers, { rounds: options.rounds, lateAt: options.lateAt.host }, (one, peer) =>
-    named(`${peer.name}, ${one.name}`, measure(owned, peer, one, { image, source, sizeBytes, seconds })),
+    named(`${peer.name}, ${one.name}`, measure(owned, peer, one, { small, large, source, seconds })),
   );
 }
 

@@ -1,8 +1,10 @@
 // One sample: one case on one server, once.
 
 import { statSync } from 'node:fs';
+import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { drop, fullOf, qcow2Image, settle, warm } from './image.js';
-import { runCopy, runFio } from './load.js';
+import { rampSeconds, runCopy, runFio } from './load.js';
 import { cpuSeconds } from './processes.js';
 import { startServer } from './server.js';
 
@@ -16,18 +18,33 @@ import { startServer } from './server.js';
  * @typedef {object} Sample
  * @property {number} rate requests a second
  * @property {number} requests
- * @property {number} [cpuSeconds] of all the server's processes, from its first connection to its last
+ * @property {number} [cpuSeconds] of all the server's processes, for these requests
  * @property {number} [p99Micros]
  * @property {number} [clientCores]
  */
 
 /**
  * @typedef {object} Setting
- * @property {string} image
- * @property {string} source a file of the image's size, for nbdcopy to the server
- * @property {number} sizeBytes
+ * @property {Raw} small
+ * @property {Raw} [large] for what is through with the other in no time
+ * @property {string} source a file of the large image's size, for nbdcopy to the server
  * @property {number} seconds
  */
+
+/**
+ * A raw image.
+ * @typedef {object} Raw
+ * @property {string} path
+ * @property {number} sizeBytes
+ */
+
+/** fio takes so long to start, at most. */
+const START_MS = 200;
+
+/** Whether a case is for the large image. @param {Case} one */
+export function needsLarge(one) {
+  return one.kind === 'nbdcopy' || (one.cache === 'cold' && one.qcow2 === undefined && one.transport !== 'kernel');
+}
 
 /**
  * @param {Owned} owned
@@ -36,7 +53,8 @@ import { startServer } from './server.js';
  * @param {Setting} setting
  * @returns {Promise<Sample>}
  */
-export async function measure(owned, peer, one, { image: raw, source, sizeBytes, seconds }) {
+export async function measure(owned, peer, one, { small, large = small, source, seconds }) {
+  const { path: raw, sizeBytes } = needsLarge(one) ? large : small;
   const qcow2 = one.kind === 'fio' ? one.qcow2 : undefined;
   const image = qcow2 === undefined ? raw : qcow2Image(raw, qcow2);
   if (one.transport === 'kernel') throw new Error(`${one.name} is measured in the guest`);
@@ -48,14 +66,34 @@ export async function measure(owned, peer, one, { image: raw, source, sizeBytes,
     if (one.kind === 'fio' && one.cache !== 'warm') drop(image, sizeBytes);
     else warm(image, statSync(image).size);
     if (qcow2 === 'backed') warm(fullOf(raw), statSync(fullOf(raw)).size);
+    if (one.kind === 'nbdcopy') {
+      const before = cpuSeconds(server.pid);
+      const load = await runCopy(owned, one, server.uri, { seconds, sizeBytes, source });
+      return { ...load, cpuSeconds: cpuSeconds(server.pid) - before };
+    }
+    const ramp = rampSeconds(one, seconds);
     const before = cpuSeconds(server.pid);
-    const load =
-      one.kind === 'fio'
-        ? await runFio(owned, one, server.uri, { seconds, sizeBytes })
-        : await runCopy(owned, one, server.uri, { seconds, sizeBytes, source });
-    return { ...load, cpuSeconds: cpuSeconds(server.pid) - before };
+    const [load, cores] = await Promise.all([
+      runFio(owned, one, server.uri, { seconds, sizeBytes }),
+      ramp > 0 ? coresTaken(server.pid, ramp * 1000 + START_MS, (ramp + seconds) * 1000) : undefined,
+    ]);
+    const spent = cores === undefined ? cpuSeconds(server.pid) - before : (cores * load.requests) / load.rate;
+    return { ...load, cpuSeconds: spent };
   } finally {
     await server.stop();
     if (one.access.endsWith('write')) settle(image);
   }
+}
+
+/**
+ * Processor time of a server in a second, from one moment to another.
+ * @param {number} pid
+ * @param {number} fromMs
+ * @param {number} toMs
+ */
+async function coresTaken(pid, fromMs, toMs) {
+  await sleep(fromMs);
+  const [begin, before] = [performance.now(), cpuSeconds(pid)];
+  await sleep(toMs - fromMs);
+  return (cpuSeconds(pid) - before) / ((performance.now() - begin) / 1000);
 }

@@ -102,7 +102,8 @@ async function backingFile(owned, us, { rounds, seconds }) {
   const rate = async (/** @type {string} */ name) => {
     const one = allCases.find((each) => each.name === name);
     if (one === undefined) throw new Error(`there is no case '${name}'`);
-    return (await measure(owned, us, one, { image, source: image, sizeBytes: BACKING_BYTES, seconds })).rate;
+    return (await measure(owned, us, one, { small: { path: image, sizeBytes: BACKING_BYTES }, source: image, seconds }))
+      .rate;
   };
   const costs = [];
   for (let round = 0; round < rounds; round++) costs.push((await rate(PLAIN)) / (await rate(`${PLAIN} backed`)));

@@ -7,12 +7,27 @@ const MIB = 2 ** 20;
 describe('what fio is told', () => {
   test('the time in milliseconds: fio takes 0.5 for no limit', () => {
     expect(fioArguments(fio('unix randread 4k d16'), 0.5, MIB)).toEqual(
-      expect.arrayContaining(['--runtime=500ms', '--time_based', '--bs=4096', '--iodepth=16', '--numjobs=1']),
+      expect.arrayContaining([
+        '--runtime=500ms',
+        '--ramp_time=250ms',
+        '--time_based',
+        '--bs=4096',
+        '--iodepth=16',
+        '--numjobs=1',
+      ]),
     );
   });
 
   test('to end after each block once, where that is the case', () => {
     expect(fioArguments(fio('unix randread 64k d16 once'), 2, MIB)).not.toContain('--time_based');
+  });
+
+  test('to ask for a second first, unless something is to be done for the first time', () => {
+    expect(fioArguments(fio('unix randread 64k d16 cold'), 2, MIB)).toContain('--ramp_time=1000ms');
+    expect(fioArguments(fio('unix randread 64k d16 once'), 2, MIB).join(' ')).not.toContain('ramp_time');
+    expect(fioArguments({ ...fio('unix randwrite 4k d32'), qcow2: 'new' }, 2, MIB).join(' ')).not.toContain(
+      'ramp_time',
+    );
   });
 
   test('a part of the image for each of several sequential connections, the whole for random ones', () => {
