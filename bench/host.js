@@ -37,7 +37,7 @@ export async function measureOnHost(owned, peers, cases, options) {
   const large = { path: join(owned.folder, 'large.raw'), sizeBytes: LARGE * sizeBytes };
   makeImage(small.path, small.sizeBytes);
   if (cases.some(needsLarge)) makeImage(large.path, large.sizeBytes);
-  if (cases.some(({ kind, access }) => kind === 'nbdcopy' && access === 'write')) makeImage(source, large.sizeBytes);
+  if (cases.some(({ kind, access }) => kind === 'nbdcopy' && access === 'write')) makeImage(source, sizeBytes);
   for (const path of [small.path, large.path, source]) if (existsSync(path)) settle(path);
   return inTurns(cases, peers, { rounds: options.rounds, lateAt: options.lateAt.host }, (one, peer) =>
     named(`${peer.name}, ${one.name}`, measure(owned, peer, one, { small, large, source, seconds })),

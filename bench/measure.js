@@ -27,7 +27,7 @@ import { startServer } from './server.js';
  * @typedef {object} Setting
  * @property {Raw} small
  * @property {Raw} [large] for what is through with the other in no time
- * @property {string} source a file of the large image's size, for nbdcopy to the server
+ * @property {string} source a file of the small image's size, for nbdcopy to the server
  * @property {number} seconds
  */
 
@@ -43,7 +43,7 @@ const START_MS = 200;
 
 /** Whether a case is for the large image. @param {Case} one */
 export function needsLarge(one) {
-  return one.kind === 'nbdcopy' || (one.cache === 'cold' && one.qcow2 === undefined && one.transport !== 'kernel');
+  return one.kind === 'fio' && one.cache === 'cold' && one.qcow2 === undefined && one.transport !== 'kernel';
 }
 
 /**
@@ -67,8 +67,11 @@ export async function measure(owned, peer, one, { small, large = small, source, 
     else warm(image, statSync(image).size);
     if (qcow2 === 'backed') warm(fullOf(raw), statSync(fullOf(raw)).size);
     if (one.kind === 'nbdcopy') {
+      const copy = (/** @type {number} */ limit) =>
+        runCopy(owned, one, server.uri, { seconds: limit, sizeBytes, source });
+      await copy(seconds / 2);
       const before = cpuSeconds(server.pid);
-      const load = await runCopy(owned, one, server.uri, { seconds, sizeBytes, source });
+      const load = await copy(seconds);
       return { ...load, cpuSeconds: cpuSeconds(server.pid) - before };
     }
     const ramp = rampSeconds(one, seconds);
