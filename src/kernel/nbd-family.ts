@@ -128,9 +128,10 @@ export class NbdFamily {
 
   /**
    * Changes a device that is up. A socket takes the place of a connection that is lost; where the kernel knows of none that
-   * is, nothing happens, and the answer is the same.
+   * is, nothing happens, and the answer is the same. It is not given up, for then it could be done late: beside the next
+   * one, or with another socket that has the number by then.
    *
-   * @throws KernelError 'time-limit' or 'system'
+   * @throws KernelError 'system'
    */
   reconfigure(index: number, identifier: string, change: DeviceChange): Promise<NetlinkReply> {
     const { requestTimeoutSeconds, deadTimeoutSeconds, clientFlags, sizeBytes, blockSizeBytes, socket } = change;
@@ -145,7 +146,7 @@ export class NbdFamily {
       ...number(NBD_ATTR_CLIENT_FLAGS, clientFlags),
       ...(socket === undefined ? [] : [{ type: NBD_ATTR_SOCKETS, value: { nested: [socketItem(socket)] } }]),
     ]);
-    return this.#socket.ask(question, answerLimitMs);
+    return this.#socket.askOnce(question);
   }
 
   /**

@@ -151,7 +151,11 @@ export class NetlinkDevice implements NbdDevice {
         }
       }
     } catch (error) {
-      if (!isTaken()) throw error; // it is in the kernel's hands, whatever it said later
+      // It is in the kernel's hands, whatever it said later. If it may or may not be, it is to be of no use there.
+      if (!isTaken()) {
+        shutdownFd(socket);
+        throw error;
+      }
     }
     // Without that the next loss is a longer pause, and no more.
     if (failedRequests) await sendAgainSoon(this.#setup, this.name).catch(() => {});
@@ -164,8 +168,8 @@ export class NetlinkDevice implements NbdDevice {
   }
 
   /**
-   * Answers false when the device is not ours any more, or not for long. A call that was given up may come to be done, so
-   * it is made again until the kernel has answered.
+   * Answers false when the device is not ours any more, or not for long. What the kernel does not answer is told it again;
+   * but for a socket, which could come to have two places.
    */
   async #reconfigure(change: DeviceChange): Promise<boolean> {
     for (; this.#ending === undefined; await sleep(retryMs)) {
@@ -179,6 +183,9 @@ export class NetlinkDevice implements NbdDevice {
         if (reply?.errno === 0) return true;
         if (reply !== undefined && this.#isOurs()) {
           throw new KernelError('system', `the kernel refuses to change /dev/${this.name}: ${describeReply(reply)}`);
+        }
+        if (change.socket !== undefined) {
+          throw new KernelError('system', `the kernel does not tell whether it took a connection of /dev/${this.name}`);
         }
       }
     }

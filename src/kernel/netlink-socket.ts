@@ -17,14 +17,21 @@ import {
   STRUCT_SOCKADDR_NL,
 } from './netlink-abi.js';
 import { encodeRequest, type GenericRequest, type NetlinkAnswer, parseAnswers } from './netlink-codec.js';
+import { within } from './within.js';
 
-const { EAGAIN, EINTR } = constants.errno;
+const { EAGAIN, ECANCELED, EINTR } = constants.errno;
 
 /** Longer than any answer to what we ask. */
 const datagramBytesMax = 32_768;
 /** Datagrams that an answer may consist of; the kernel gives a message and an acknowledgement. */
 const datagramsMax = 16;
 const pollMs = 5;
+
+/**
+ * The last write of this process. While somebody holds the lock, one waits for it, in one of the few threads that Node does
+ * files and names with; the others wait for that one.
+ */
+let lastWrite: Promise<unknown> = Promise.resolve();
 
 export type Question = Pick<GenericRequest, 'family' | 'command' | 'version' | 'attributes'>;
 
@@ -51,8 +58,8 @@ export function describeReply({ errno, text }: NetlinkReply): string {
 export class NetlinkSocket {
   readonly #fd: number;
   #sequence = 0;
-  /** A write that was given up is still under way: then nobody may close the fd. */
-  #abandoned = false;
+  /** Under way, maybe given up: until it is done nobody may close the fd. */
+  #writing: Promise<number> | undefined;
 
   /** @throws KernelError 'system' where the process may not have such a socket */
   constructor() {
@@ -73,15 +80,17 @@ export class NetlinkSocket {
     }
   }
 
-  /** @throws KernelError 'time-limit' when the kernel does not come to answer, 'system' */
+  /**
+   * What is given up may come to be done all the same: for what may be asked twice.
+   *
+   * @throws KernelError 'time-limit' when the kernel does not come to answer, 'system'
+   */
   async ask(question: Question, limitMs: number): Promise<NetlinkReply> {
     const late = new AbortController();
-    const limit = sleep(limitMs, 'late' as const, { signal: late.signal }).catch(() => 'late' as const);
     try {
       return await this.#exchange(question, async (bytes) => {
-        const written = await Promise.race([this.#write(bytes), limit]);
+        const written = await within(this.#write(bytes, late.signal), limitMs);
         if (written !== 'late') return written;
-        this.#abandoned = true;
         throw new KernelError(
           'time-limit',
           `the kernel did not answer by netlink in ${limitMs / 1000} s: another program waits in it`,
@@ -90,6 +99,11 @@ export class NetlinkSocket {
     } finally {
       late.abort();
     }
+  }
+
+  /** Waits for the lock as long as that takes: for what must not be asked twice. @throws KernelError 'system' */
+  askOnce(question: Question): Promise<NetlinkReply> {
+    return this.#exchange(question, (bytes) => this.#write(bytes));
   }
 
   /**
@@ -105,7 +119,8 @@ export class NetlinkSocket {
   }
 
   close(): void {
-    if (!this.#abandoned) closeSync(this.#fd);
+    if (this.#writing === undefined) closeSync(this.#fd);
+    else void this.#writing.then(() => closeSync(this.#fd));
   }
 
   async #exchange(question: Question, send: (bytes: Uint8Array) => Promise<number>): Promise<NetlinkReply> {
@@ -124,7 +139,18 @@ export class NetlinkSocket {
     throw new KernelError('system', 'the kernel does not end its answer by netlink');
   }
 
-  #write(bytes: Uint8Array): Promise<number> {
+  /** Behind the writes before it; one that was given up by then is not made. */
+  #write(bytes: Uint8Array, late?: AbortSignal): Promise<number> {
+    const written = lastWrite.then(() => (late?.aborted ? -ECANCELED : this.#writeNow(bytes)));
+    lastWrite = written;
+    this.#writing = written;
+    void written.then(() => {
+      if (this.#writing === written) this.#writing = undefined;
+    });
+    return written;
+  }
+
+  #writeNow(bytes: Uint8Array): Promise<number> {
     return new Promise((resolve) => {
       write(this.#fd, bytes, (error, count) => resolve(error === null ? count : (error.errno ?? -1)));
     });
