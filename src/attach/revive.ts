@@ -1,5 +1,6 @@
 import { closeSync, fstatSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { invariant } from '../base/invariant.js';
 import { messageOf } from '../base/message-of.js';
 import { readLastState, readState } from '../daemon/state-file.js';
 import { CACHE_MODES } from '../image/cache-modes.js';
@@ -7,6 +8,7 @@ import { ImageError } from '../image/errors.js';
 import { type OpenedImage, openImage } from '../image/open-image.js';
 import { identityOf } from '../image/seen-files.js';
 import { socketPair } from '../kernel/fd-calls.js';
+import type { DeviceLink, DeviceSetup } from '../kernel/nbd-device.js';
 import { adoptDevice } from '../kernel/nbd-netlink.js';
 import { deviceBackend } from '../kernel/sysfs.js';
 import { imageFlags } from '../server/exports.js';
@@ -54,18 +56,12 @@ export async function revive(device: string, context: AttachContext, spare?: Spa
   const attachment = await withDeviceLock(device, async () => {
     lastRecord(device); // who has read the state before us may be done by now, and the device taken down
     server.goOn(spare?.take());
-    const setup = { ...served.setup, deadTimeoutSeconds: served.setup.deadTimeoutSeconds ?? 0, sockets: [kernelEnd] };
+    const setup = { ...served.setup, sockets: [kernelEnd] };
     await undo.step('reconnect the device', () => reconnect(device, setup, about.backend ?? ''));
     let isOurs = false;
     const nbd = await undo.step(
       'adopt the device',
-      () =>
-        adoptDevice(
-          device,
-          { ...setup, deadTimeoutSeconds: served.setup.deadTimeoutSeconds },
-          about.backend ?? '',
-          request.destroyOnDisconnect,
-        ),
+      () => adoptDevice(device, setup, about.backend ?? '', request.destroyOnDisconnect),
       async (adopted) => {
         if (!isOurs) return adopted.leave();
         await adopted.stop();
@@ -137,17 +133,47 @@ function requireSame(image: OpenedImage, { setup, files }: ServedRecord): void {
   }
 }
 
+/**
+ * Has what was sent to the killed process fail, and what comes, until somebody goes on with the image. Answers false where
+ * somebody does already.
+ *
+ * @throws AttachError 'refused' or 'busy', KernelError
+ */
+export function failRequests(device: string): Promise<boolean> {
+  return withDeviceLock(device, async () => {
+    if (readState(device) !== undefined) return false;
+    const { about, served } = lastRecord(device);
+    await withoutConnection(device, served.setup, about.backend ?? '', (link) => link.failRequests());
+    return true;
+  });
+}
+
 /** Whoever adopts the device then finds it connected. */
-async function reconnect(device: string, setup: Parameters<typeof adoptDevice>[1], backend: string): Promise<void> {
-  const [lost, other] = socketPair();
-  closeSync(other);
-  const nbd = await adoptDevice(device, { ...setup, sockets: [lost] }, backend, undefined);
-  try {
-    nbd.link?.takeOver();
+async function reconnect(device: string, setup: DeviceSetup, backend: string): Promise<void> {
+  await withoutConnection(device, setup, backend, async (link) => {
+    if (setup.deadTimeoutSeconds !== undefined) link.mayFailRequests();
     for (const socket of setup.sockets) {
-      if ((await nbd.link?.replace(socket)) !== undefined) continue;
+      if ((await link.replace(socket)) !== undefined) continue;
       throw new AttachError('refused', `/dev/${device} is not the device any more that it was`);
     }
+  });
+}
+
+/** A device whose connection was lost with the process that had it. */
+async function withoutConnection(
+  device: string,
+  setup: Omit<DeviceSetup, 'sockets'>,
+  backend: string,
+  act: (link: DeviceLink) => Promise<void>,
+): Promise<void> {
+  const [lost, other] = socketPair();
+  closeSync(other);
+  const { deadTimeoutSeconds = 0 } = setup;
+  const nbd = await adoptDevice(device, { ...setup, deadTimeoutSeconds, sockets: [lost] }, backend, undefined);
+  try {
+    invariant(nbd.link !== undefined, 'a device of netlink with a dead-connection limit has connections to replace');
+    nbd.link.takeOver();
+    await act(nbd.link);
   } finally {
     nbd.leave();
     closeSync(lost);

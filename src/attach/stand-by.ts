@@ -8,8 +8,9 @@ import { deviceBackend } from '../kernel/sysfs.js';
 import { SpareWorker } from '../server/spare-workers.js';
 import type { AttachContext } from './attach-context.js';
 import type { Attachment } from './attachment.js';
+import { DeadLimit } from './dead-limit.js';
 import { takeGiven } from './given-fds.js';
-import { revive } from './revive.js';
+import { failRequests, revive } from './revive.js';
 import type { StandBy } from './succession.js';
 
 /** How often the second process looks whether the first is there. */
@@ -21,7 +22,7 @@ const RETRY_MS = 1_000;
  * nobody can. All that is needed for it is ready before: a program may lie on the device.
  */
 export async function standBy(
-  { device }: StandBy,
+  { device, request }: StandBy,
   channel: ReadyChannel,
   context: AttachContext,
 ): Promise<Attachment | undefined> {
@@ -29,13 +30,20 @@ export async function standBy(
   const [kernelEnd = -1] = takeGiven(1);
   const backend = deviceBackend(device);
   const spare = new SpareWorker();
-  const tell = (error: unknown) => onEvent({ kind: 'notice', text: messageOf(error) });
+  const tell = (text: string) => onEvent({ kind: 'notice', text });
+  const { deadTimeoutSeconds = 0 } = request;
+  const deadLimit = new DeadLimit(deadTimeoutSeconds, () => failRequests(device), tell);
   await channel.ready();
   for (let told = ''; ; await sleep(LOOK_MS)) {
-    if (stop.aborted || !mayBe(device, backend)) return undefined;
     // A process that is alive ends the device itself when it lets go of the connection.
-    if (!isHungUp(kernelEnd) || readState(device) !== undefined) continue;
-    if (readLastState(device)?.about.backend !== backend) return undefined;
+    const isServed = !isHungUp(kernelEnd) || readState(device) !== undefined;
+    const isOver = stop.aborted || !mayBe(device, backend);
+    if (isServed || isOver || readLastState(device)?.about.backend !== backend) {
+      deadLimit.end();
+      if (isServed && !isOver) continue;
+      return undefined;
+    }
+    deadLimit.begin();
     const attempt = new UndoStack();
     try {
       const attachment = await revive(device, { ...context, undo: attempt }, spare);
@@ -44,11 +52,13 @@ export async function standBy(
         () => {},
         async () => void (await attempt.undoAll()),
       );
+      deadLimit.end();
       return attachment;
     } catch (error) {
       await attempt.undoAll();
-      const text = String(error);
-      if (text !== told) tell(error);
+      deadLimit.goOn();
+      const text = messageOf(error);
+      if (text !== told) tell(text);
       told = text;
       await sleep(RETRY_MS);
     }

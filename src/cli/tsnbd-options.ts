@@ -117,7 +117,7 @@ const options = {
     value: '<SECONDS>',
     read: patienceSeconds,
     modes: ['attach'],
-    help: `How long requests wait when the process that serves the image was killed; then they fail, until another goes on (--persist, "tsnbd restart"). Unless given, ${DEAD_TIMEOUT_SECONDS} with --persist, and not at all without it.`,
+    help: `How long requests wait when the process that serves the image was killed; then they fail, until another goes on (--persist, "tsnbd restart"). Unless given, ${DEAD_TIMEOUT_SECONDS} with --persist, and not at all without it. Without --persist nobody is there to end what was sent to that process already: it waits until "tsnbd restart" or until the device is detached.`,
   },
   ...kernelApiOption<Mode>(['attach']),
   ...netlinkOptions<Mode>(['attach']),
@@ -166,7 +166,7 @@ export const tsnbdProgram: Program<Mode, typeof options> = {
     'IMAGE is a regular file or a block device, raw or qcow2. It is locked like QEMU locks its images, so that no second program writes to it.',
     'The backing file and the data file that a qcow2 image names are opened too: relative names from the folder of the image itself, absolute ones and those that lead out of that folder as they are, which is told. Only names of files are followed, and a backing file only if the image says what format it has.',
     'What a client trims is given back to the file system that IMAGE lies on, unless --discard says otherwise.',
-    'The background process of an attached device detaches it on SIGTERM, once no file system, swap or other device uses it, and reports to syslog. A device that was set up by ioctl goes down if that process is stopped, frozen or suspended; by netlink it waits. If the process is killed, a device of ioctl goes down and what waits for it fails; by netlink the device stays, its requests wait, and new ones fail, until it is detached, attached again, or restarted ("tsnbd restart DEV"). With --dead-timeout new ones wait too, and with --persist a second process goes on at once. A write that the killed process had begun is waited for, so that it cannot come to lie over a later one. What becomes of a remote device whose server goes away is in tsnbd-client(8), WHEN THE SERVER GOES AWAY.',
+    'The background process of an attached device detaches it on SIGTERM, once no file system, swap or other device uses it, and reports to syslog. A device that was set up by ioctl goes down if that process is stopped, frozen or suspended; by netlink it waits. If the process is killed, a device of ioctl goes down and what waits for it fails; by netlink the device stays, its requests wait, and new ones fail, until it is detached, attached again, or restarted ("tsnbd restart DEV"). With --dead-timeout new ones wait for so long too, and with --persist a second process goes on at once, or has all that waits fail after that time if it cannot. A write that the killed process had begun is waited for, so that it cannot come to lie over a later one. What becomes of a remote device whose server goes away is in tsnbd-client(8), WHEN THE SERVER GOES AWAY.',
   ],
   modes: {
     attach: { chosenBy: 'connect', title: 'attaching an image' },

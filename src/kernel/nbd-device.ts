@@ -97,6 +97,8 @@ export interface DeviceLink {
   replace(socket: number): Promise<number | undefined>;
   /** While all are lost: what waits for another one fails soon, and what comes at once, until another is offered. */
   failRequests(): Promise<void>;
+  /** Another process may have made them fail: that ends with the next offer, too. */
+  mayFailRequests(): void;
 }
 
 /** 0, or −errno where the kernel gives a reason; 0 is also what a server that went away ends with. */

@@ -47,6 +47,7 @@ export class NetlinkDevice implements NbdDevice {
   /** The family answers one question at a time. */
   #asking: Promise<unknown> | undefined;
   readonly #unheard = new Unheard();
+  /** Or may: another process may have told the kernel. */
   #failsRequests = false;
   #isTakenOver = false;
 
@@ -125,6 +126,9 @@ export class NetlinkDevice implements NbdDevice {
       },
       replace: (socket) => this.#replace(socket),
       failRequests: () => this.#failRequests(),
+      mayFailRequests: () => {
+        this.#failsRequests = true;
+      },
     };
   }
 
@@ -184,7 +188,7 @@ export class NetlinkDevice implements NbdDevice {
         if (reply !== undefined && this.#isOurs()) {
           throw new KernelError('system', `the kernel refuses to change /dev/${this.name}: ${describeReply(reply)}`);
         }
-        if (change.socket !== undefined) {
+        if (reply === undefined && change.socket !== undefined) {
           throw new KernelError('system', `the kernel does not tell whether it took a connection of /dev/${this.name}`);
         }
       }

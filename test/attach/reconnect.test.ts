@@ -56,6 +56,7 @@ function watched(
       return old;
     },
     failRequests: async () => void fails.push(rest.length),
+    mayFailRequests: () => {},
   };
   const device = {
     name: 'nbd-that-is-not-there',

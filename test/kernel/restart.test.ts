@@ -141,6 +141,32 @@ test('a write that is late is not done over a later one, be the process replaced
   await ok(`${tsnbd} -d nbd0 && nbd-client -d /dev/nbd1`);
 });
 
+test('requests that nobody goes on with fail after the dead-connection limit, those that were sent too', async () => {
+  const dir = await memoryDir('dead');
+  await ok(`truncate -s 4M ${dir}/raw && ${tsnbd} -c nbd0 --persist --dead-timeout=3 -f raw ${dir}/raw`);
+  const killed = await pidBehind('nbd0');
+  const read = (skip: number) => `dd if=/dev/nbd0 of=/dev/null bs=4k count=1 skip=${skip} iflag=direct status=none`;
+  const failed = { status: 1, stdout: '', stderr: "dd: error reading '/dev/nbd0': Input/output error\n" };
+  await ok(`kill -s STOP ${killed}`);
+  const sent = await background(`exec ${read(1)}`);
+  await until('test "$(awk \'{ print $1 }\' /sys/block/nbd0/inflight)" = 1');
+  await ok(`mv ${dir}/raw ${dir}/kept && kill -s KILL ${killed}`);
+  const waiting = await background(`exec ${read(2)}`);
+  for (const each of [sent, waiting]) expect(await each.result).toEqual(failed);
+  expect(await run(read(3))).toEqual(failed);
+
+  // Once somebody goes on, no limit is left of that: a slow request is done.
+  await ok(`mv ${dir}/kept ${dir}/raw`);
+  await until(`${tsnbd} status nbd0 | grep -q '^state: connected$'`, 30_000);
+  expect(await ok('cat /sys/block/nbd0/queue/io_timeout')).toBe('2000');
+  const serving = await pidBehind('nbd0');
+  await ok(`kill -s STOP ${serving}`);
+  const slow = await background(`exec ${read(4)}`);
+  await ok(`sleep 5; kill -s CONT ${serving}`);
+  expect(await slow.result).toMatchObject({ status: 0 });
+  await ok(`${tsnbd} -d nbd0`);
+});
+
 longTest('when the process of an image is killed, a second one goes on, or a restart', async () => {
   const dir = await memoryDir('restart');
   await ok(`truncate -s 32M ${dir}/raw ${dir}/other && qemu-img create -q -f qcow2 ${dir}/qcow2 32M`);
