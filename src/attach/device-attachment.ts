@@ -77,9 +77,9 @@ export class DeviceAttachment implements Attachment {
     const left = new Promise<'handed over'>((resolve) => {
       this.#leave = resolve;
     });
-    const gone = nbd.ended.then(async () => {
+    const gone = nbd.ended.then(async ({ byOther }) => {
       if (serverEnd !== undefined) await within(serverEnd, SERVER_LIMIT_MS);
-      return this.#asked || this.#lastUser?.isOn ? 'detached' : 'lost';
+      return this.#asked || (byOther && this.#lastUser?.isOn) ? 'detached' : 'lost';
     });
     this.ended = Promise.race([gone, left]);
   }

@@ -124,8 +124,9 @@ export class Supervisor {
   async #watch(): Promise<void> {
     for (const ended = this.#ended.signal; !ended.aborted; await pause(LOOK_MS, ended)) {
       try {
-        if (this.#link.lost() !== 'none') await this.#reconnect();
-        else this.#lookForSilence();
+        if (this.#link.lost() === 'none') this.#lookForSilence();
+        else if (await this.#link.isGone()) return this.#device.disconnect();
+        else await this.#reconnect();
       } catch (error) {
         this.#tell(messageOf(error)); // whatever it is, the device needs somebody who goes on
       }

@@ -80,6 +80,11 @@ export interface NbdDevice {
 export interface DeviceLink {
   /** From now on the device stays when its connections are lost: the caller replaces them, or disconnects the device. */
   takeOver(): void;
+  /**
+   * Whether a device whose connections are lost is ours no more, because somebody has disconnected it. That takes a moment,
+   * which this waits for.
+   */
+  isGone(): Promise<boolean>;
   /** How many of its connections are lost: nothing can be sent or received on them any more. */
   lost(): 'none' | 'some' | 'all';
   /** Whether what was sent on one of them does not reach the other side, as far as TCP knows. */
@@ -104,6 +109,8 @@ export interface DeviceLink {
 /** 0, or −errno where the kernel gives a reason; 0 is also what a server that went away ends with. */
 export interface DeviceEnd {
   readonly result: number;
+  /** By netlink: it was disconnected by the close of its last user, or by another program. */
+  readonly byOther?: boolean;
 }
 
 /**

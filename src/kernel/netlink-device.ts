@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { invariant } from '../base/invariant.js';
 import { dropPartitions } from './device-child.js';
@@ -14,11 +15,16 @@ import { deviceBackend, deviceState, waitFor } from './sysfs.js';
 import { Unheard } from './unheard.js';
 import { within } from './within.js';
 
+const { EINVAL } = constants.errno;
+
 /** How long it takes at most to see that every connection is gone. */
 const watchMs = 1_000;
 /** A server that leaves its socket full gets so long to read the goodbye; meanwhile nobody else's netlink is answered. */
 const goodbyeLimitMs = 1_000;
 const retryMs = 1_000;
+/** When the kernel disconnects a device, its connections end first, and what it carries goes so much later at most. */
+const settleLimitMs = 250;
+const settlePollMs = 10;
 /** How long an undo waits for the end. */
 const endLimitMs = 10_000;
 /**
@@ -117,6 +123,7 @@ export class NetlinkDevice implements NbdDevice {
       takeOver: () => {
         this.#isTakenOver = true;
       },
+      isGone: () => this.#isGone(),
       lost: () => (this.#isLost() ? 'all' : this.#sockets.some(isHungUp) ? 'some' : 'none'),
       isUnheard: () => this.#sockets.some((socket) => retransmittingMs(socket) !== undefined),
       cutUnheard: (limitMs) => {
@@ -185,7 +192,8 @@ export class NetlinkDevice implements NbdDevice {
         this.#asking = asking;
         const reply = await asking;
         if (reply?.errno === 0) return true;
-        if (reply !== undefined && this.#isOurs()) {
+        if (reply?.errno === EINVAL && this.#isOurs() && (await this.#isDisconnected())) this.disconnect();
+        else if (reply !== undefined && this.#isOurs()) {
           throw new KernelError('system', `the kernel refuses to change /dev/${this.name}: ${describeReply(reply)}`);
         }
         if (reply === undefined && change.socket !== undefined) {
@@ -196,8 +204,16 @@ export class NetlinkDevice implements NbdDevice {
     return false;
   }
 
+  /** Whether another program has disconnected it, and somebody uses it still: then it keeps its mark, and refuses every change. */
+  async #isDisconnected(): Promise<boolean> {
+    const asking = this.#family.reconfigure(deviceIndex(this.name), this.#identifier, {}).catch(() => undefined);
+    this.#asking = asking;
+    return (await asking)?.errno === EINVAL;
+  }
+
   async #end(): Promise<void> {
     clearInterval(this.#watch);
+    const byOther = this.#isLost() && (await this.#isGone());
     await this.#asking;
     // A sender in a full socket holds the lock that the goodbye waits for, and that one holds all of generic netlink up.
     if (!this.#sockets.every(hasRoom)) this.cut();
@@ -205,7 +221,7 @@ export class NetlinkDevice implements NbdDevice {
     while (!(await this.#isDown())) await sleep(retryMs);
     this.cut();
     await dropPartitions(this.name);
-    this.#resolveEnded({ result: 0 });
+    this.#resolveEnded({ result: 0, byOther });
   }
 
   /** Whoever disconnected the device before us may have made room for another program's: that one is not touched. */
@@ -226,6 +242,13 @@ export class NetlinkDevice implements NbdDevice {
 
   #isOurs(): boolean {
     return deviceBackend(this.name) === this.#identifier;
+  }
+
+  async #isGone(): Promise<boolean> {
+    for (const end = performance.now() + settleLimitMs; this.#mayBeOurs(); await sleep(settlePollMs)) {
+      if (performance.now() > end) return false;
+    }
+    return true;
   }
 
   #mayBeOurs(): boolean {

@@ -24,7 +24,7 @@ function watched(
   attempts: readonly Attempt[],
   patience: { deadTimeoutSeconds?: number; retryLimitSeconds?: number } = {},
   isLost: 'none' | 'some' | 'all' = 'all',
-  { answers, unheard = [] }: { answers?: boolean; unheard?: readonly number[] } = {},
+  { answers, unheard = [], isGone = false }: { answers?: boolean; unheard?: readonly number[]; isGone?: boolean } = {},
 ) {
   const cuts: number[] = [];
   const told: string[] = [];
@@ -34,6 +34,7 @@ function watched(
   const rest = [...attempts];
   let lost: 'none' | 'some' | 'all' = 'none';
   let made = 0;
+  let disconnects = 0;
   let current = 0;
   let end: (end: { result: number }) => void = () => {};
   const link = {
@@ -57,6 +58,7 @@ function watched(
     },
     failRequests: async () => void fails.push(rest.length),
     mayFailRequests: () => {},
+    isGone: async () => isGone,
   };
   const device = {
     name: 'nbd-that-is-not-there',
@@ -65,7 +67,10 @@ function watched(
     ended: new Promise<{ result: number }>((resolve) => {
       end = resolve;
     }),
-    disconnect: () => void setTimeout(end, 1_000, { result: 0 }),
+    disconnect: () => {
+      disconnects += 1;
+      setTimeout(end, 1_000, { result: 0 });
+    },
     resize: async () => undefined,
     cut: () => {
       lost = 'all';
@@ -96,7 +101,7 @@ function watched(
   });
   supervisor.start();
   lost = isLost;
-  return { supervisor, told, sockets, fails, probes, cuts };
+  return { supervisor, told, sockets, fails, probes, cuts, disconnects: () => disconnects };
 }
 
 beforeEach(() => {
@@ -122,6 +127,13 @@ test('a lost connection is replaced until one stays; what fails alike is told on
   // 1 and 2 were not taken; 3 was in the place of the first, 4 in its place.
   expect(sockets).toEqual([1, 2, 0, 3]);
   expect(fails).toEqual([]);
+});
+
+test('a device that somebody else has disconnected is not connected again', async () => {
+  const { supervisor, told, sockets, disconnects } = watched([], {}, 'all', { isGone: true });
+  await vi.waitFor(() => expect(disconnects()).toBe(1), 10_000);
+  await supervisor.stop();
+  expect({ told, sockets }).toEqual({ told: [], sockets: [] });
 });
 
 test('requests are made to fail once, after their time, and the device is given up after its own', async () => {
