@@ -103,16 +103,21 @@ function markAreas(
     [offsetBytes / clusterBytes, Math.ceil(bytes / clusterBytes)] as const;
   const { snapshots, tableBytes } = snapshotsOf(path, file, header);
   const { bitmaps } = header;
-  areas.fix([
-    area(0, clusterBytes),
-    area(header.l1OffsetBytes, header.l1Entries * L1_ENTRY_BYTES),
+  const contradiction = (what: string) =>
+    new ImageError('damaged', `${path} is a damaged qcow2 image: ${what}; see: tsnbd check`);
+  // The header and the L1 table are written to, the others only stand there.
+  const others = [
     area(header.snapshotsOffsetBytes, tableBytes),
     ...snapshots.map((each) => area(Number(each.l1OffsetBytes), each.l1Entries * L1_ENTRY_BYTES)),
     ...(bitmaps === undefined ? [] : [area(Number(bitmaps.directoryOffsetBytes), Number(bitmaps.directoryBytes))]),
-  ]);
+  ];
+  const own = [area(0, clusterBytes), area(header.l1OffsetBytes, header.l1Entries * L1_ENTRY_BYTES)] as const;
+  areas.fix(others);
+  if (areas.hasFixed(...own[0])) throw contradiction('its header overlaps a table');
+  if (header.l1OffsetBytes === 0 || areas.hasFixed(...own[1]))
+    throw contradiction('its L1 table overlaps another table');
+  areas.fix([...own, ...others]);
 
-  const contradiction = (what: string) =>
-    new ImageError('damaged', `${path} is a damaged qcow2 image: ${what}; see: tsnbd check`);
   const table = header.refcountTableOffsetBytes / clusterBytes;
   const isTable = (cluster: number) => cluster >= table && cluster < table + header.refcountTableClusters;
   if (areas.hasFixed(table, header.refcountTableClusters))

@@ -7,6 +7,7 @@ import { useTemporaryFolder } from '../temporary-folder.js';
 import { readAll, refusal, withImage } from './open-qcow2.js';
 import {
   BACKING_FORMAT,
+  BITMAPS,
   type Cluster,
   DATA_FILE_NAME,
   FEATURE_NAMES,
@@ -129,7 +130,7 @@ describe('a damaged header is refused:', () => {
       both(backing('x.raw'), extension(1, 1000)),
       /longer than the room for it/,
     ],
-    ['bitmaps of another length', extension(0x23852875, 16), /its bitmaps extension has 16 bytes/],
+    ['bitmaps of another length', extension(BITMAPS, 16), /its bitmaps extension has 16 bytes/],
     ['a backing name of 1024 bytes', both(u64(8, 1000n), u32(16, 1024)), /the name of its backing file does not fit/],
     ['a backing name of 4 GiB', both(u64(8, 1000n), u32(16, 0xffffffff)), /the name of its backing file does not fit/],
     ['a backing name at the end of its cluster', both(u64(8, 65_535n), u32(16, 2)), /does not fit/],
@@ -293,6 +294,24 @@ describe('an image is not opened for writing where its tables contradict each ot
     (placeOf: (image: Qcow2Bytes) => number): Break =>
     (image) =>
       void image.bytes.writeBigUInt64BE((1n << 63n) | BigInt(placeOf(image)), image.l1At);
+  const withSnapshot =
+    (l1Of: (image: Qcow2Bytes) => number): Break =>
+    (image) => {
+      const entry = Buffer.alloc(clusterBytes);
+      entry.writeBigUInt64BE(BigInt(l1Of(image)), 0);
+      entry.writeUInt32BE(1, 8);
+      both(u32(60, 1), u64(64, BigInt(image.bytes.length)))(image);
+      Object.assign(image, { bytes: Buffer.concat([image.bytes, entry]) });
+    };
+  const bitmapsAt =
+    (placeOf: (image: Qcow2Bytes) => number): Break =>
+    (image) => {
+      extension(BITMAPS, 24)(image);
+      image.bytes.writeUInt32BE(1, image.extensionsAt + 8);
+      image.bytes.writeBigUInt64BE(32n, image.extensionsAt + 16);
+      image.bytes.writeBigUInt64BE(BigInt(placeOf(image)), image.extensionsAt + 24);
+      u64(88, 1n)(image);
+    };
   it.each<[string, Break, RegExp]>([
     ['a refcount block within a cluster', refcountEntry(0, 66_048n), /refcount block 0 lies where another table is/],
     ['a refcount block at 2^63', refcountEntry(0, 1n << 63n), /refcount block 0 lies/],
@@ -314,11 +333,32 @@ describe('an image is not opened for writing where its tables contradict each ot
     ['an L2 table that is a refcount block', l1((i) => i.refcountTableAt + clusterBytes), /L2 table 0 lies/],
     ['an L2 table within a cluster', l1(() => 66_048), /L2 table 0 lies/],
     ['a snapshot table behind the end', both(u32(60, 1), u64(64, 2n ** 40n)), /its snapshot table makes no sense/],
+    ['an L1 table that is that of a snapshot', withSnapshot(({ l1At }) => l1At), /its L1 table overlaps another table/],
+    [
+      'an L1 table that is the snapshot table',
+      both(
+        withSnapshot(() => 0x40_0000),
+        (i) => u64(40, i.bytes.readBigUInt64BE(64))(i),
+      ),
+      /its L1 table overlaps another table/,
+    ],
+    ['an L1 table that is the list of bitmaps', bitmapsAt(({ l1At }) => l1At), /its L1 table overlaps another table/],
+    ['a list of bitmaps that is the header', bitmapsAt(() => 0), /its header overlaps a table/],
+    ['an L1 table of a snapshot that is the header', withSnapshot(() => 0), /its header overlaps a table/],
+    [
+      'a refcount table that is the L1 table of a snapshot',
+      withSnapshot(({ refcountTableAt }) => refcountTableAt),
+      /its refcount table overlaps another table/,
+    ],
     ['the mark', u64(72, 2n), /is marked as corrupt/],
   ])('%s', (_, change, message) => {
     const path = made(change);
     expect(() => openImage(path, { readOnly: false }).close()).toThrow(message);
     expect(readFileSync(path).equals(readFileSync(made(change)))).toBe(true);
+  });
+
+  it('and is still read', () => {
+    withImage(made(withSnapshot(({ l1At }) => l1At)), (image) => expect(readAll(image)[0]).toBe(7));
   });
 });
 

@@ -32,6 +32,7 @@ export interface Qcow2Bytes {
 }
 
 export const BACKING_FORMAT = 0xe2792aca;
+export const BITMAPS = 0x23852875;
 export const FEATURE_NAMES = 0x6803f857;
 export const DATA_FILE_NAME = 0x44415441;
 const EXTENDED_L2 = 1n << 4n;
