@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { checkImage } from '#tsnbd/image/check-image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import { long } from '../long.js';
 import { seeded } from '../server/seeded.js';
@@ -120,6 +121,28 @@ it.each(['', 'cluster_size=512', 'extended_l2=on'])(
     expect(disk().equals(model)).toBe(true);
   },
 );
+
+it('bitmaps that are out of date are no tables: what they lay in is used again once it is free', async () => {
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4096', path(), '1M']);
+  execFileSync('qemu-img', ['bitmap', '--add', path(), 'dirt']);
+  const writeAll = (byte: number) => {
+    const opened = openImage(path(), { readOnly: false });
+    const image = imageFrom(opened.handle);
+    for (let at = 0; at < image.sizeBytes; at += 4096)
+      expect(image.write(at, 4096, Buffer.alloc(4096, byte), 0, false)).toBe(0);
+    image.close();
+    opened.close();
+  };
+  const [before, change] = [readFileSync(path()), Buffer.alloc(1)];
+  expect(before[95]).toBe(1);
+  writeFileSync(path(), Buffer.concat([before.subarray(0, 95), change, before.subarray(96)]));
+  expect(await check()).toMatch(/^3: /);
+  const watch = { onFinding: () => {}, onProgress: () => {} };
+  expect(checkImage(path(), { repair: 'leaks' }, watch)).toMatchObject({ leaksFixed: 2 });
+  writeAll(7);
+  expect(await check()).toBe('clean');
+  expect(disk().every((byte) => byte === 7)).toBe(true);
+});
 
 it('snapshots are what they were when the image below them has changed', async () => {
   const recipe = IMAGE_RECIPES.find(({ name }) => name === 'snapshots');

@@ -3,7 +3,7 @@ import { ImageError } from '../errors.js';
 import { type FileCalls, fileCalls } from '../file-calls.js';
 import { lookedAtAgain, type OpenFile } from '../open-file.js';
 import { leftDamaged, repairQcow2 } from './check-qcow2.js';
-import { AUTOCLEAR_RAW_DATA } from './features.js';
+import { AUTOCLEAR_BITMAPS, AUTOCLEAR_RAW_DATA } from './features.js';
 import type { Geometry } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
 import { type Header, readHeader } from './header.js';
@@ -102,7 +102,8 @@ function markAreas(
   const area = (offsetBytes: number, bytes: number) =>
     [offsetBytes / clusterBytes, Math.ceil(bytes / clusterBytes)] as const;
   const { snapshots, tableBytes } = snapshotsOf(path, file, header);
-  const { bitmaps } = header;
+  // Where bitmaps are out of date, what their list lay in may be anybody's.
+  const bitmaps = (header.autoclear & AUTOCLEAR_BITMAPS) === 0n ? undefined : header.bitmaps;
   const contradiction = (what: string) =>
     new ImageError('damaged', `${path} is a damaged qcow2 image: ${what}; see: tsnbd check`);
   // The header and the L1 table are written to, the others only stand there.
