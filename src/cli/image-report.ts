@@ -1,5 +1,5 @@
 import type { ImageDescription } from '../image/describe-image.js';
-import { printable } from '../image/part-path.js';
+import { printable } from '../image/file-name.js';
 import { type Facts, qcow2Facts, type Snapshots, snapshotsAsJson, snapshotsAsText } from './qcow2-report.js';
 import { sizeInWords } from './sizes.js';
 

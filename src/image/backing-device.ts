@@ -2,6 +2,7 @@ import { realpathSync, statSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { listFolder, readText } from '../kernel/kernel-files.js';
 import { deviceNumberText, parseMountinfo } from '../kernel/proc-tables.js';
+import { pathBytes } from './file-name.js';
 
 /** Devices on files on devices …: deeper than any stack that somebody built on purpose. */
 const depthMax = 16;
@@ -44,10 +45,10 @@ function fileLiesOn(path: string, device: string, root: string, depth: number): 
  */
 export function devicesBelow(path: string, root = ''): readonly string[] {
   try {
-    const stat = statSync(path);
+    const stat = statSync(pathBytes(path));
     if (stat.isBlockDevice()) return [deviceNumberText(stat.rdev)];
     const number = deviceNumberText(stat.dev);
-    return number.startsWith('0:') ? mountedDevices(realpathSync(path), root) : [number];
+    return number.startsWith('0:') ? mountedDevices(realpathSync(pathBytes(path)), root) : [number];
   } catch {
     return [];
   }

@@ -1,12 +1,12 @@
 import { closeSync } from 'node:fs';
-import { dirname, isAbsolute, join } from 'node:path';
 import { ImageError } from './errors.js';
+import { printable } from './file-name.js';
 import { DEPTH_MAX, knownFormat } from './image-chain.js';
 import type { ImageFormat } from './image-format.js';
 import type { OpenFile } from './open-file.js';
 import { type OpenOptions, openAsFormat } from './open-image.js';
 import { openRaw } from './open-raw.js';
-import { mayBeProtocol, partPath } from './part-path.js';
+import { besideImage, mayBeProtocol, partPath } from './part-path.js';
 import { describeQcow2, type Qcow2Description } from './qcow2/describe-qcow2.js';
 import { SeenFiles } from './seen-files.js';
 
@@ -51,14 +51,27 @@ export function describeChain(path: string, options: LookOptions): readonly Imag
   const look = (file: OpenFile) => seen.remember(path, file);
   const chain = [described(path, options, look)];
   for (let last = chain[0]; last?.backing !== undefined; last = chain.at(-1)) {
-    const { name, format } = last.backing;
     if (chain.length > DEPTH_MAX)
       throw new ImageError('unsupported', `${path} stands on more than ${DEPTH_MAX} images`);
-    partPath(last.path, name, 'backing file');
-    const known = { ...options, format: knownFormat(last.path, name, format), mayBeEmpty: true };
-    chain.push(described(last.backing.path, known, look));
+    chain.push(describedBacking(last.path, last.backing, options, look));
   }
   return chain;
+}
+
+/** An error tells of names that images chose. */
+function describedBacking(
+  imagePath: string,
+  { name, path, format }: BackingDescription,
+  options: LookOptions,
+  look: (file: OpenFile) => void,
+): ImageDescription {
+  try {
+    partPath(imagePath, name, 'backing file');
+    return described(path, { ...options, format: knownFormat(imagePath, name, format), mayBeEmpty: true }, look);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    throw new ImageError(error.code, printable(error.message), { cause: error });
+  }
 }
 
 function described(
@@ -89,6 +102,5 @@ function described(
 
 /** As QEMU shows it: what may be a protocol's name is no path. */
 function pathFrom(imagePath: string, name: string): string {
-  const folder = dirname(imagePath);
-  return mayBeProtocol(name) || isAbsolute(name) || folder === '.' ? name : join(folder, name);
+  return mayBeProtocol(name) ? name : besideImage(imagePath, name);
 }

@@ -1,12 +1,13 @@
 import { closeSync } from 'node:fs';
 import { imageLiesOn } from './backing-device.js';
 import { ImageError } from './errors.js';
+import { printable, shellWord } from './file-name.js';
 import { IMAGE_FORMATS, type ImageFormat } from './image-format.js';
 import { type LockPlan, layerLockPlan } from './lock.js';
 import type { GivenFiles, OpenFile } from './open-file.js';
 import { openLocked } from './open-locked.js';
 import { type OpenedLayer, openRaw } from './open-raw.js';
-import { type PartKind, partPath, printable, shellWord } from './part-path.js';
+import { type PartKind, partPath } from './part-path.js';
 import type { LayerHandle } from './qcow2/handle.js';
 import type { SnapshotChoice } from './qcow2/load-snapshot.js';
 import { openQcow2 } from './qcow2/open-qcow2.js';
@@ -90,7 +91,8 @@ export class ImageChain {
       const options = { ...this.#options, mayBeEmpty: true };
       const file = openLocked(path, true, () => this.#plan(layerLockPlan(true)), options);
       try {
-        return this.open(path, file, known, true);
+        const layer = this.open(path, file, known, true);
+        return { ...layer, notices: layer.notices.map(printable) };
       } catch (error) {
         closeSync(file.fd);
         throw error;
@@ -124,13 +126,13 @@ export class ImageChain {
     return path;
   }
 
-  /** An error tells which image led to the file. */
+  /** An error tells which image led to the file, whose name it chose. */
   #asPartOf<T>(imagePath: string, what: string, act: () => T): T {
     try {
       return act();
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
-      throw new ImageError(error.code, `${error.message} (the ${what} of ${imagePath})`, { cause: error });
+      throw new ImageError(error.code, printable(`${error.message} (the ${what} of ${imagePath})`), { cause: error });
     }
   }
 }

@@ -1,6 +1,7 @@
 import { closeSync, constants as fsConstants, fstatSync, openSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { deviceNumberText } from '../kernel/proc-tables.js';
 import { ImageError, reasonOf } from './errors.js';
+import { pathBytes } from './file-name.js';
 
 /** A regular file or a block device, open. */
 export interface OpenFile {
@@ -71,7 +72,7 @@ export function lookedAtAgain(file: OpenFile): OpenFile {
 function lookAt(path: string): Stats {
   let stat: Stats;
   try {
-    stat = statSync(path);
+    stat = statSync(pathBytes(path));
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
     if (code === 'ENOENT') throw new ImageError('missing', `${path} does not exist`, { cause });
@@ -97,7 +98,7 @@ function open(path: string, readOnly: boolean, known: Stats, advice: string): nu
   const access = readOnly ? O_RDONLY : O_RDWR;
   const extra = known.isFile() ? O_NONBLOCK : readOnly ? 0 : O_EXCL;
   try {
-    return openSync(path, access | extra);
+    return openSync(pathBytes(path), access | extra);
   } catch (cause) {
     throw openError(path, readOnly, advice, cause);
   }

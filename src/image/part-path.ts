@@ -1,5 +1,6 @@
-import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { dirname, isAbsolute, resolve } from 'node:path';
 import { ImageError } from './errors.js';
+import { printable } from './file-name.js';
 
 /** What an image is made of beside itself. */
 export type PartKind = 'backing file' | 'data file';
@@ -22,29 +23,16 @@ export function partPath(
     );
   }
   const folder = dirname(resolve(imagePath));
-  const path = isAbsolute(name) ? name : join(folder, name);
+  const path = besideImage(isAbsolute(imagePath) ? imagePath : `${process.cwd()}/${imagePath}`, name);
   return { path, isOutside: !resolve(path).startsWith(folder === '/' ? folder : `${folder}/`) };
+}
+
+/** Nothing is taken out of the name: it may lead through a symbolic link, and back from where that leads to. */
+export function besideImage(imagePath: string, name: string): string {
+  return isAbsolute(name) ? name : imagePath.slice(0, imagePath.lastIndexOf('/') + 1) + name;
 }
 
 /** Whether QEMU would not take it for the name of a file. */
 export function mayBeProtocol(name: string): boolean {
   return (name.split('/')[0] ?? '').includes(':');
-}
-
-/** What no terminal should be sent is replaced. */
-export function printable(name: string): string {
-  return name.replace(/\p{Cc}/gu, '?');
-}
-
-/**
- * A word of sh(1) that is this text, whatever is in it. Control characters are escaped for the shells that know $'…'; to
- * the others it is another text, but no more than that.
- */
-export function shellWord(text: string): string {
-  if (!/\p{Cc}/u.test(text)) return `'${text.replaceAll("'", "'\\''")}'`;
-  return `$'${text.replace(/[\p{Cc}'\\]/gu, inOctal)}'`;
-}
-
-function inOctal(character: string): string {
-  return [...Buffer.from(character)].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('');
 }

@@ -3,8 +3,8 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { shellWord } from '#tsnbd/image/file-name.js';
 import { knownFormat } from '#tsnbd/image/image-chain.js';
-import { shellWord } from '#tsnbd/image/part-path.js';
 
 const PLAIN = [
   'b.raw',

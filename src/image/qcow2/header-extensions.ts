@@ -1,4 +1,5 @@
 import { CursorError, ReadCursor } from '../../base/cursor.js';
+import { nameFromBytes, printable } from '../file-name.js';
 import type { FeatureName } from './features.js';
 
 export const END = 0;
@@ -23,6 +24,7 @@ export interface BitmapsPlace {
 /** What stands between the header and the backing file's name (qcow2.rst, 'Header extensions'). */
 export interface HeaderExtensions {
   readonly backingFormat: string | undefined;
+  /** As nameFromBytes has it. */
   readonly dataFileName: string | undefined;
   readonly featureNames: readonly FeatureName[];
   readonly bitmaps: BitmapsPlace | undefined;
@@ -46,7 +48,7 @@ export function parseExtensions(bytes: Uint8Array): HeaderExtensions | string {
       const data = cursor.bytes(length);
       cursor.bytes(Math.min(-length & (ALIGNMENT_BYTES - 1), cursor.remainingBytes));
       if (type === BACKING_FORMAT) backingFormat = text(data);
-      else if (type === DATA_FILE) dataFileName = text(data);
+      else if (type === DATA_FILE) dataFileName = fileName(data);
       else if (type === FEATURE_NAMES) featureNames = parseFeatureNames(data);
       else if (type === BITMAPS) {
         if (length !== BITMAPS_BYTES) return `its bitmaps extension has ${length} bytes, not ${BITMAPS_BYTES}`;
@@ -75,14 +77,13 @@ function parseBitmapsPlace(cursor: ReadCursor): BitmapsPlace {
   return { count, directoryBytes: cursor.u64be(), directoryOffsetBytes: cursor.u64be() };
 }
 
-/** Up to the first zero byte, with what no terminal should be sent replaced. */
+/** With what no terminal should be sent replaced. */
 function text(data: Uint8Array): string {
-  const end = data.indexOf(0);
-  return printable(Buffer.from(end < 0 ? data : data.subarray(0, end)).toString('utf8'));
+  return printable(fileName(data));
 }
 
-/** What no terminal should be sent is replaced. */
-export function printable(name: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: it is these that are looked for
-  return name.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+/** Up to the first zero byte. */
+function fileName(data: Uint8Array): string {
+  const end = data.indexOf(0);
+  return nameFromBytes(end < 0 ? data : data.subarray(0, end));
 }

@@ -1,5 +1,6 @@
 import { CursorError, ReadCursor } from '../../base/cursor.js';
 import { ImageError } from '../errors.js';
+import { nameFromBytes } from '../file-name.js';
 import type { OpenFile } from '../open-file.js';
 import {
   AUTOCLEAR_RAW_DATA,
@@ -66,6 +67,7 @@ export interface Header extends HeaderExtensions {
   readonly rawDataFile: boolean;
   readonly isDirty: boolean;
   readonly isCorrupt: boolean;
+  /** As nameFromBytes has it. */
   readonly backingName: string | undefined;
 }
 
@@ -214,7 +216,7 @@ class HeaderParser {
     const name = this.#head.subarray(Number(offset), Number(offset) + bytes);
     this.#check(name.length === bytes, 'it ends within the name of its backing file');
     this.#check(name.indexOf(0) < 0, 'the name of its backing file has a zero byte in it');
-    return Buffer.from(name).toString('utf8');
+    return nameFromBytes(name);
   }
 
   #offset(value: bigint, clusterBytes: number, what: string): number {

@@ -1,8 +1,8 @@
 import { ImageError } from '../errors.js';
+import { printable } from '../file-name.js';
 import type { OpenFile } from '../open-file.js';
 import { geometryOf } from './geometry.js';
 import { type Header, inWholeSectors, L1_BYTES_MAX, SECTOR_BYTES } from './header.js';
-import { printable } from './header-extensions.js';
 import { type Snapshot, snapshotsOf } from './snapshots.js';
 
 const L1_ENTRY_BYTES = 8;
