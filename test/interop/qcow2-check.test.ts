@@ -266,6 +266,54 @@ describe('a repair', () => {
     expect(theirs().status).toBe(0);
   });
 
+  const UNKNOWN_BITS = 0x8000_0000_0000_0104n;
+  test.each<[string, Damage]>([
+    ['a leak', (p) => p.view.writeUInt16BE(2, p.refcountOf(p.hostOf(0) / CLUSTER))],
+    ['a flag', (p) => p.patch(p.l1At, (entry) => entry ^ COPIED)],
+    ['refcounts that are written anew', (p) => p.patch(p.refcountTableAt, () => 0n)],
+    ['the mark of a dirty image', (p) => p.view.writeUInt8(1, 79)],
+    [
+      'what a dirty image that is opened for writing has wrong',
+      (p) => {
+        p.view.writeUInt8(1, 79);
+        p.view.writeUInt16BE(0, p.refcountOf(p.hostOf(0) / CLUSTER));
+      },
+    ],
+  ])('of %s clears the autoclear bits that nobody knows, on the disk before anything else changes', (name, damage) => {
+    const places = made();
+    places.view.writeBigUInt64BE(UNKNOWN_BITS | 1n, 88);
+    damage(places);
+    writeFileSync(disk, places.bytes);
+    const { write, sync } = fileCalls;
+    const calls: string[] = [];
+    fileCalls.write = (fd, source, at, length, offsetBytes) => {
+      calls.push(`write at ${offsetBytes}`);
+      return write(fd, source, at, length, offsetBytes);
+    };
+    fileCalls.sync = (fd) => {
+      calls.push('sync');
+      return sync(fd);
+    };
+    try {
+      if (name.includes('opened')) openImage(disk, { readOnly: false }).close();
+      else ours('all');
+    } finally {
+      Object.assign(fileCalls, { write, sync });
+    }
+    expect(readFileSync(disk).readBigUInt64BE(88)).toBe(1n);
+    const first = calls.findIndex((call) => call !== 'sync');
+    expect(calls.slice(first, first + 2)).toEqual(['write at 88', 'sync']);
+    expect(calls.filter((call) => call.startsWith('write')).length).toBeGreaterThan(1);
+  });
+
+  test('with nothing to do leaves all bits as they are', () => {
+    const places = made();
+    places.view.writeBigUInt64BE(UNKNOWN_BITS | 1n, 88);
+    writeFileSync(disk, places.bytes);
+    ours('all');
+    expect(readFileSync(disk).equals(places.bytes)).toBe(true);
+  });
+
   test('writes nothing where tables point behind the end and refcounts would have to lie there', () => {
     const places = made();
     places.patch(places.refcountTableAt, () => 0n);

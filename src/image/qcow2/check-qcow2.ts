@@ -2,7 +2,14 @@ import { ImageError } from '../errors.js';
 import { lookedAtAgain, type OpenFile } from '../open-file.js';
 import { Census } from './census.js';
 import { Findings, type OnFinding } from './check-findings.js';
-import { type CheckedImage, type OnProgress, readTable, syncTables, writeTable } from './checked-image.js';
+import {
+  type CheckedImage,
+  checkedImage,
+  type OnProgress,
+  readTable,
+  syncTables,
+  writeTable,
+} from './checked-image.js';
 import { checkCopiedFlags } from './copied-flags.js';
 import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY } from './features.js';
 import { readHeader } from './header.js';
@@ -37,7 +44,7 @@ export interface CheckWatch {
 
 /** Looks through an image, and changes nothing. @throws ImageError where it cannot be read */
 export function checkQcow2(path: string, file: OpenFile, watch: CheckWatch): CheckResult {
-  const { isRebuilt: _, ...result } = checked({ path, file, header: readHeader(path, file) }, undefined, watch);
+  const { isRebuilt: _, ...result } = checked(checkedImage(path, file, readHeader(path, file)), undefined, watch);
   return result;
 }
 
@@ -57,10 +64,10 @@ export function repairQcow2(
   onlySound = false,
 ): CheckResult {
   const header = readHeader(path, file);
-  const first = checked({ path, file, header }, repair, watch, onlySound);
+  const first = checked(checkedImage(path, file, header), repair, watch, onlySound);
   // What was written may have made the file longer.
   const grown = lookedAtAgain(file);
-  const image = { path, file: grown, header: readHeader(path, grown) };
+  const image = checkedImage(path, grown, readHeader(path, grown));
   const result = checkQcow2(path, grown, watch);
   if (result.corruptions === 0 && result.checkErrors === 0) clearMarks(image);
   const { corruptionsFixed, leaksFixed, isRebuilt } = first;

@@ -15,6 +15,9 @@ const INCOMPATIBLE_KNOWN =
   INCOMPATIBLE_COMPRESSION |
   INCOMPATIBLE_EXTENDED_L2;
 
+/** Whoever changes an image and does not know a bit clears it first; a repair leaves true what these say. */
+export const AUTOCLEAR_KNOWN = AUTOCLEAR_BITMAPS | AUTOCLEAR_RAW_DATA;
+
 const FEATURE_BITS = 64;
 
 /** A row of the feature name table: what a bit that may be unknown to us is called. */
