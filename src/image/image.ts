@@ -7,6 +7,9 @@ export const ZERO_FAST = 2;
 export const NOT_BEGUN = -1;
 export const IS_FULL = -2;
 
+/** As much as may have been put into pipes, and not have been read from the socket behind them, when more is put into one. */
+export const LENT_BYTES_MAX = 16 << 20;
+
 /** What `status` tells of the bytes from the asked offset on. */
 export interface Extent {
   /** At least 1, at most what was asked for; what follows may be of the same kind. */
@@ -89,7 +92,8 @@ export interface Image {
   letGoPlaces(): void;
   /**
    * Puts bytes of the image into an empty pipe, by reference and not by copy. Answers how many the pipe holds now; where
-   * they are fewer than `length`, they are of no use, and `read` says why or does it.
+   * they are fewer than `length`, they are of no use, and `read` says why or does it. Whoever reads them has them in their order,
+   * and no more than LENT_BYTES_MAX is on the way to it.
    */
   readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number;
   /** Whether what `readIntoPipe` lent is missed: then `takeBackPages` is to be called. */

@@ -6,6 +6,7 @@ import {
   DROPPED_COUNT,
   FREEING_COUNT,
   FRESH_FROM,
+  LENT_COUNT,
   NEXT_FREE,
   RANGES_MAX,
   REACHED,
@@ -14,10 +15,13 @@ import {
   type WriteMemory,
 } from './memory.js';
 import { L2_TABLE, MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
+import { pushRange } from './pushed-ranges.js';
 import type { Refcounts } from './refcounts.js';
 import type { WorkerTurns } from './worker-turns.js';
 
 const { EFBIG, EIO } = constants.errno;
+
+const NO_CLUSTERS: ReadonlySet<number> = new Set();
 
 /** What the allocator needs that is not its own; each answers 0 or a positive errno. */
 export interface AllocatorDuties {
@@ -137,25 +141,30 @@ export class Allocator {
   /** Whether `settle` has something to do. */
   get frees(): boolean {
     const { numbers } = this.#memory;
-    return (numbers[DROPPED_COUNT] ?? 0) > 0 || (numbers[FREEING_COUNT] ?? 0) > 0;
+    const lent = numbers[LENT_COUNT] ?? 0;
+    if ((numbers[DROPPED_COUNT] ?? 0) > 0 || (numbers[FREEING_COUNT] ?? 0) > lent) return true;
+    return lent > 0 && this.#turns?.areLent !== true;
   }
 
   /** Nothing in memory points to the clusters any more, once each. Where there is no room for more, they are lost until a check. */
   drop(first: number, count: number): void {
     const { numbers, dropped } = this.#memory;
-    push(dropped, numbers, DROPPED_COUNT, first, count);
+    pushRange(dropped, numbers, DROPPED_COUNT, first, count);
   }
 
   /** Everything that is in memory is in the file, on stable storage. */
   settle(): number {
     const { numbers, dropped, freeing } = this.#memory;
     const errno = this.#free();
-    if (errno !== 0 || (numbers[FREEING_COUNT] ?? 0) > 0) return errno;
-    const count = numbers[DROPPED_COUNT] ?? 0;
+    const lent = numbers[LENT_COUNT] ?? 0;
+    if (errno !== 0 || (numbers[FREEING_COUNT] ?? 0) > lent) return errno;
+    const waiting = numbers[DROPPED_COUNT] ?? 0;
+    const count = Math.min(waiting, RANGES_MAX - lent);
     if (count === 0) return 0;
-    freeing.set(dropped.subarray(0, 2 * count));
-    numbers[FREEING_COUNT] = count;
-    numbers[DROPPED_COUNT] = 0;
+    freeing.set(dropped.subarray(0, 2 * count), 2 * lent);
+    dropped.copyWithin(0, 2 * count, 2 * waiting);
+    numbers[FREEING_COUNT] = lent + count;
+    numbers[DROPPED_COUNT] = waiting - count;
     this.#turns?.mark();
     return this.#free();
   }
@@ -165,12 +174,32 @@ export class Allocator {
     const { numbers, freeing } = this.#memory;
     const ranges = numbers[FREEING_COUNT] ?? 0;
     if (ranges === 0 || this.#turns?.havePassed() === false) return 0;
+    const lent = this.#turns?.lentClusters() ?? NO_CLUSTERS;
+    const waited = freeing.slice(0, 2 * ranges);
     numbers[FREEING_COUNT] = 0;
     let errno = 0;
     for (let range = 0; range < ranges && errno === 0; range += 1) {
-      errno = this.#freeRange(freeing[2 * range] ?? 0, freeing[2 * range + 1] ?? 0);
+      errno = this.#freeUnlent(waited[2 * range] ?? 0, waited[2 * range + 1] ?? 0, lent);
     }
+    numbers[LENT_COUNT] = numbers[FREEING_COUNT] ?? 0;
     return errno;
+  }
+
+  /** What is lent to a pipe waits on. */
+  #freeUnlent(first: number, count: number, lent: ReadonlySet<number>): number {
+    const { numbers, freeing } = this.#memory;
+    if (lent.size === 0) return this.#freeRange(first, count);
+    const end = first + count;
+    for (let from = first; from < end; ) {
+      const isLent = lent.has(from);
+      let to = from + 1;
+      while (to < end && lent.has(to) === isLent) to += 1;
+      if (isLent) pushRange(freeing, numbers, FREEING_COUNT, from, to - from);
+      const errno = isLent ? 0 : this.#freeRange(from, to - from);
+      if (errno !== 0) return errno;
+      from = to;
+    }
+    return 0;
   }
 
   #freeRange(first: number, count: number): number {
@@ -261,18 +290,4 @@ export class Allocator {
   takeAsTable(cluster: number): void {
     this.areas.add(cluster, L2_TABLE);
   }
-}
-
-/** Neighbours become one range. */
-function push(ranges: Float64Array, numbers: Float64Array, counter: number, first: number, count: number): void {
-  const length = numbers[counter] ?? 0;
-  const last = 2 * (length - 1);
-  if (length > 0 && (ranges[last] ?? 0) + (ranges[last + 1] ?? 0) === first) {
-    ranges[last + 1] = (ranges[last + 1] ?? 0) + count;
-    return;
-  }
-  if (length >= RANGES_MAX) return;
-  ranges[2 * length] = first;
-  ranges[2 * length + 1] = count;
-  numbers[counter] = length + 1;
 }

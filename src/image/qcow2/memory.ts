@@ -38,6 +38,7 @@ export const DROPPED_COUNT = 8;
 export const FREEING_COUNT = 9;
 export const REACHED = 10;
 export const TABLE_ROOM = 11;
+export const LENT_COUNT = 12;
 const NUMBERS = 16;
 
 /** What all workers of an image know of its tables; it crosses threads. */
@@ -72,6 +73,7 @@ export interface WriteMemory {
    * | TABLE_DIRTY_FROM, TABLE_DIRTY_TO | the same for the refcount table |
    * | REACHED | the file has at least so many bytes |
    * | DROPPED_COUNT, FREEING_COUNT | how many ranges `dropped` and `freeing` have |
+   * | LENT_COUNT | how many of `freeing`, the first ones, wait for nothing but for being read out of a pipe |
    */
   readonly numbers: Float64Array<SharedArrayBuffer>;
   /** As it stands in the file, two words an entry; room for the longest. */

@@ -12,7 +12,7 @@ import { type Geometry, wholesIn } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
 import { L2Tables } from './l2-tables.js';
 import { Qcow2Reader } from './reader.js';
-import { HOLDS_PIPED, HOLDS_PLACES, WorkerTurns } from './worker-turns.js';
+import { HOLDS_PLACES, WorkerTurns } from './worker-turns.js';
 import { WriteOrder } from './write-order.js';
 
 const { EOPNOTSUPP, EPERM } = constants.errno;
@@ -139,10 +139,13 @@ export class Qcow2Image implements Image {
   }
 
   readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    this.#writing?.turns.begin();
-    this.#writing?.turns.hold(HOLDS_PIPED);
-    const moved = this.#reader.readIntoPipe(offsetBytes, length, pipeFd);
-    this.#writing?.turns.end();
+    const turns = this.#writing?.turns;
+    if (turns === undefined) return this.#reader.readIntoPipe(offsetBytes, length, pipeFd, undefined);
+    const { lentBytes } = turns;
+    turns.begin();
+    const moved = this.#reader.readIntoPipe(offsetBytes, length, pipeFd, turns);
+    turns.end();
+    if (moved < length) turns.lentBytes = lentBytes;
     return moved;
   }
 
@@ -151,7 +154,7 @@ export class Qcow2Image implements Image {
   }
 
   takeBackPages(): void {
-    this.#writing?.turns.letGo(HOLDS_PIPED);
+    this.#writing?.turns.takeBack();
   }
 
   cache(offsetBytes: number, length: number): number {

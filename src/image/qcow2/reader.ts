@@ -5,6 +5,7 @@ import type { OldContent } from './cluster-change.js';
 import { COMPRESSED, DATA, UNALLOCATED, ZEROES_ALLOCATED } from './cluster-kind.js';
 import type { ClusterMap } from './cluster-map.js';
 import type { CompressedClusters } from './compressed-clusters.js';
+import type { WorkerTurns } from './worker-turns.js';
 
 /** Files that an image is read from, in one worker. */
 export interface ReaderParts {
@@ -84,10 +85,11 @@ export class Qcow2Reader implements OldContent {
     return true;
   }
 
-  readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
+  /** `turns` of who writes to the image: what is put into the pipe is not free meanwhile. */
+  readIntoPipe(offsetBytes: number, length: number, pipeFd: number, turns: WorkerTurns | undefined): number {
     let done = 0;
     while (done < length) {
-      const moved = this.#pieceIntoPipe(offsetBytes + done, length - done, pipeFd);
+      const moved = this.#pieceIntoPipe(offsetBytes + done, length - done, pipeFd, turns);
       if (moved <= 0) break;
       done += moved;
     }
@@ -153,11 +155,16 @@ export class Qcow2Reader implements OldContent {
     return errno;
   }
 
-  #pieceIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
+  #pieceIntoPipe(offsetBytes: number, length: number, pipeFd: number, turns: WorkerTurns | undefined): number {
     const map = this.map;
     if (map.find(offsetBytes, length) !== 0) return 0;
     const { kind, hostBytes, lengthBytes } = map;
-    if (kind === DATA) return this.#calls.intoPipe(this.#dataFile.fd, hostBytes, lengthBytes, pipeFd);
+    if (kind === DATA) {
+      const first = Math.floor(hostBytes / map.clusterBytes);
+      const end = Math.ceil((hostBytes + lengthBytes) / map.clusterBytes);
+      if (turns?.lend(first, end, lengthBytes) === false) return 0;
+      return this.#calls.intoPipe(this.#dataFile.fd, hostBytes, lengthBytes, pipeFd);
+    }
     if (kind !== UNALLOCATED || this.#backing === undefined) return 0;
     const there = Math.min(lengthBytes, this.#backingBytes - offsetBytes);
     return there <= 0 ? 0 : this.#backing.readIntoPipe(offsetBytes, there, pipeFd);

@@ -1,4 +1,5 @@
 import { invariant } from '../../base/invariant.js';
+import { LENT_BYTES_MAX } from '../image.js';
 import { sharedWords } from './slice-cache.js';
 
 /** Workers of one image at a time. */
@@ -6,8 +7,12 @@ const WORKERS_MAX = 2_048;
 
 /** Reads that are on their way stay bound to the places that were found for them. */
 export const HOLDS_PLACES = 1;
-/** So do bytes that were lent to a pipe, until whoever reads the socket behind it has them. */
+/** Clusters are lent to a pipe, until whoever reads the socket behind it has them: those in `lent`. */
 export const HOLDS_PIPED = 2;
+
+/** Pieces of the file that a worker lends at a time: of 64 KiB each as many as may be on their way. More are copied. */
+const LENT_MAX = 512;
+const LENT_NUMBERS = 3;
 
 /**
  * Int32 fields, one a worker:
@@ -18,19 +23,27 @@ export const HOLDS_PIPED = 2;
  * | turns | the worker | odd while it works on a request; wraps around |
  * | holds | the worker | HOLDS_… bits |
  * | seen | under the image's lock | turns, when clusters began to wait for being free |
+ * | lentFrom, lentTo | the worker | which entries of its ring in `lent` count; they wrap around |
+ *
+ * `lent` has LENT_MAX entries a worker, which it writes before its turn ends: first cluster, the one behind the last, and how
+ * many bytes it has lent until then.
  */
 export interface TurnsMemory {
   readonly claims: Int32Array<SharedArrayBuffer>;
   readonly turns: Int32Array<SharedArrayBuffer>;
   readonly holds: Int32Array<SharedArrayBuffer>;
   readonly seen: Int32Array<SharedArrayBuffer>;
+  readonly lentFrom: Int32Array<SharedArrayBuffer>;
+  readonly lentTo: Int32Array<SharedArrayBuffer>;
+  readonly lent: Float64Array<SharedArrayBuffer>;
 }
 
 export function newTurnsMemory(): TurnsMemory {
-  const [claims, turns, holds, seen] = [0, 1, 2, 3].map(() => sharedWords(WORKERS_MAX));
-  invariant(claims !== undefined && turns !== undefined, 'four were made');
-  invariant(holds !== undefined && seen !== undefined, 'four were made');
-  return { claims, turns, holds, seen };
+  const words = () => sharedWords(WORKERS_MAX);
+  const lent = new Float64Array(
+    new SharedArrayBuffer(WORKERS_MAX * LENT_MAX * LENT_NUMBERS * Float64Array.BYTES_PER_ELEMENT),
+  );
+  return { claims: words(), turns: words(), holds: words(), seen: words(), lentFrom: words(), lentTo: words(), lent };
 }
 
 /**
@@ -40,6 +53,8 @@ export function newTurnsMemory(): TurnsMemory {
 export class WorkerTurns {
   readonly #memory: TurnsMemory;
   readonly #row: number;
+  /** So many were lent in all, those that did not get into the pipe taken off again. */
+  lentBytes = 0;
 
   constructor(memory: TurnsMemory) {
     this.#memory = memory;
@@ -64,6 +79,55 @@ export class WorkerTurns {
     Atomics.and(this.#memory.holds, this.#row, ~what);
   }
 
+  /**
+   * Within a turn, before clusters are put into a pipe: they are not free until `takeBack`, or until so much has been lent after
+   * them that they must have been read. False: it lends too many pieces.
+   */
+  lend(first: number, end: number, bytes: number): boolean {
+    const { lent, lentFrom, lentTo } = this.#memory;
+    const row = this.#row;
+    let from = Atomics.load(lentFrom, row);
+    const to = Atomics.load(lentTo, row);
+    this.lentBytes += bytes;
+    while (from !== to && this.lentBytes - (lent[entryAt(row, from) + 2] ?? 0) >= LENT_BYTES_MAX) from = (from + 1) | 0;
+    Atomics.store(lentFrom, row, from);
+    if (((to - from) | 0) === LENT_MAX) return false;
+    const at = entryAt(row, to);
+    lent[at] = first;
+    lent[at + 1] = end;
+    lent[at + 2] = this.lentBytes;
+    Atomics.store(lentTo, row, (to + 1) | 0);
+    this.hold(HOLDS_PIPED);
+    return true;
+  }
+
+  takeBack(): void {
+    const { lentFrom, lentTo } = this.#memory;
+    Atomics.store(lentFrom, this.#row, Atomics.load(lentTo, this.#row));
+    this.letGo(HOLDS_PIPED);
+  }
+
+  /** Whether any worker lends anything. */
+  get areLent(): boolean {
+    const { claims, holds } = this.#memory;
+    return claims.some((claim, row) => claim !== 0 && (Atomics.load(holds, row) & HOLDS_PIPED) !== 0);
+  }
+
+  /** Under the image's lock, after `havePassed`: of what was dropped before `mark`, no worker lends more than these. */
+  lentClusters(): ReadonlySet<number> {
+    const { claims, holds, lentFrom, lentTo, lent } = this.#memory;
+    const clusters = new Set<number>();
+    for (let row = 0; row < WORKERS_MAX; row += 1) {
+      if (Atomics.load(claims, row) === 0 || (Atomics.load(holds, row) & HOLDS_PIPED) === 0) continue;
+      const to = Atomics.load(lentTo, row);
+      for (let entry = Atomics.load(lentFrom, row); entry !== to; entry = (entry + 1) | 0) {
+        const at = entryAt(row, entry);
+        for (let cluster = lent[at] ?? 0; cluster < (lent[at + 1] ?? 0); cluster += 1) clusters.add(cluster);
+      }
+    }
+    return clusters;
+  }
+
   /** Under the image's lock: from here on is waited. */
   mark(): void {
     const { turns, seen } = this.#memory;
@@ -75,7 +139,7 @@ export class WorkerTurns {
     const { claims, turns, holds, seen } = this.#memory;
     for (let row = 0; row < WORKERS_MAX; row += 1) {
       if (Atomics.load(claims, row) === 0) continue;
-      if (Atomics.load(holds, row) !== 0) return false;
+      if ((Atomics.load(holds, row) & HOLDS_PLACES) !== 0) return false;
       if (row === this.#row) continue;
       const turn = Atomics.load(turns, row);
       if ((turn & 1) !== 0 && turn === seen[row]) return false;
@@ -94,4 +158,9 @@ export class WorkerTurns {
   get #isHeld(): boolean {
     return Atomics.load(this.#memory.holds, this.#row) !== 0;
   }
+}
+
+/** Where an entry of a worker's ring is. */
+function entryAt(row: number, entry: number): number {
+  return LENT_NUMBERS * (row * LENT_MAX + (entry & (LENT_MAX - 1)));
 }

@@ -4,12 +4,13 @@ import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { invariant } from '#tsnbd/base/invariant.js';
+import { checkImage } from '#tsnbd/image/check-image.js';
 import { ImageError } from '#tsnbd/image/errors.js';
 import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
-import { type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
+import { type Image, LENT_BYTES_MAX, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
 import { firstZero, putRefcount, refcountAt } from '#tsnbd/image/qcow2/refcount-codec.js';
-import { WorkerTurns } from '#tsnbd/image/qcow2/worker-turns.js';
+import { newTurnsMemory, WorkerTurns } from '#tsnbd/image/qcow2/worker-turns.js';
 import { growPipe, makePipe } from '#tsnbd/kernel/pipe-calls.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { type Cluster, type Qcow2Bytes, qcow2Bytes, type Wish } from './qcow2-bytes.js';
@@ -254,11 +255,11 @@ describe('a cluster that was dropped', () => {
     dropAndWrite(images);
     expect(sizeOf(path)).toBeGreaterThan(before);
     turns.end();
-    turns.hold(2);
+    turns.lend(0, 64, 1);
     expect(write(images[0], 50)).toBe(0);
     expect(images[0]?.flush()).toBe(0);
     const held = sizeOf(path);
-    turns.letGo(2);
+    turns.takeBack();
     turns.close();
     expect(write(images[0], 51)).toBe(0);
     expect(images[0]?.flush()).toBe(0); // free from here on
@@ -327,6 +328,65 @@ it('a write to a cluster behind the end of the file is not cut off by a flush th
   await ended;
   expect(firstByte(images[0], 5)).toBe(7);
   expect(firstByte(images[0], 10)).toBe(9);
+});
+
+describe('a worker that has lent clusters to a pipe that nobody reads', () => {
+  const small = 512;
+  const clusters = 40_960;
+
+  it('keeps no others from being freed: writers neither wait for the disk with each change, nor lose clusters', () => {
+    const empty = qcow2Bytes({ clusterBits: 9, sizeBytes: 2 * clusters * small });
+    let syncs = 0;
+    const sync = (fd: number) => {
+      syncs += 1;
+      return fileCalls.sync(fd);
+    };
+    const { images, path } = open(empty.bytes, {}, { sync });
+    const [reader, writer] = images;
+    const pipe = makePipe();
+    invariant(pipe !== undefined && reader !== undefined && writer !== undefined, 'there are fds');
+    undo.push(() => [pipe.readFd, pipe.writeFd].forEach((fd) => void closeSync(fd)));
+    growPipe(pipe, 1 << 20);
+    expect(writer.write(0, clusters * small, new Uint8Array(clusters * small).fill(5), 0, false)).toBe(0);
+    expect(writer.flush()).toBe(0);
+    const lent = 32_768;
+    expect(reader.readIntoPipe(0, lent, pipe.writeFd)).toBe(lent);
+    syncs = 0;
+    // Every second, so that no two become one range.
+    for (let cluster = 0; cluster < clusters; cluster += 2) expect(writer.trim(cluster * small, small, false)).toBe(0);
+    expect(syncs).toBeLessThan(20);
+    for (let flush = 0; flush < 3; flush += 1) expect(writer.flush()).toBe(0);
+    const bytesBefore = statSync(path).size;
+    for (let cluster = clusters; cluster < clusters + 10_000; cluster += 1)
+      expect(writer.write(cluster * small, small, new Uint8Array(small).fill(6), 0, false)).toBe(0);
+    expect(statSync(path).size - bytesBefore).toBeLessThan(2_000 * small);
+    const got = Buffer.alloc(lent);
+    expect(readSync(pipe.readFd, got, 0, lent, null)).toBe(lent);
+    expect(got.every((byte) => byte === 5)).toBe(true);
+    for (const step of undo.splice(0).reverse()) step();
+    const watch = { onFinding: () => {}, onProgress: () => {} };
+    expect(checkImage(path, { repair: undefined }, watch)).toMatchObject({ corruptions: 0, leaks: 0 });
+  });
+
+  it('holds no more than what may be on its way, and in no more pieces than it can tell', () => {
+    const memory = newTurnsMemory();
+    const [turns, other] = [new WorkerTurns(memory), new WorkerTurns(memory)];
+    const held = () => [...other.lentClusters()].sort((a, b) => a - b);
+    const piece = 65_536;
+    for (let cluster = 0; cluster < 1_000; cluster += 1) expect(turns.lend(cluster, cluster + 1, piece)).toBe(true);
+    const most = LENT_BYTES_MAX / piece;
+    expect(held()).toEqual(Array.from({ length: most }, (_, index) => 1_000 - most + index));
+    expect(other.areLent).toBe(true);
+    turns.takeBack();
+    expect(held()).toEqual([]);
+    expect(other.areLent).toBe(false);
+    for (let cluster = 0; cluster < 512; cluster += 1) expect(turns.lend(cluster, cluster + 1, 512)).toBe(true);
+    expect(turns.lend(600, 601, 512)).toBe(false);
+    expect(held()).toHaveLength(512);
+    turns.takeBack();
+    expect(turns.lend(600, 602, 512)).toBe(true);
+    expect(held()).toEqual([600, 601]);
+  });
 });
 
 describe('what was lent to a pipe stays as it is, until whoever reads it has it,', () => {
