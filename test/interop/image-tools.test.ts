@@ -116,6 +116,21 @@ describe('an image', () => {
     }
   });
 
+  test.each(['cluster_size=64k', 'extended_l2=on,cluster_size=64k'])(
+    'zeroes of a qcow2 that has storage for them lie where qemu-img says: %s',
+    async (options) => {
+      const disk = join(folder, 'disk.qcow2');
+      await succeed('qemu-img', 'create', '-f', 'qcow2', '-o', options, disk, '8M');
+      const places = [3, 0, 2, 1, 8, 9, 10].flatMap((cluster) => ['-c', `write ${64 * cluster}k 64k`]);
+      await succeed('qemu-io', ...places, '-c', 'write -z 0 256k', '-c', 'write -z 512k 192k', disk);
+      const ours = await json(tsnbd('map', '--json', disk));
+      const theirs: Record<string, unknown>[] = await json(succeed('qemu-img', 'map', '--output=json', disk));
+      const told = (pieces: typeof theirs) => pieces.filter(({ present }) => present);
+      expect(told(ours)).toEqual(told(theirs));
+      expect(told(ours)).toHaveLength(5);
+    },
+  );
+
   longTest('is mapped to the last line for a reader that takes its time', async () => {
     const fd = openSync(image, 'w');
     for (let piece = 0; piece < 4_000; piece += 1) writeSync(fd, Buffer.alloc(4_096, 7), 0, 4_096, piece * 65_536);

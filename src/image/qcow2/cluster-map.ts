@@ -38,7 +38,7 @@ export class ClusterMap {
 
   /**
    * Finds what begins at `offsetBytes` of the disk, and how far it goes on, at most `length`, as one piece of the file
-   * where it is DATA. Answers 0 or a positive errno; EIO for an entry that makes no sense.
+   * where it has a place in one. Answers 0 or a positive errno; EIO for an entry that makes no sense.
    */
   find(offsetBytes: number, length: number): number {
     const cluster = Math.floor(offsetBytes / this.clusterBytes);
@@ -106,7 +106,7 @@ export class ClusterMap {
         high = swapped(Atomics.load(words, at + 2 * next));
         low = swapped(Atomics.load(words, at + 2 * next + 1));
         if (this.#kindOf(high, low) !== kind) break;
-        if (kind === DATA && hostOffset(high, low) !== host + (next - index) * clusterBytes) break;
+        if (hasPlace(kind) && hostOffset(high, low) !== host + (next - index) * clusterBytes) break;
         if (isCopied(high) !== this.isInPlace) break;
         covered += clusterBytes;
       }
@@ -126,7 +126,7 @@ export class ClusterMap {
       if (covered >= length || next === this.#sliceEntries) break;
       if (covered + inCluster !== (next - index) * this.clusterBytes) break;
       this.#readUnits(at, next, 0, offsetBytes - inCluster + (next - index) * this.clusterBytes);
-      const isNext = this.kind === kind && (kind !== DATA || this.hostBytes === hostBytes + covered + inCluster);
+      const isNext = this.kind === kind && (!hasPlace(kind) || this.hostBytes === hostBytes + covered + inCluster);
       this.kind = kind;
       if (!isNext || isCopied(this.entryHigh) !== this.isInPlace) break;
       covered += this.#unitRun.units * unitBytes;
@@ -171,8 +171,12 @@ export class ClusterMap {
 
   /** Data lie at whole clusters; in a data file where the disk has them. */
   #checked(kind: number, host: number, guestBytes: number): number {
-    if (kind !== DATA && kind !== ZEROES_ALLOCATED) return kind;
+    if (!hasPlace(kind)) return kind;
     if (host < 0 || host % this.clusterBytes !== 0) return INVALID;
     return this.#geometry.hasDataFile && host !== guestBytes ? INVALID : kind;
   }
+}
+
+function hasPlace(kind: number): boolean {
+  return kind === DATA || kind === ZEROES_ALLOCATED;
 }
