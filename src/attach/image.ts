@@ -1,6 +1,7 @@
 import { fstatSync } from 'node:fs';
 import { type OpenedImage, openImage } from '../image/open-image.js';
 import { identityOf } from '../image/seen-files.js';
+import { tellOfTrouble } from '../image/trouble.js';
 import { SECTOR_BYTES } from '../kernel/nbd-abi.js';
 import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
 import { imageFlags } from '../server/exports.js';
@@ -33,6 +34,7 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
   );
   if (deadTimeoutSeconds !== undefined) refuseForgetful(request, image.formatName);
   for (const text of image.notices) onEvent({ kind: 'notice', text });
+  tellOfTrouble(imagePath, image, (text) => onEvent({ kind: 'notice', text }));
   onEvent({ kind: 'negotiated', sizeBytes: image.sizeBytes });
 
   const server = await undo.step(

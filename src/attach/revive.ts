@@ -7,6 +7,7 @@ import { CACHE_MODES } from '../image/cache-modes.js';
 import { ImageError } from '../image/errors.js';
 import { type OpenedImage, openImage } from '../image/open-image.js';
 import { identityOf } from '../image/seen-files.js';
+import { tellOfTrouble } from '../image/trouble.js';
 import { socketPair } from '../kernel/fd-calls.js';
 import type { DeviceLink, DeviceSetup } from '../kernel/nbd-device.js';
 import { adoptDevice } from '../kernel/nbd-netlink.js';
@@ -47,6 +48,7 @@ export async function revive(device: string, context: AttachContext, spare?: Spa
     (opened) => opened.close(),
   );
   requireSame(image, served);
+  tellOfTrouble(request.imagePath, image, (text) => onEvent({ kind: 'notice', text }));
   const server = await undo.step(
     'start the worker',
     () => new ImageServer(image),

@@ -1,5 +1,6 @@
 import type { ReadyChannel } from '../daemon/ready.js';
 import { type OpenedImage, openImage } from '../image/open-image.js';
+import { tellOfTrouble } from '../image/trouble.js';
 import type { DeviceSetup } from '../kernel/nbd-device.js';
 import { adoptDevice } from '../kernel/nbd-netlink.js';
 import { imageFlags } from '../server/exports.js';
@@ -22,7 +23,7 @@ export async function takeOver(
   channel: ReadyChannel,
   context: AttachContext,
 ): Promise<Attachment> {
-  const { undo } = context;
+  const { undo, onEvent } = context;
   const [serverEnd = -1, kernelEnd = -1, ...given] = takeGiven(2 + files.length);
   const setup: DeviceSetup = { ...succession.setup, sockets: [kernelEnd] };
   let isOurs = false;
@@ -50,6 +51,7 @@ export async function takeOver(
     (opened) => opened.close(),
   );
   requireUnchanged(image, setup);
+  tellOfTrouble(request.imagePath, image, (text) => onEvent({ kind: 'notice', text }));
   const server = await undo.step(
     'start the worker',
     () => new ImageServer(image, { kernelEnd, serverEnd }, writeErrors),

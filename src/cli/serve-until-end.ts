@@ -1,6 +1,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { ImageError, reasonOf } from '../image/errors.js';
 import { openImage } from '../image/open-image.js';
+import { tellOfTrouble } from '../image/trouble.js';
 import { loadLibc } from '../kernel/libc.js';
 import { messageInWords } from '../protocol/handshake-message.js';
 import { exportInWords } from '../protocol/option-error.js';
@@ -30,6 +31,7 @@ export async function serveUntilEnd(action: ServeAction, { say, stop, onListenin
       const image = openImage(imagePath, settings);
       exports.push({ name, description, image });
       for (const notice of image.notices) say(notice);
+      tellOfTrouble(imagePath, image, say);
     }
     const server = await serve({ address, exports, clientsMax, persistent, handshakeLimitMs }, (event) => {
       hasLostWrites ||= tellsOfLostWrites(event);

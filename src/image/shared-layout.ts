@@ -5,7 +5,7 @@
  *
  * | field | who writes | meaning |
  * | --- | --- | --- |
- * | SYNC_FAILED | whoever sees it, once | 1: a sync failed; nothing is acknowledged as written any more |
+ * | SYNC_FAILED | whoever sees it, once | 1: a sync failed; nothing is acknowledged as written any more; trouble.ts waits for it |
  * | SYNC_LOCK | whoever takes or leaves the lock | 0 free, 1 taken, 2 taken and others may wait |
  * | SYNCS_STARTED | whoever begins a sync | the number of the newest sync; wraps around |
  * | SYNCS_DONE | whoever saw a sync end | the number of the newest sync that went well; wraps around |

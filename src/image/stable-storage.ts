@@ -116,6 +116,7 @@ export class StableStorage {
 
   #markFailed(): void {
     Atomics.store(this.#fields, SYNC_FAILED, 1);
+    Atomics.notify(this.#fields, SYNC_FAILED);
   }
 }
 

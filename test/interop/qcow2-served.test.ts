@@ -1,10 +1,11 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ImageError } from '#tsnbd/image/errors.js';
 import { type OpenedImage, type OpenOptions, openImage } from '#tsnbd/image/open-image.js';
+import { qcow2Bytes } from '../image/qcow2/qcow2-bytes.js';
 import { runTsnbd, type Served, serveUnix, succeed } from './served.js';
 
 let folder: string;
@@ -69,6 +70,23 @@ describe('a qcow2 image on another one is served', () => {
       [60 * m + 64 * k, 4 * m - 64 * k, 3],
     ]);
   });
+});
+
+it('that an image is marked as corrupt is told while clients stay', async () => {
+  const { bytes, l1At, l2At } = qcow2Bytes({
+    sizeBytes: 1 << 20,
+    clusters: new Map([[0, { kind: 'data', bytes: new Uint8Array(65_536) } as const]]),
+  });
+  bytes.writeBigUInt64BE((1n << 63n) | BigInt(l1At), l2At.get(0) ?? 0);
+  writeFileSync(inFolder('bad.qcow2'), bytes);
+  served = await serveUnix(inFolder('socket'), inFolder('bad.qcow2'), '-f', 'qcow2', '-t');
+  const client = spawn('qemu-io', ['-f', 'raw', served.uri], { stdio: ['pipe', 'pipe', 'inherit'] });
+  client.stdin.write('write 0 512\n');
+  const expected = `tsnbd: ${inFolder('bad.qcow2')} has tables that contradict each other, and nothing is written any more`;
+  await expect.poll(() => served?.said()).toContain(expected);
+  expect(client.exitCode).toBe(null);
+  client.stdin.end('quit\n');
+  await new Promise((resolve) => client.once('exit', resolve));
 });
 
 it('what four connections write to it is there when the server has ended, and the image has no errors', async () => {

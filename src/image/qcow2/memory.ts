@@ -47,7 +47,7 @@ export interface Qcow2Memory {
    * | field | who writes | meaning |
    * | --- | --- | --- |
    * | METADATA_LOCK | whoever takes or leaves the lock | as SYNC_LOCK of shared-layout.ts |
-   * | IS_CORRUPT | whoever sees it, once | 1: the tables contradict each other; nothing is written any more |
+   * | IS_CORRUPT | whoever sees it, once | 1: the tables contradict each other; nothing is written any more; ../trouble.ts waits for it |
    * | IS_PREPARED | under the lock, once | 1: the header says nothing any more that a write would make untrue |
    * | IS_DIRTY | under the lock | 1: some table is not yet in the file |
    * | NEEDS_BARRIER | under the lock | 1: an L2 or L1 entry points to what may not be on stable storage |
@@ -85,6 +85,13 @@ export interface WriteMemory {
   readonly freeing: Float64Array<SharedArrayBuffer>;
   readonly areas: AreasMemory;
   readonly turns: TurnsMemory;
+}
+
+/** Nothing is written any more. Answers whether that is news. */
+export function setCorrupt(fields: Qcow2Memory['fields']): boolean {
+  const isNews = Atomics.exchange(fields, IS_CORRUPT, 1) === 0;
+  Atomics.notify(fields, IS_CORRUPT);
+  return isNews;
 }
 
 /** `blocksMax`: refcount blocks that the image may name. */

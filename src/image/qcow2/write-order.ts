@@ -16,6 +16,7 @@ import {
   L1_DIRTY_TO,
   NEEDS_BARRIER,
   type Qcow2Memory,
+  setCorrupt,
   TABLE_CLUSTERS,
   TABLE_DIRTY_FROM,
   TABLE_DIRTY_TO,
@@ -216,7 +217,7 @@ export class WriteOrder implements AllocatorDuties {
     const errno = growRefcountTable(cluster, this.#geometry, this.#write, this, writeHeader);
     const { numbers } = this.#write;
     const isHalfDone = numbers[TABLE_ROOM] !== numbers[TABLE_CLUSTERS];
-    if (errno !== 0 && isHalfDone) Atomics.store(this.#memory.fields, IS_CORRUPT, 1);
+    if (errno !== 0 && isHalfDone) setCorrupt(this.#memory.fields);
     return errno;
   }
 
@@ -226,8 +227,7 @@ export class WriteOrder implements AllocatorDuties {
   }
 
   markCorrupt(): number {
-    if (Atomics.exchange(this.#memory.fields, IS_CORRUPT, 1) !== 0 || this.#geometry.version < 3) return EIO;
-    this.#header.setCorrupt();
+    if (setCorrupt(this.#memory.fields) && this.#geometry.version >= 3) this.#header.setCorrupt();
     return EIO;
   }
 
