@@ -10,7 +10,7 @@ import { HAS_HOLES, newSharedFields } from './shared-layout.js';
 import { type ZeroingAbility, zeroingAbility } from './traits.js';
 
 const sectorBytes = 512;
-const NO_ZEROING: ZeroingAbility = { punches: false, slowZeroRange: false };
+const NO_ZEROING: ZeroingAbility = { punches: false, slowZeroRange: false, zeroBlockBytes: 1 };
 
 /** An image of any format, or what is behind one, opened. */
 export interface OpenedLayer<Handle> {
@@ -47,11 +47,11 @@ export function openRaw(
     notices.push(`${path} is written to${byWhom(file)}: what is read may not fit together`);
   }
   const direct: DirectFile | undefined = options.direct ? openDirect(path, file, sizeBytes, readOnly) : undefined;
-  const { punches, slowZeroRange } = readOnly ? NO_ZEROING : zeroingAbility(file);
+  const { punches, ...zeroing } = readOnly ? NO_ZEROING : zeroingAbility(file);
   const shared = newSharedFields();
   if (file.stat.isFile() && file.stat.blocks * sectorBytes < fileBytes) Atomics.store(shared, HAS_HOLES, 1);
   return {
-    handle: { format: 'raw', fd, direct, fileBytes, sizeBytes, readOnly, slowZeroRange, shared },
+    handle: { format: 'raw', fd, direct, fileBytes, sizeBytes, readOnly, ...zeroing, shared },
     punches,
     notices,
     settle: () => {},

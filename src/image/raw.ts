@@ -27,6 +27,8 @@ export interface RawHandle {
   readonly readOnly: boolean;
   /** ZERO_RANGE writes zeroes: of a block device that has no command for it. */
   readonly slowZeroRange?: boolean | undefined;
+  /** What a block device can zero by itself, and give back: only whole blocks of so many bytes; a file takes any range. */
+  readonly zeroBlockBytes?: number | undefined;
   readonly shared: SharedFields;
 }
 
@@ -63,6 +65,7 @@ export class RawImage implements Image {
   readonly #durable: DurableFd | undefined;
   readonly #fileBytes: number;
   readonly #slowZeroRange: boolean;
+  readonly #zeroBlockBytes: number;
   readonly #shared: SharedFields;
   readonly #calls: FileCalls;
   readonly #storage: StableStorage;
@@ -79,6 +82,7 @@ export class RawImage implements Image {
     this.#durable = readOnly ? undefined : new DurableFd(fd, durableFlags, calls);
     this.#fileBytes = handle.fileBytes;
     this.#slowZeroRange = handle.slowZeroRange ?? false;
+    this.#zeroBlockBytes = handle.zeroBlockBytes ?? 1;
     this.#shared = handle.shared;
     this.#calls = calls;
     this.#storage = new StableStorage(
@@ -127,20 +131,25 @@ export class RawImage implements Image {
 
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
-    const fast = (ways & ZERO_FAST) !== 0;
     Atomics.store(this.#shared, HAS_HOLES, 1);
-    let errno = (ways & ZERO_MAY_PUNCH) !== 0 ? this.#fallocate(PUNCH_HOLE, offsetBytes, length) : EOPNOTSUPP;
-    if (isUnsupported(errno) && !(fast && this.#slowZeroRange)) {
-      errno = this.#fallocate(ZERO_RANGE, offsetBytes, length);
+    const first = this.#firstBlock(offsetBytes);
+    const end = offsetBytes + length;
+    const blocksEnd = this.#blocksEnd(end);
+    if (first >= blocksEnd) {
+      return (ways & ZERO_FAST) !== 0 ? EOPNOTSUPP : this.#finish(this.#writeZeroes(offsetBytes, length), durable);
     }
-    if (isUnsupported(errno)) errno = fast ? EOPNOTSUPP : this.#writeZeroes(offsetBytes, length);
+    // The parts of blocks last: where it cannot be done fast, nothing is changed.
+    let errno = this.#zeroBlocks(first, blocksEnd - first, ways);
+    if (errno === 0) errno = this.#writeZeroes(offsetBytes, first - offsetBytes);
+    if (errno === 0) errno = this.#writeZeroes(blocksEnd, end - blocksEnd);
     return this.#finish(errno, durable);
   }
 
   trim(offsetBytes: number, length: number, durable: boolean): number {
     if (this.#storage.failed) return EIO;
     Atomics.store(this.#shared, HAS_HOLES, 1);
-    const errno = this.#fallocate(PUNCH_HOLE, offsetBytes, length);
+    const first = this.#firstBlock(offsetBytes);
+    const errno = this.#fallocate(PUNCH_HOLE, first, this.#blocksEnd(offsetBytes + length) - first);
     return this.#finish(isUnsupported(errno) ? 0 : errno, durable);
   }
 
@@ -224,6 +233,24 @@ export class RawImage implements Image {
     return writeAll(this.#calls, fd, offsetBytes, length, source, at);
   }
 
+  #firstBlock(offsetBytes: number): number {
+    return Math.ceil(offsetBytes / this.#zeroBlockBytes) * this.#zeroBlockBytes;
+  }
+
+  #blocksEnd(offsetBytes: number): number {
+    return offsetBytes - (offsetBytes % this.#zeroBlockBytes);
+  }
+
+  #zeroBlocks(offsetBytes: number, length: number, ways: number): number {
+    const fast = (ways & ZERO_FAST) !== 0;
+    let errno = (ways & ZERO_MAY_PUNCH) !== 0 ? this.#fallocate(PUNCH_HOLE, offsetBytes, length) : EOPNOTSUPP;
+    if (isUnsupported(errno) && !(fast && this.#slowZeroRange)) {
+      errno = this.#fallocate(ZERO_RANGE, offsetBytes, length);
+    }
+    if (isUnsupported(errno)) return fast ? EOPNOTSUPP : this.#writeZeroes(offsetBytes, length);
+    return errno;
+  }
+
   #writeZeroes(offsetBytes: number, length: number): number {
     for (let done = 0; done < length; done += zeroes.length) {
       const pieceBytes = Math.min(zeroes.length, length - done);
@@ -243,7 +270,7 @@ export class RawImage implements Image {
   }
 }
 
-/** A block device says EINVAL to ranges that are not aligned to its blocks (block/fops.c: blkdev_fallocate). */
+/** A block device whose blocks are larger than was told says EINVAL (block/fops.c: blkdev_fallocate). */
 function isUnsupported(errno: number): boolean {
   return errno === EOPNOTSUPP || errno === ENOSYS || errno === EINVAL;
 }

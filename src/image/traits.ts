@@ -21,14 +21,18 @@ export interface ZeroingAbility {
   readonly punches: boolean;
   /** ZERO_RANGE would write zeroes. */
   readonly slowZeroRange: boolean;
+  /** What ranges must be multiples of. */
+  readonly zeroBlockBytes: number;
 }
 
 /** Behind the end of every file lies nothing that a hole could change: punching one there only tells whether it can be. */
 const probeBytes = 4096;
+/** Where nobody tells: the largest that disks have. */
+const blockBytesUntold = 4096;
 
 /**
  * By sysfs for a block device: without a command of its own for zeroes the kernel writes them for ZERO_RANGE, and answers
- * EOPNOTSUPP to PUNCH_HOLE (block/blk-lib.c: blkdev_issue_zeroout). `file` is open for writing.
+ * EOPNOTSUPP to PUNCH_HOLE (block/blk-lib.c: blkdev_issue_zeroout); either takes whole logical blocks. `file` is open for writing.
  */
 export function zeroingAbility(
   { fd, stat, fileBytes }: OpenFile,
@@ -36,11 +40,17 @@ export function zeroingAbility(
   calls: FileCalls = fileCalls,
 ): ZeroingAbility {
   if (stat.isBlockDevice()) {
-    const zeroesInOneGo = (queueAttribute(deviceNumberText(stat.rdev), 'write_zeroes_max_bytes', root) ?? 0) > 0;
-    return { punches: zeroesInOneGo, slowZeroRange: !zeroesInOneGo };
+    const number = deviceNumberText(stat.rdev);
+    const zeroesInOneGo = (queueAttribute(number, 'write_zeroes_max_bytes', root) ?? 0) > 0;
+    const zeroBlockBytes = queueAttribute(number, 'logical_block_size', root) ?? blockBytesUntold;
+    return { punches: zeroesInOneGo, slowZeroRange: !zeroesInOneGo, zeroBlockBytes };
   }
   const behindEnd = Math.ceil(fileBytes / probeBytes) * probeBytes;
-  return { punches: calls.fallocate(fd, PUNCH_HOLE, behindEnd, probeBytes) === 0, slowZeroRange: false };
+  return {
+    punches: calls.fallocate(fd, PUNCH_HOLE, behindEnd, probeBytes) === 0,
+    slowZeroRange: false,
+    zeroBlockBytes: 1,
+  };
 }
 
 /** Whether one of the disks that the image at `path` lies on turns; one that is not seen does not. */

@@ -7,7 +7,7 @@ import { RawImage } from '#tsnbd/image/raw.js';
 import { PUNCH_HOLE, ZERO_RANGE } from '#tsnbd/kernel/fd-calls.js';
 import { useRawWorkers } from './raw-workers.js';
 
-const { EBADF, EDQUOT, EFBIG, EINTR, EIO, ENOSPC, EOPNOTSUPP } = constants.errno;
+const { EBADF, EDQUOT, EFBIG, EINTR, EINVAL, EIO, ENOSPC, EOPNOTSUPP } = constants.errno;
 const workers = useRawWorkers();
 const sector = new Uint8Array(512).fill(7);
 
@@ -150,6 +150,89 @@ describe('storage', () => {
       return [fd, PUNCH_HOLE, 2 ** 39 + n * pieceBytes, n < 15 ? pieceBytes : pieceBytes - 512];
     });
     expect(ranges).toEqual([...once, ...once]);
+  });
+});
+
+describe('a block device, which takes whole blocks only', () => {
+  const BLOCK = 4096;
+  const PIECE = 2 ** 28;
+
+  /** Calls that answer as block/fops.c does (blkdev_fallocate), and what they were asked: modes with ranges, and writes. */
+  function device(sizeBytes: number, supported: readonly number[] = [PUNCH_HOLE, ZERO_RANGE]) {
+    const asked: (readonly [string, number, number])[] = [];
+    const { handle } = workers(512, {});
+    const calls: FileCalls = {
+      ...fileCalls,
+      fallocate: (_fd, mode, offset, length) => {
+        asked.push([mode === PUNCH_HOLE ? 'punch' : 'zero', offset, length]);
+        if (offset % BLOCK !== 0 || length % BLOCK !== 0) return -EINVAL;
+        return supported.includes(mode) ? 0 : -EOPNOTSUPP;
+      },
+      write: (_fd, source, at, length, offset) => {
+        asked.push(['write', offset, length]);
+        expect(source.subarray(at, at + length).every((byte) => byte === 0)).toBe(true);
+        return length;
+      },
+    };
+    const image = new RawImage({ ...handle, fileBytes: sizeBytes, sizeBytes, zeroBlockBytes: BLOCK }, calls);
+    return { image, asked };
+  }
+
+  it('is zeroed by itself but for the parts of blocks at both ends, which are written', () => {
+    for (const [ways, how] of [
+      [ZERO_MAY_PUNCH, 'punch'],
+      [ZERO_MAY_PUNCH | ZERO_FAST, 'punch'],
+      [0, 'zero'],
+      [ZERO_FAST, 'zero'],
+    ] as const) {
+      const { image, asked } = device(2 ** 40);
+      expect(image.zero(512, 3 * BLOCK, ways, false)).toBe(0);
+      expect(image.zero(2 * BLOCK, BLOCK, ways, false)).toBe(0);
+      expect(asked).toEqual([
+        [how, BLOCK, 2 * BLOCK],
+        ['write', 512, BLOCK - 512],
+        ['write', 3 * BLOCK, 512],
+        [how, 2 * BLOCK, BLOCK],
+      ]);
+    }
+  });
+
+  it('is zeroed in the same way over a long range that ends within a block', () => {
+    const { image, asked } = device(2 ** 40);
+    expect(image.zero(0, PIECE + BLOCK + 1, ZERO_MAY_PUNCH | ZERO_FAST, false)).toBe(0);
+    expect(asked).toEqual([
+      ['punch', 0, PIECE],
+      ['punch', PIECE, BLOCK],
+      ['write', PIECE + BLOCK, 1],
+    ]);
+  });
+
+  it('is not zeroed fast, and not changed, where that is no faster than a write, or cannot be done', () => {
+    const fast = ZERO_MAY_PUNCH | ZERO_FAST;
+    const { image, asked } = device(2 ** 40);
+    expect(image.zero(BLOCK + 1, BLOCK, fast, false)).toBe(EOPNOTSUPP);
+    expect(image.zero(BLOCK, BLOCK - 1, fast, false)).toBe(EOPNOTSUPP);
+    expect(asked).toEqual([]);
+    const other = device(2 ** 40, []);
+    expect(other.image.zero(1, 2 * PIECE, fast, false)).toBe(EOPNOTSUPP);
+    expect(other.asked.map(([how]) => how)).toEqual(['punch', 'zero']);
+  });
+
+  it('is written where it cannot zero, and where there is no whole block', () => {
+    const { image, asked } = device(2 ** 40, []);
+    expect(image.zero(1, 2 * BLOCK, 0, false)).toBe(0);
+    const written = asked.filter(([how]) => how === 'write');
+    expect(written.reduce((bytes, [, , length]) => bytes + length, 0)).toBe(2 * BLOCK);
+    asked.length = 0;
+    expect(image.zero(BLOCK + 1, BLOCK, ZERO_MAY_PUNCH, false)).toBe(0);
+    expect(asked).toEqual([['write', BLOCK + 1, BLOCK]]);
+  });
+
+  it('is given back by a trim but for the parts of blocks', () => {
+    const { image, asked } = device(2 ** 40);
+    expect(image.trim(512, 3 * BLOCK, false)).toBe(0);
+    expect(image.trim(BLOCK + 1, BLOCK, true)).toBe(0);
+    expect(asked).toEqual([['punch', BLOCK, 2 * BLOCK]]);
   });
 });
 

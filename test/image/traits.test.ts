@@ -73,26 +73,31 @@ describe('what can be zeroed without writing zeroes', () => {
       ranges.push(call.slice(2));
       return fileCalls.fallocate(...call);
     };
-    expect(ability(fileBytes, { fallocate })).toEqual({ punches: true, slowZeroRange: false });
+    expect(ability(fileBytes, { fallocate })).toEqual({ punches: true, slowZeroRange: false, zeroBlockBytes: 1 });
     expect(ranges).toHaveLength(1);
     expect(ranges[0]?.[0]).toBeGreaterThanOrEqual(fileBytes);
   });
 
   it('is nothing where the file system cannot', () => {
-    expect(ability(4096, { fallocate: () => -EOPNOTSUPP })).toEqual({ punches: false, slowZeroRange: false });
+    expect(ability(4096, { fallocate: () => -EOPNOTSUPP })).toEqual({
+      punches: false,
+      slowZeroRange: false,
+      zeroBlockBytes: 1,
+    });
   });
 
   it.each([
-    ['4294966784', true],
-    ['0', false],
-    [undefined, false],
-  ])('is told by the queue of a block device (%s)', (text, punches) => {
+    [{ write_zeroes_max_bytes: '4294966784\n', logical_block_size: '512\n' }, true, 512],
+    [{ write_zeroes_max_bytes: '0\n', logical_block_size: '4096\n' }, false, 4096],
+    [{}, false, 4096],
+  ])('is told by the queue of a block device (%j)', (queue, punches, zeroBlockBytes) => {
     const disk = { isBlockDevice: () => true, rdev: 0x0801 } as Stats;
-    root = disks('8:0', '8:1', text === undefined ? {} : { write_zeroes_max_bytes: `${text}\n` });
+    root = disks('8:0', '8:1', queue);
     const calls = { ...fileCalls, fallocate: () => -EOPNOTSUPP };
     expect(zeroingAbility({ fd: -1, stat: disk, fileBytes: 512 }, root, calls)).toEqual({
       punches,
       slowZeroRange: !punches,
+      zeroBlockBytes,
     });
   });
 });

@@ -1,9 +1,10 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { long, longTest } from '../long.js';
-import { assertQuietKernel, ok, run, until } from './guest.js';
+import { assertQuietKernel, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbd } from './programs.js';
 import { attached, dropStorage, ext4Folder } from './storage.js';
 
+const MIB = 1_048_576;
 const MODES: readonly (readonly [string, number])[] = [['unmap', 12], ...(long ? [['ignore', 0] as const] : [])];
 
 afterEach(async () => {
@@ -72,6 +73,34 @@ describe('a range of the device', () => {
     expect(await allocatedMib(files.image)).toBe(6);
     expect((await attachment.stop()).status).toBe(0);
   });
+});
+
+test('a block device of large blocks is zeroed and trimmed from any byte to any other, and gives its storage back', async () => {
+  const dir = await memoryDir('storage');
+  await ok(`head -c 8M /dev/urandom >${dir}/disk && cp ${dir}/disk ${dir}/expected`);
+  await ok(`truncate -s 320M ${dir}/disk ${dir}/expected`);
+  const device = await ok(`modprobe loop && losetup -b 4096 -f --show ${dir}/disk`);
+  const server = await startServer(`${tsnbd} -t -k ${dir}/socket -f raw ${device}`, isSocket(`${dir}/socket`));
+  const qemuIo = (command: string) => ok(`qemu-io -f raw -c '${command}' nbd+unix:///?socket=${dir}/socket`);
+  const zeroes = (from: number, bytes: number) =>
+    ok(
+      `head -c ${bytes} /dev/zero | dd of=${dir}/expected bs=64K oflag=seek_bytes seek=${from} conv=notrunc status=none`,
+    );
+  await qemuIo(`write -z -u 1000 ${3 * MIB}`);
+  await zeroes(1000, 3 * MIB);
+  await ok(`cmp -n 8M ${device} ${dir}/expected`);
+  expect(await allocatedMib(`${dir}/disk`)).toBe(5);
+  // Blocks and bytes whose content is told to be anything: only how much is left of them counts.
+  await qemuIo(`discard ${4 * MIB + 1000} ${2 * MIB}`);
+  expect(await allocatedMib(`${dir}/disk`)).toBe(3);
+  await ok(`cmp -n ${4 * MIB + 1000} ${device} ${dir}/expected`);
+  await ok(`cmp -i ${6 * MIB + 1000} -n 1M ${device} ${dir}/expected`);
+  // -n: fast or not at all (FAST_ZERO), in more than one call.
+  await qemuIo(`write -z -u -n 3 ${300 * MIB + 1}`);
+  await zeroes(3, 300 * MIB + 1);
+  await ok(`cmp ${device} ${dir}/expected`);
+  expect(await allocatedMib(`${dir}/disk`)).toBe(0);
+  expect((await server.stop()).status).toBe(0);
 });
 
 test.each(MODES)(
