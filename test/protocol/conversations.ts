@@ -289,6 +289,8 @@ export const allContexts = wire(`
 /** What clients say to a server that has 'disk'. */
 export const clientSides = {
   go: join([clientFlags, option(GO, goQuestion)]),
+  goZeroes: join([clientFlagsZeroes, option(GO, goQuestion)]),
+  infoThenGoZeroes: join([clientFlagsZeroes, option(INFO, goQuestion), option(GO, goQuestion)]),
   /** The first request right behind the option. */
   goAndRequest: join([clientFlags, option(GO, goQuestion), wire('25609513 0000 0000 # …')]),
   info: join([clientFlags, option(INFO, goQuestion), option(2)]),

@@ -83,9 +83,17 @@ const listing = join([
 
 describe.each([
   ['GO', clientSides.go, allInformation(GO), 'transmission'],
+  // proto.md, 'NBD_OPT_GO': the 124 zeroes are EXPORT_NAME's alone, whatever was agreed on them.
+  ['GO without NO_ZEROES', clientSides.goZeroes, allInformation(GO), 'transmission'],
   ['GO and a request at once', clientSides.goAndRequest, allInformation(GO), 'transmission'],
   ['INFO and ABORT', clientSides.info, join([allInformation(INFO), reply(2, ACK)]), 'closed'],
   ['INFO and GO', clientSides.infoThenGo, join([allInformation(INFO), allInformation(GO)]), 'transmission'],
+  [
+    'INFO and GO without NO_ZEROES',
+    clientSides.infoThenGoZeroes,
+    join([allInformation(INFO), allInformation(GO)]),
+    'transmission',
+  ],
   ['LIST and ABORT', clientSides.list, join([listing, reply(2, ACK)]), 'closed'],
   ['EXPORT_NAME', clientSides.exportName, sizeAndFlags, 'transmission'],
   [

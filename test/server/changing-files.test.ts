@@ -8,12 +8,21 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { mapExport } from '#tsnbd/attach/map-export.js';
 import { openImage } from '#tsnbd/image/open-image.js';
-import { NBD_CMD_FLUSH, NBD_CMD_READ, NBD_CMD_WRITE, NBD_EIO } from '#tsnbd/protocol/constants.js';
+import {
+  NBD_CMD_FLUSH,
+  NBD_CMD_READ,
+  NBD_CMD_WRITE,
+  NBD_EIO,
+  NBD_REPLY_TYPE_ERROR,
+} from '#tsnbd/protocol/constants.js';
 import type { Address } from '#tsnbd/transport/address.js';
+import { largePipes } from '../large-pipes.js';
+import { ProtocolClient } from './protocol-client.js';
 import type { RawClient } from './raw-client.js';
 import { readsWell, ServedImage, SIZE_BYTES } from './served-image.js';
 
@@ -46,6 +55,33 @@ describe('a file that is served', () => {
     expect(await read(other, 512)).toMatchObject(full(2));
     expect(await readsWell(await served.attach())).toBe(true);
   });
+
+  test.each(['simple', 'structured', 'extended'] as const)(
+    'and cut by somebody answers EIO to large reads by reference too, before a word of data (%s)',
+    async (replyStyle) => {
+      await served.start({ address: { kind: 'unix', path: join(served.folder, 'socket') } });
+      const client = await ProtocolClient.negotiate(await served.open(), { replyStyle });
+      const before = largePipes();
+      expect((await client.read(0, 2 * MIB)).data.equals(Buffer.alloc(2 * MIB, 1))).toBe(true);
+      expect((await client.read(0, MIB)).data.equals(Buffer.alloc(MIB, 1))).toBe(true);
+      // With one core everything is copied.
+      expect(largePipes() - before).toBe(availableParallelism() > 1 ? 1 : 0);
+      truncateSync(served.path, MIB);
+      // ProtocolClient would not forgive data that are missing behind a header that promised them.
+      for (const [offsetBytes, lengthBytes] of [
+        [MIB, 65_536],
+        [MIB - 65_536, 131_072],
+        [MIB - 1, 65_536],
+        [SIZE_BYTES - MIB, MIB],
+      ] as const) {
+        const { error, chunkTypes } = await client.read(offsetBytes, lengthBytes);
+        const expected = { error: NBD_EIO, chunkTypes: replyStyle === 'simple' ? [] : [NBD_REPLY_TYPE_ERROR] };
+        expect({ error, chunkTypes }).toEqual(expected);
+        expect((await client.read(MIB - 131_072, 131_072)).data.equals(Buffer.alloc(131_072, 1))).toBe(true);
+      }
+      expect(await client.disconnect()).toBeUndefined();
+    },
+  );
 
   test('and replaced by another is served on, and the other one is left alone', async () => {
     await served.start();

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { connect as connectSocket } from 'node:net';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import {
   NBD_CMD_DISC,
@@ -9,6 +10,8 @@ import {
   NBD_CMD_WRITE,
   NBD_CMD_WRITE_ZEROES,
   NBD_EINVAL,
+  NBD_OPT_ABORT,
+  NBD_OPT_LIST,
 } from '#tsnbd/protocol/constants.js';
 import { encodeOption } from '#tsnbd/protocol/option.js';
 import { OPEN_SOCKETS_MAX } from '#tsnbd/transport/listen.js';
@@ -56,6 +59,26 @@ describe('a hostile client, while another is served', () => {
     await bad.end();
     await expect.poll(() => served.failures().length).toBe(1);
     expect(await readsWell(good)).toBe(true);
+  });
+
+  // proto.md, 'NBD_OPT_ABORT': a client need not wait for the answer.
+  test.each(['tcp', 'unix'] as const)('that takes its leave over %s and is gone at once has done so', async (kind) => {
+    await served.start(kind === 'tcp' ? {} : { address: { kind, path: join(served.folder, 'socket') } });
+    const good = await served.attach();
+    const goodbye = Buffer.concat([
+      CLIENT_FLAGS,
+      ...[NBD_OPT_LIST, NBD_OPT_ABORT].map((option) => encodeOption(option, new Uint8Array(0))),
+    ]);
+    for (let turn = 0; turn < 20; turn += 1) {
+      const leaving = await served.stranger();
+      leaving.send(goodbye);
+      if (kind === 'tcp' && turn % 2 === 0) served.sockets.at(-1)?.resetAndDestroy();
+      else leaving.close();
+    }
+    await expect.poll(() => served.failures().length).toBe(20);
+    expect(new Set(served.failures())).toEqual(new Set(['the client took its leave']));
+    expect(await readsWell(good)).toBe(true);
+    expect(await readsWell(await served.attach())).toBe(true);
   });
 
   test('that sends garbage instead of a request is cut', async () => {
