@@ -46,6 +46,13 @@ export async function serveAsNobody(path: string, ...args: string[]): Promise<Se
   return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
 }
 
+/** Like serveUnix, with every option given, under strace with `tracing`, which watches from the side: the process is tsnbd's own. */
+export async function serveTraced(path: string, tracing: readonly string[], ...args: string[]): Promise<Served> {
+  const traced = [process.execPath, TSNBD, '--socket', path, ...args];
+  const child = spawn('strace', ['-D', '-f', '-qq', '-o', '/dev/null', ...tracing, ...traced], OWN_STDIO);
+  return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
+}
+
 /** `tsnbd serve` with `args`, over the unix socket `path`. */
 export async function serveExports(path: string, ...args: string[]): Promise<Served> {
   const child = start(['serve', '--socket', path, '-f', 'raw', ...args]);
