@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { memoryDir, ok, run } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, tsnbd, tsnbdClient } from '../kernel/programs.js';
-import { long, longTest } from '../long.js';
+import { long } from '../long.js';
 
 const ROUNDS = long ? 20 : 2;
 
@@ -25,24 +25,21 @@ test(`${ROUNDS} rounds of whole commands, both programs in turn, leave no proces
   await server.stop('KILL');
 });
 
-longTest(
-  'the module is not unloaded under a device; without it a command says so, and with it again all is as before',
-  async () => {
-    const image = await newImage('16M');
-    const attach = (api: string) => `${tsnbd} --kernel-api=${api} -c nbd0 -f raw ${image}`;
-    try {
-      for (const api of ['netlink', 'ioctl']) {
-        await ok(`${attach(api)} && ! modprobe -r nbd 2>/dev/null && dd if=/dev/nbd0 of=/dev/null bs=1M status=none`);
-        await ok(`${tsnbd} -d nbd0 && modprobe -r nbd`);
-        expect(await run(`${tsnbd} -d nbd0`)).toMatchObject({
-          status: 4,
-          stderr: 'tsnbd: the nbd module is not loaded; load it with: modprobe nbd max_part=8\n',
-        });
-        await ok('modprobe nbd max_part=16 nbds_max=8');
-      }
-    } finally {
-      await run('modprobe nbd max_part=16 nbds_max=8');
+test('the module is not unloaded under a device; without it a command says so, and with it again all is as before', async () => {
+  const image = await newImage('16M');
+  const attach = (api: string) => `${tsnbd} --kernel-api=${api} -c nbd0 -f raw ${image}`;
+  try {
+    for (const api of ['netlink', 'ioctl']) {
+      await ok(`${attach(api)} && ! modprobe -r nbd 2>/dev/null && dd if=/dev/nbd0 of=/dev/null bs=1M status=none`);
+      await ok(`${tsnbd} -d nbd0 && modprobe -r nbd`);
+      expect(await run(`${tsnbd} -d nbd0`)).toMatchObject({
+        status: 4,
+        stderr: 'tsnbd: the nbd module is not loaded; load it with: modprobe nbd max_part=8\n',
+      });
+      await ok('modprobe nbd max_part=16 nbds_max=8');
     }
-    await expectNothingLeft();
-  },
-);
+  } finally {
+    await run('modprobe nbd max_part=16 nbds_max=8');
+  }
+  await expectNothingLeft();
+});

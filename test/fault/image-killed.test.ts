@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel } from '../kernel/guest.js';
 import { expectNothingLeft, newImage, tsnbd } from '../kernel/programs.js';
-import { apis, backgroundCalls, calls, expectCleanKills, otherCalls } from './kills.js';
+import { backgroundCalls, calls, expectCleanKills, otherCalls } from './kills.js';
 
 let image = '';
 beforeAll(async () => {
@@ -23,7 +23,6 @@ describe.each([
     expectCleanKills(kinds, attach(`node ${tsnbd} --nofork`)),
   );
 
-  if (!apis.includes(api)) return;
   test.each(backgroundCalls)(
     'at the n-th call %s, its command or its process, leaves the device to the next',
     (kinds) => expectCleanKills(kinds, attach(tsnbd)),

@@ -14,21 +14,15 @@ const INSIDE = ['mkdir,chmod', 'close', 'fcntl', 'shutdown', 'pthread_create', '
 export const calls = long ? [OUTSIDE, ...INSIDE] : [OUTSIDE];
 /** Where an attach by the other interface differs. */
 export const otherCalls = long ? calls : ['ioctl'];
-/** The kernel's interfaces, the one that is chosen first; with --long each of them. */
-export const apis = long ? ['netlink', 'ioctl'] : ['netlink'];
 /** For an attach in the background: command and process each count their own calls, so the command dies first. */
 export const backgroundCalls = long ? OUTSIDE.split(',') : [];
 
 /** An attach makes more of those than this, or they are not counted. */
 const OUTSIDE_CALLS_MIN = 10;
 
-/**
- * Kills the command at its first, second … such call until it attaches, with --long until it detaches: the device is always
- * free for the next attach.
- */
+/** Kills the command at its first, second … such call until it attaches and detaches: the device is always free for the next. */
 export async function expectCleanKills(kinds: string, command: string): Promise<void> {
-  const until = long ? 'detached' : 'attached';
-  const drive = `${AS_IO_FLUSHER} ${driver} ${KILL_AT_CALL} ${kinds} ${until} '${tsnbd} -d nbd0'`;
+  const drive = `${AS_IO_FLUSHER} ${driver} ${KILL_AT_CALL} ${kinds} '${tsnbd} -d nbd0'`;
   const lines = (await ok(`${drive} ${command}`, { limitMs: LIMIT_MS })).split('\n');
   const outcomes = lines.map((line) => line.split(' ').slice(1).join(' '));
   expect(new Set([...outcomes, 'killed', 'attached']), lines.join('\n')).toEqual(new Set(['killed', 'attached']));

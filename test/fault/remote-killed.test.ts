@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel, type Background, memoryDir } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbdClient } from '../kernel/programs.js';
-import { apis, calls, expectCleanKills } from './kills.js';
+import { calls, expectCleanKills, otherCalls } from './kills.js';
 
 let socket = '';
 let server: Background | undefined;
@@ -16,8 +16,11 @@ afterEach(async () => {
   await assertQuietKernel();
 });
 
-describe.each(apis)('a remote attach by %s that is killed', (api) => {
-  test.each(calls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
+describe.each([
+  { api: 'netlink', kindsOfCalls: calls },
+  { api: 'ioctl', kindsOfCalls: otherCalls },
+])('a remote attach by $api that is killed', ({ api, kindsOfCalls }) => {
+  test.each(kindsOfCalls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
     expectCleanKills(kinds, `node ${tsnbdClient} -nofork -kernel-api ${api} -unix ${socket} /dev/nbd0`),
   );
 });

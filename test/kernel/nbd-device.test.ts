@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { long, longTest } from '../long.js';
+import { long } from '../long.js';
 import { background, freshDir, ok, run, until, withOwnGuest } from './guest.js';
 import {
   type Api,
@@ -24,8 +24,8 @@ import {
 guardDevices();
 
 const ROUNDS = long ? 10 : 2;
-/** The one that is chosen first; with --long each. What only ioctl does is in one-api.test.ts. */
-const APIS: readonly Api[] = long ? ['ioctl', 'netlink'] : ['netlink'];
+/** What only one of them does is in one-api.test.ts. */
+const APIS: readonly Api[] = ['ioctl', 'netlink'];
 
 const STEPS: Readonly<Record<Api, readonly string[]>> = {
   ioctl: [
@@ -200,6 +200,17 @@ describe.each(APIS)('by %s', (api) => {
     });
   });
 
+  test('a flush tells what the server did not take, once', async () => {
+    const holder = await hold({ manner: 'fails writes', flushes: 2 });
+    await ok('dd if=/dev/zero of=/dev/nbd0 bs=64k count=4 2>/dev/null');
+    const said = (await release(holder)).flatMap((one) => ('flush' in one ? [one.flush] : []));
+    expect(said[0]).toMatchObject({ kind: 'lost', why: expect.stringContaining('Input/output error') });
+    expect(said[1]).toEqual({ kind: 'done' });
+    const good = await hold({ flushes: 1 });
+    await ok('dd if=/dev/zero of=/dev/nbd0 bs=64k count=4 2>/dev/null');
+    expect(await release(good)).toContainEqual({ flush: { kind: 'done' } });
+  });
+
   describe('a server that does not answer', () => {
     test('holds neither the reading of partitions up for longer than its limit, nor the end', async () => {
       const said = await say({ manner: 'mute', rescanMs: 500, patienceMs: 100 });
@@ -235,7 +246,7 @@ describe('a device that is not to be had', () => {
     expect(read(stdout)).toContainEqual({ code: 'not-root', message: 'only root can attach /dev/nbd0; try sudo' });
   });
 
-  longTest('needs the module', async () => {
+  test('needs the module', async () => {
     await withOwnGuest({ nbd: 'none' }, async (guest) => {
       const failure = async () => read((await guest.run(command({}))).stdout).find((one) => 'code' in one);
       expect(await failure()).toMatchObject({
@@ -246,17 +257,6 @@ describe('a device that is not to be had', () => {
       expect(await failure()).toBe(undefined);
     });
   });
-});
-
-test('a flush tells what the server did not take, once', async () => {
-  const holder = await hold({ manner: 'fails writes', flushes: 2 });
-  await ok('dd if=/dev/zero of=/dev/nbd0 bs=64k count=4 2>/dev/null');
-  const said = (await release(holder)).flatMap((one) => ('flush' in one ? [one.flush] : []));
-  expect(said[0]).toMatchObject({ kind: 'lost', why: expect.stringContaining('Input/output error') });
-  expect(said[1]).toEqual({ kind: 'done' });
-  const good = await hold({ flushes: 1 });
-  await ok('dd if=/dev/zero of=/dev/nbd0 bs=64k count=4 2>/dev/null');
-  expect(await release(good)).toContainEqual({ flush: { kind: 'done' } });
 });
 
 describe('a device of another program', () => {

@@ -1,5 +1,4 @@
 import { afterEach, expect, test } from 'vitest';
-import { longTest } from '../long.js';
 import { assertQuietKernel, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, newImage, tsnbd } from './programs.js';
 
@@ -32,14 +31,14 @@ test('an identifier stands in sysfs, and a device is taken over only while it do
   await ok(`test -e /sys/block/nbd0/pid && nbd-client -d /dev/nbd0 && rm -rf /run/tsnbd/nbd0.json`);
 });
 
-longTest('a device that is to be destroyed is gone when it is detached', async () => {
+test('a device that is to be destroyed is gone when it is detached', async () => {
   const image = await newImage('4M');
   await ok(`${tsnbd} --destroy-on-disconnect -c nbd9 -f raw ${image} && test -b /dev/nbd9`);
   expect(await ok(`${tsnbd} -d nbd9`)).toBe('/dev/nbd9 disconnected');
   await ok('test ! -e /sys/block/nbd9 && test ! -e /dev/nbd9');
 });
 
-longTest('a device is detached by umount, but not by who looks at it before', async () => {
+test('a device is detached by umount, but not by who looks at it before', async () => {
   const image = await newImage('64M');
   const dir = await memoryDir('mount');
   await ok(`mkfs.ext4 -q ${image} && ${tsnbd} --disconnect-on-close -c nbd0 -f raw ${image}`);

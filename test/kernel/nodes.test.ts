@@ -1,5 +1,4 @@
 import { afterEach, expect, test } from 'vitest';
-import { longTest } from '../long.js';
 import { assertQuietKernel, memoryDir, ok, run } from './guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, TWO_PARTITIONS, tsnbd, tsnbdClient } from './programs.js';
 
@@ -9,7 +8,7 @@ afterEach(async () => {
   await assertQuietKernel();
 });
 
-test('a partition is waited for by number or label, with --long by UUID and in vain too, and its node printed', async () => {
+test('a partition is waited for by number, label or UUID, and its node printed; one that is not there in vain', async () => {
   const image = await newImage('80M');
   const attach = `${tsnbd} -c auto -f raw ${image}`;
   await ok(`${TWO_PARTITIONS} | sfdisk -q --no-tell-kernel ${image}`);
@@ -18,7 +17,6 @@ test('a partition is waited for by number or label, with --long by UUID and in v
   expect(await ok(first)).toBe('/dev/nbd0p2\n/dev/nbd0 disconnected');
   expect(await ok(`${attach} --wait-partition 'label=a b'`)).toBe('/dev/nbd0p2');
   await ok(`${tsnbd} -d nbd0`);
-  if (process.env.TSNBD_TEST_LONG !== '1') return;
   expect(await ok(`${attach} --wait-partition uuid=${uuid}`)).toBe('/dev/nbd0p2');
   await ok(`${tsnbd} -d nbd0`);
   expect(await run(`${attach} --wait-partition 3`)).toEqual({
@@ -120,7 +118,7 @@ test('a rule for a device is gone with it, however it went, and hides nothing fr
   ).toBe(`taken\n62-tsnbd-nbd0.rules\n${DETACHED}\nno rule`);
 });
 
-longTest('udev does not see volumes of LVM and md on a device, unless it may', async () => {
+test('udev does not see volumes of LVM and md on a device, unless it may', async () => {
   const image = await newImage('16M');
   await ok(`printf 'HM\\001\\0' | dd of=${image} conv=notrunc status=none`); // what LVM 1 begins with
   const seen = 'udevadm info -q property /dev/nbd0 | grep ^ID_FS_TYPE; cat /tmp/activated 2>/dev/null';

@@ -1,5 +1,4 @@
 import { afterEach, expect, test } from 'vitest';
-import { longTest } from '../long.js';
 import { assertQuietKernel, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, tsnbd, tsnbdClient } from './programs.js';
 
@@ -68,28 +67,25 @@ test('a write that its server did not take fails a resize, and the detach behind
   await server.stop('KILL');
 });
 
-longTest(
-  'one of ioctl shrinks by force and grows back, but not beyond its connection; an image keeps its size',
-  async () => {
-    const dir = await memoryDir('resize');
-    await ok(`truncate -s 32M ${dir}/disk`);
-    const server = await startServer(`nbdkit -f -U ${dir}/sock file ${dir}/disk`, isSocket(`${dir}/sock`));
-    await ok(`${tsnbdClient} -L -unix ${dir}/sock nbd0 2>/dev/null && truncate -s 64M ${dir}/disk`);
-    const beyond = await run(`${tsnbd} resize nbd0`);
-    expect(beyond).toMatchObject({ status: 6, stdout: '' });
-    expect(beyond.stderr).toContain(`made when the export had ${32 * MIB} bytes`);
-    expect(await ok(`${tsnbd} resize --force nbd0 16M && blockdev --getsize64 /dev/nbd0`)).toBe(
-      `${16 * MIB}\n${16 * MIB}`,
-    );
-    expect(await ok(`${tsnbd} resize nbd0 32M && blockdev --getsize64 /dev/nbd0`)).toBe(`${32 * MIB}\n${32 * MIB}`);
-    await ok(`dd if=/dev/nbd0 of=/dev/null bs=1M skip=31 status=none && ${tsnbd} -d nbd0`);
-    await server.stop('KILL');
-    await expectNothingLeft();
+test('one of ioctl shrinks by force and grows back, but not beyond its connection; an image keeps its size', async () => {
+  const dir = await memoryDir('resize');
+  await ok(`truncate -s 32M ${dir}/disk`);
+  const server = await startServer(`nbdkit -f -U ${dir}/sock file ${dir}/disk`, isSocket(`${dir}/sock`));
+  await ok(`${tsnbdClient} -L -unix ${dir}/sock nbd0 2>/dev/null && truncate -s 64M ${dir}/disk`);
+  const beyond = await run(`${tsnbd} resize nbd0`);
+  expect(beyond).toMatchObject({ status: 6, stdout: '' });
+  expect(beyond.stderr).toContain(`made when the export had ${32 * MIB} bytes`);
+  expect(await ok(`${tsnbd} resize --force nbd0 16M && blockdev --getsize64 /dev/nbd0`)).toBe(
+    `${16 * MIB}\n${16 * MIB}`,
+  );
+  expect(await ok(`${tsnbd} resize nbd0 32M && blockdev --getsize64 /dev/nbd0`)).toBe(`${32 * MIB}\n${32 * MIB}`);
+  await ok(`dd if=/dev/nbd0 of=/dev/null bs=1M skip=31 status=none && ${tsnbd} -d nbd0`);
+  await server.stop('KILL');
+  await expectNothingLeft();
 
-    await ok(`${tsnbd} -c nbd0 -f raw ${await newImage('4M')}`);
-    const refused = await run(`${tsnbd} resize nbd0 8M`);
-    expect(refused).toMatchObject({ status: 6, stdout: '' });
-    expect(refused.stderr).toContain('/dev/nbd0 is an image, which keeps its size while it is attached');
-    await ok(`${tsnbd} -d nbd0`);
-  },
-);
+  await ok(`${tsnbd} -c nbd0 -f raw ${await newImage('4M')}`);
+  const refused = await run(`${tsnbd} resize nbd0 8M`);
+  expect(refused).toMatchObject({ status: 6, stdout: '' });
+  expect(refused.stderr).toContain('/dev/nbd0 is an image, which keeps its size while it is attached');
+  await ok(`${tsnbd} -d nbd0`);
+});

@@ -1,5 +1,6 @@
 // Loaded into a program (LD_PRELOAD): ends its process by SIGKILL where it is about to make its KILL_AT-th call of the kinds
-// KILL_CALLS ('ioctl,bind'). Calls of all threads count; a process that it starts counts its own.
+// KILL_CALLS ('ioctl,bind'), and makes the file KILL_NOTE first. Calls of all threads count; a process that it starts counts
+// its own.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -15,18 +16,22 @@
 
 static char kinds[1000] = ",";
 static int at;
+static const char *note;
 static atomic_int calls;
 
 __attribute__((constructor)) static void start(void) {
   if (getenv("KILL_CALLS") == NULL || getenv("KILL_AT") == NULL) return;
   snprintf(kinds, sizeof kinds, ",%s,", getenv("KILL_CALLS"));
   at = atoi(getenv("KILL_AT"));
+  note = getenv("KILL_NOTE");
 }
 
 static void reach(const char *kind) {
   char sought[100];
   snprintf(sought, sizeof sought, ",%s,", kind);
-  if (strstr(kinds, sought) != NULL && atomic_fetch_add(&calls, 1) + 1 == at) kill(getpid(), SIGKILL);
+  if (strstr(kinds, sought) == NULL || atomic_fetch_add(&calls, 1) + 1 != at) return;
+  if (note != NULL) creat(note, 0600);
+  kill(getpid(), SIGKILL);
 }
 
 // The C library's own declarations of some of these have variable arguments; so ours have other names in C.
