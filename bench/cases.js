@@ -7,7 +7,7 @@
 
 /**
  * What our figure divided by a peer's must be: at least this for a speed, at most this for a cost. `qemu-nbd` is the
- * better of its two modes, which has a target of its own where `qemu-nbd io_uring` says one.
+ * better of its two modes, or its default one where `qemu-nbd io_uring` says a target for the other.
  * @typedef {{ 'nbdkit'?: number, 'qemu-nbd'?: number, 'qemu-nbd io_uring'?: number }} Target
  */
 

@@ -1,7 +1,7 @@
 // A speed counts only for a server whose bytes are right: what it gives and what it takes is compared by sha256.
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { makeImage, sha256 } from './image.js';
+import { fullOf, makeImage, qcow2Image, sha256 } from './image.js';
 import { succeed } from './programs.js';
 import { startServer } from './server.js';
 
@@ -25,22 +25,90 @@ const PASSES = [
  * @param {number} sizeBytes
  */
 export async function checkBytes(owned, peer, transport, sizeBytes) {
+  await check(owned, peer, sizeBytes, {
+    words: `over ${transport}`,
+    start: (image) => startServer(owned, peer, transport, image),
+    rawOf: (image) => Promise.resolve(image),
+  });
+}
+
+/**
+ * The same past the page cache, over a unix socket.
+ * @param {Owned} owned
+ * @param {Peer} peer
+ * @param {number} sizeBytes
+ */
+export async function checkDirectBytes(owned, peer, sizeBytes) {
+  await check(owned, peer, sizeBytes, {
+    words: 'past the page cache',
+    start: (image) => startServer(owned, peer, 'unix', image, { format: 'raw', direct: true }),
+    rawOf: (image) => Promise.resolve(image),
+  });
+}
+
+/**
+ * The same with a qcow2 image of one of the kinds that cases have, over a unix socket. What a server wrote is read by qemu-img, which
+ * looks through the image's tables too. An image that is all new has nothing to be read.
+ * @param {Owned} owned
+ * @param {Peer} peer
+ * @param {'full' | 'new' | 'backed'} kind
+ * @param {number} sizeBytes
+ */
+export async function checkQcow2Bytes(owned, peer, kind, sizeBytes) {
+  let path = '';
+  const converted = join(owned.folder, 'converted.raw');
+  await check(owned, peer, sizeBytes, {
+    words: `with a qcow2 image (${kind})`,
+    isEmpty: kind === 'new',
+    start: (image) => {
+      rmSync(fullOf(image), { force: true });
+      path = qcow2Image(image, kind);
+      return startServer(owned, peer, 'unix', path, { format: 'qcow2', direct: false });
+    },
+    rawOf: async (image) => {
+      await succeed(owned, 'qemu-img', ['check', '-q', path], { limitMs: LIMIT_MS });
+      await succeed(owned, 'qemu-img', ['convert', '-O', 'raw', path, converted], { limitMs: LIMIT_MS });
+      for (const made of [path, fullOf(image)]) rmSync(made, { force: true });
+      return converted;
+    },
+  });
+  rmSync(converted, { force: true });
+}
+
+/**
+ * @typedef {object} Way
+ * @property {string} words
+ * @property {boolean} [isEmpty] the server does not have what the raw image has
+ * @property {(image: string) => Promise<import('./server.js').Server>} start on what a raw image has
+ * @property {(image: string) => Promise<string>} rawOf once the server has ended: a raw file of what it was left with
+ */
+
+/**
+ * @param {Owned} owned
+ * @param {Peer} peer
+ * @param {number} sizeBytes
+ * @param {Way} way
+ */
+async function check(owned, peer, sizeBytes, { words, isEmpty = false, start, rawOf }) {
   const file = (/** @type {string} */ name) => join(owned.folder, `${name}.raw`);
   const [image, pattern, copy] = [file('checked'), file('pattern'), file('copy')];
-  for (const { requestBytes, part } of PASSES) {
-    makeImage(image, sizeBytes * part);
-    makeImage(pattern, sizeBytes * part);
-    const how = [`--request-size=${requestBytes}`];
-    const server = await startServer(owned, peer, transport, image);
-    try {
-      await succeed(owned, 'nbdcopy', [...how, server.uri, copy], { limitMs: LIMIT_MS });
-      await mustBeEqual(copy, image, `${peer.name} over ${transport} gave other bytes than the image has`);
-      await succeed(owned, 'nbdcopy', [...how, '--flush', pattern, server.uri], { limitMs: LIMIT_MS });
-      await mustBeEqual(image, pattern, `${peer.name} over ${transport} wrote other bytes than it was given`);
-    } finally {
-      await server.stop();
-      for (const path of [image, pattern, copy]) rmSync(path, { force: true });
+  try {
+    for (const { requestBytes, part } of PASSES) {
+      makeImage(image, sizeBytes * part);
+      makeImage(pattern, sizeBytes * part);
+      const how = [`--request-size=${requestBytes}`];
+      const server = await start(image);
+      try {
+        await succeed(owned, 'nbdcopy', [...how, server.uri, copy], { limitMs: LIMIT_MS });
+        if (!isEmpty) await mustBeEqual(copy, image, `${peer.name} ${words} gave other bytes than the image has`);
+        await succeed(owned, 'nbdcopy', [...how, '--flush', pattern, server.uri], { limitMs: LIMIT_MS });
+      } finally {
+        await server.stop();
+      }
+      await mustBeEqual(await rawOf(image), pattern, `${peer.name} ${words} wrote other bytes than it was given`);
     }
+  } finally {
+    for (const path of [image, pattern, copy]) rmSync(path, { force: true });
   }
 }
 

@@ -1,8 +1,7 @@
 // The cases in the bench kernel: a device attached by each program; and how long an attach takes.
 import { join } from 'node:path';
-import { performance } from 'node:perf_hooks';
 import { byNbdkit, byQemuNbd, byTsnbd, DeviceBench } from './guest.js';
-import { inTurns } from './rounds.js';
+import { inTime, inTurns } from './rounds.js';
 import { median, spread } from './statistics.js';
 
 /**
@@ -52,10 +51,13 @@ export async function measureDevices(cases, options, checkout) {
       );
     }
     const results = cases.length === 0 ? [] : await measureSpeed(bench, asked, cases, options);
-    if (options.selected || performance.now() > options.lateAt.devices) return { results, measured: [] };
+    if (options.selected) return { results, measured: [] };
     await bench.makeImage(SPARE.image, IMAGE_BYTES);
-    const times = await attachTimes(bench, programs, options);
-    return { results, measured: [...times, ...(await idleDevice(bench, programs))] };
+    const besides = [
+      { what: 'an idle device', act: () => idleDevice(bench, programs) },
+      { what: 'times of attaching', act: () => attachTimes(bench, programs, options) },
+    ];
+    return { results, measured: await inTime(besides, options.lateAt.devices) };
   } finally {
     await bench.powerOff();
   }

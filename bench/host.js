@@ -1,12 +1,12 @@
 // The cases on this machine: servers over unix sockets and TCP.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { checkBytes } from './checks.js';
+import { checkBytes, checkDirectBytes, checkQcow2Bytes } from './checks.js';
 import { makeImage, settle } from './image.js';
 import { measure, needsLarge } from './measure.js';
 import { UsageError } from './options.js';
 import { others, tsnbd } from './peers.js';
-import { inTurns } from './rounds.js';
+import { inTurns, isOfImageServers } from './rounds.js';
 import { ServerError, startServer } from './server.js';
 
 /**
@@ -90,17 +90,33 @@ export function programOf(folder) {
 }
 
 /**
+ * Whoever is measured is checked in each way that it is measured in.
  * @param {Owned} owned
  * @param {readonly Peer[]} peers
  * @param {readonly Case[]} cases
  * @param {number} sizeBytes
  */
 async function checkAll(owned, peers, cases, sizeBytes) {
-  const names = peers.map(({ name }) => name).join(', ');
+  const imageServers = peers.filter(({ servesImages }) => servesImages === true);
+  const check = async (
+    /** @type {string} */ words,
+    /** @type {readonly Peer[]} */ checked,
+    /** @type {(peer: Peer) => Promise<void>} */ act,
+  ) => {
+    for (const peer of checked) await named(`${peer.name} ${words}`, act(peer));
+    const names = checked.map(({ name }) => name).join(', ');
+    console.log(`sha256 of what was read and written ${words} is right: ${names}`);
+  };
   for (const transport of /** @type {const} */ (['unix', 'tcp'])) {
-    if (!cases.some((one) => one.transport === transport)) continue;
-    for (const peer of peers)
-      await named(`${peer.name} over ${transport}`, checkBytes(owned, peer, transport, sizeBytes));
-    console.log(`sha256 of what was read and written over ${transport} is right: ${names}`);
+    if (!cases.some((one) => one.transport === transport && !isOfImageServers(one))) continue;
+    await check(`over ${transport}`, peers, (peer) => checkBytes(owned, peer, transport, sizeBytes));
+  }
+  if (cases.some((one) => one.kind === 'fio' && one.cache === 'direct')) {
+    await check('past the page cache', imageServers, (peer) => checkDirectBytes(owned, peer, sizeBytes));
+  }
+  for (const kind of /** @type {const} */ (['full', 'new', 'backed'])) {
+    if (!cases.some((one) => one.kind === 'fio' && one.qcow2 === kind)) continue;
+    const words = `with a qcow2 image (${kind})`;
+    await check(words, imageServers, (peer) => checkQcow2Bytes(owned, peer, kind, sizeBytes));
   }
 }

@@ -5,7 +5,7 @@ import { allCases, targetCases } from './cases.js';
 
 export const usage = `usage: scripts/bench [OPTION]...
 Measures tsnbd side by side with nbdkit, qemu-nbd and nbd-server: every case, several rounds, in turns.
-  --quick            the cases with a target, one short round, within 2 minutes
+  --quick            the cases with a target, one short round on a small image, within 2 minutes
   --targets          only the cases with a target
   --only PATTERN     only cases whose name matches the regular expression; may be repeated
   --peers NAMES      only these peers, by commas: nbdkit, qemu-nbd, nbd-server
@@ -34,13 +34,13 @@ The table, its data in JSON, and the plot are written to bench/results/.`;
  * @property {string} folder
  * @property {boolean} kernel
  * @property {boolean} checks
- * @property {{ host: number, boot: number, devices: number }} lateAt milliseconds from the start, after which a quick run
- *   begins no more cases, does not boot the bench kernel, begins no more cases there
+ * @property {{ host: number, settling: number, boot: number, devices: number }} lateAt milliseconds from the start, after which a
+ *   quick run begins nothing more here, waits for no server to become quiet, does not boot the bench kernel, begins nothing more there
  * @property {boolean} selected some cases were chosen by name: only they are measured, nothing else
  */
 
 /** So that a quick run, with the build before it, ends within 2 minutes on a slow machine too. */
-const QUICK_LATE_AT = { host: 45_000, boot: 65_000, devices: 85_000 };
+const QUICK_LATE_AT = { host: 45_000, settling: 58_000, boot: 65_000, devices: 80_000 };
 
 /** Wrong usage; the message is for the user. */
 export class UsageError extends Error {}
@@ -61,13 +61,13 @@ export function parseOptions(words, checkout) {
     quick,
     rounds: Math.ceil(positive('rounds', values.rounds ?? (quick ? '1' : '3'))),
     seconds: positive('seconds', values.seconds ?? (quick ? '0.5' : '2')),
-    sizeBytes: positive('size', values.size ?? '1024') * 2 ** 20,
+    sizeBytes: positive('size', values.size ?? (quick ? '256' : '1024')) * 2 ** 20,
     us: resolve(values.us ?? checkout),
     versus: values.versus === undefined ? undefined : resolve(values.versus),
     folder: resolve(values.folder ?? '/var/tmp'),
     kernel: values['no-kernel'] !== true,
     checks: values['no-checks'] !== true,
-    lateAt: quick ? QUICK_LATE_AT : { host: Infinity, boot: Infinity, devices: Infinity },
+    lateAt: quick ? QUICK_LATE_AT : { host: Infinity, settling: Infinity, boot: Infinity, devices: Infinity },
     selected: values.only !== undefined,
   };
 }

@@ -53,6 +53,7 @@ export function plot(results, subtitle) {
  * @returns {import('echarts').SeriesOption[]}
  */
 function seriesOf(results, group, index, count) {
+  // Of modes that are compared each, the better one stands first.
   const comparisons = results.map(({ speed }) => speed.find(({ peer }) => groupOf(peer) === group));
   /** Pixels from the middle of a case's row to this group's bar. */
   const shift = (index - (count - 1) / 2) * BAR;

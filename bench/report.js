@@ -8,7 +8,7 @@ import { caseTable, cpuTable, verdict } from './table.js';
 /**
  * @typedef {object} Report
  * @property {Record<string, string>} versions
- * @property {{ rounds: number, seconds: number, sizeBytes: number }} options
+ * @property {{ rounds: number, seconds: number, sizeBytes: number, checks: boolean }} options
  * @property {readonly import('./results.js').CaseResult[]} results
  * @property {readonly import('./limits.js').Measured[]} measured
  */
@@ -20,11 +20,15 @@ export function versionLines(versions) {
     .join('\n');
 }
 
+const UNCHECKED =
+  'with --no-checks: nothing that was read or written was compared, so that none of these figures counts';
+
 /** @param {Report} report */
-export function reportText({ results, measured }) {
+export function reportText({ results, measured, options }) {
   const parts = [caseTable(results), cpuTable(results)];
   if (measured.length > 0) parts.push(limitTable(measured));
-  return [...parts, verdict(results, measured)].join('\n\n');
+  const judgement = verdict(results, measured);
+  return [...parts, options.checks ? judgement : `${judgement}\n${UNCHECKED}`].join('\n\n');
 }
 
 /**
@@ -36,7 +40,8 @@ export function reportText({ results, measured }) {
 export function writeReport(report, folder, name) {
   mkdirSync(folder, { recursive: true });
   const { versions, options, results } = report;
-  const how = `${options.rounds} rounds of ${options.seconds} s, node ${versions.node}, Linux ${versions.kernel}, ${versions.cores} cores`;
+  const unchecked = options.checks ? '' : ', bytes not compared';
+  const how = `${options.rounds} rounds of ${options.seconds} s, node ${versions.node}, Linux ${versions.kernel}, ${versions.cores} cores${unchecked}`;
   /** @type {[string, string][]} */
   const files = [
     ['txt', `${versionLines(versions)}\n\n${reportText(report)}\n`],

@@ -10,7 +10,7 @@ import { median, meets, ratio, spread } from './statistics.js';
 
 /**
  * @typedef {object} Comparison
- * @property {string} peer the name of the peer, of qemu-nbd's modes the better one
+ * @property {string} peer the name of the peer; of qemu-nbd's modes the better one, unless each has a target of its own
  * @property {Spread} ratio ours divided by the peer's
  * @property {number} [target]
  * @property {boolean} [met]
@@ -46,14 +46,16 @@ export function resultOf(one, peers, samples) {
   const compare = (/** @type {'speed' | 'cpu'} */ what) => {
     const values = (/** @type {Peer} */ peer) => samples(peer).map(what === 'speed' ? rateOf : costOf);
     return groups.flatMap((group) => {
-      const better = best(
+      const modes = bestFirst(
         rest.filter((peer) => peer.group === group),
         (peer) => median(values(peer)),
         what,
       );
-      const [ours, theirs] = [values(us), values(better)];
-      if ([...ours, ...theirs].some(Number.isNaN)) return [];
-      return [judged(better, ratio(ours, theirs), one[what], what)];
+      return modes.slice(0, haveOwnTargets(modes, one[what]) ? modes.length : 1).flatMap((mode) => {
+        const [ours, theirs] = [values(us), values(mode)];
+        if ([...ours, ...theirs].some(Number.isNaN)) return [];
+        return [judged(mode, ratio(ours, theirs), one[what], what)];
+      });
     });
   };
   return {
@@ -65,16 +67,21 @@ export function resultOf(one, peers, samples) {
 }
 
 /**
- * Of a program's modes the one that is harder to beat: the faster, or the cheaper.
- * @param {readonly Peer[]} modes at least one
+ * A program's modes, first the one that is hardest to beat: the fastest, or the cheapest.
+ * @param {readonly Peer[]} modes
  * @param {(peer: Peer) => number} value
  * @param {'speed' | 'cpu'} what
  */
-function best(modes, value, what) {
-  return modes.reduce((left, right) => {
-    const isBetter = what === 'speed' ? value(right) > value(left) : value(right) < value(left);
-    return isBetter ? right : left;
-  });
+function bestFirst(modes, value, what) {
+  return [...modes].sort((left, right) => (what === 'speed' ? value(right) - value(left) : value(left) - value(right)));
+}
+
+/**
+ * @param {readonly Peer[]} modes of one program
+ * @param {import('./cases.js').Target | undefined} targets
+ */
+function haveOwnTargets(modes, targets) {
+  return modes.some(({ name, group }) => name !== group && targets !== undefined && name in targets);
 }
 
 /**

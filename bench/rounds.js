@@ -37,17 +37,47 @@ export async function inTurns(cases, peers, { rounds, lateAt }, measure) {
   tell('');
   const measured = cases.filter((one) => peersOf(one).every((peer) => of(one, peer).length === rounds));
   const late = cases.filter((one) => !measured.includes(one)).map(({ name }) => name);
-  if (late.length > 0) console.log(`left out, this machine is too slow for so short a run: ${late.join(', ')}`);
+  tellLate(late);
   return measured.map((one) => resultOf(one, peersOf(one), (peer) => of(one, peer)));
 }
 
 /**
- * Not every server knows qcow2, or goes past the page cache.
  * @param {import('./cases.js').Case} one
  * @param {{ servesImages?: boolean }} peer
  */
 function canServe(one, peer) {
-  return one.kind !== 'fio' || (one.qcow2 === undefined && one.cache !== 'direct') || peer.servesImages === true;
+  return !isOfImageServers(one) || peer.servesImages === true;
+}
+
+/** Not every server knows qcow2, or goes past the page cache. @param {import('./cases.js').Case} one */
+export function isOfImageServers(one) {
+  return one.kind === 'fio' && (one.qcow2 !== undefined || one.cache === 'direct');
+}
+
+/**
+ * What is measured besides the cases.
+ * @typedef {{ what: string, act: () => Promise<import('./limits.js').Measured[]> }} Step
+ */
+
+/**
+ * One step after the other; none is begun after `lateAt` (of performance.now()), and is told.
+ * @param {readonly Step[]} steps
+ * @param {number} lateAt
+ */
+export async function inTime(steps, lateAt) {
+  const measured = [];
+  const late = [];
+  for (const { what, act } of steps) {
+    if (performance.now() > lateAt) late.push(what);
+    else measured.push(...(await act()));
+  }
+  tellLate(late);
+  return measured;
+}
+
+/** @param {readonly string[]} late what was not measured for want of time */
+export function tellLate(late) {
+  if (late.length > 0) console.log(`left out, this machine is too slow for so short a run: ${late.join(', ')}`);
 }
 
 /** Progress, for who watches: on a terminal one line that changes. @param {string} progress */

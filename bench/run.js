@@ -14,6 +14,7 @@ import { Owned } from './owned.js';
 import { tsnbd } from './peers.js';
 import { qcow2Limits } from './qcow2-limits.js';
 import { reportText, versionLines, writeReport } from './report.js';
+import { inTime } from './rounds.js';
 import { startUp } from './start-up.js';
 
 /** Starts are short and vary: more rounds than a case has. */
@@ -67,17 +68,27 @@ async function measureAll(owned, options) {
   const onHost = options.cases.filter(({ transport }) => transport !== 'kernel');
   const onDevices = options.cases.flatMap((one) => (one.kind === 'fio' && one.transport === 'kernel' ? [one] : []));
   const results = await measureOnHost(owned, peers, onHost, options);
-  const measured =
-    options.selected || performance.now() > options.lateAt.host
-      ? []
-      : [
-          ...(await startUp(owned, options.us, START_ROUNDS)),
-          ...(await footprints(owned, options.quick ? peers.slice(0, 1) : peers)),
-          ...(await qcow2Limits(owned, tsnbd(programOf(options.us)), options)),
-        ];
+  const measured = options.selected ? [] : await inTime(besides(owned, peers, options), options.lateAt.host);
   if (!wantsGuest(options, onDevices)) return { results, measured };
   const devices = await measureDevices(onDevices, options, checkout);
   return { results: [...results, ...devices.results], measured: [...measured, ...devices.measured] };
+}
+
+/**
+ * What is measured here besides the cases; what takes longest comes last.
+ * @param {Owned} owned
+ * @param {readonly import('./peers.js').Peer[]} peers
+ * @param {import('./options.js').Options} options
+ * @returns {import('./rounds.js').Step[]}
+ */
+function besides(owned, peers, options) {
+  const us = tsnbd(programOf(options.us));
+  const watched = options.quick ? peers.slice(0, 1) : peers;
+  return [
+    { what: 'start-up', act: () => startUp(owned, options.us, START_ROUNDS) },
+    { what: 'limits of qcow2', act: () => qcow2Limits(owned, us, options) },
+    { what: 'memory, and idle connections', act: () => footprints(owned, watched, options.lateAt.settling) },
+  ];
 }
 
 /**

@@ -7,7 +7,7 @@
 
 /**
  * The table of the cases: our speed and cost, then for each group of peers ours divided by theirs, with the spread over
- * the rounds, and the target with its verdict where there is one.
+ * the rounds, and the target with its verdict where there is one. Modes that have a target each have a line each.
  * @param {readonly CaseResult[]} results
  */
 export function caseTable(results) {
@@ -21,14 +21,16 @@ export function caseTable(results) {
     'client',
     ...groups.flatMap((group) => [`/ ${group}`, '', '']),
   ];
-  const rows = results.map(({ name, figures: [us], speed }) => [
-    name,
-    ...(us === undefined ? ['', ''] : rate(us.rate)),
-    us?.cpuMicros === undefined ? '' : us.cpuMicros.toFixed(1),
-    us?.p99Micros === undefined ? '' : count(us.p99Micros),
-    us?.clientCores === undefined ? '' : us.clientCores.toFixed(2),
-    ...groups.flatMap((group) => comparison(speed, group)),
-  ]);
+  const rows = results.flatMap(({ name, figures: [us], speed }) => {
+    const own = [
+      name,
+      ...(us === undefined ? ['', ''] : rate(us.rate)),
+      us?.cpuMicros === undefined ? '' : us.cpuMicros.toFixed(1),
+      us?.p99Micros === undefined ? '' : count(us.p99Micros),
+      us?.clientCores === undefined ? '' : us.clientCores.toFixed(2),
+    ];
+    return comparisonLines(own, speed, groups);
+  });
   return text([head, ...rows]);
 }
 
@@ -40,7 +42,7 @@ export function cpuTable(results) {
   const measured = results.filter(({ cpu }) => cpu.length > 0);
   const groups = groupsOf(measured.flatMap(({ cpu }) => cpu));
   const head = ['CPU a request, ours / theirs', ...groups.flatMap((group) => [`/ ${group}`, '', ''])];
-  return text([head, ...measured.map(({ name, cpu }) => [name, ...groups.flatMap((group) => comparison(cpu, group))])]);
+  return text([head, ...measured.flatMap(({ name, cpu }) => comparisonLines([name], cpu, groups))]);
 }
 
 /**
@@ -85,12 +87,26 @@ function rate({ median, lowest, highest }) {
 }
 
 /**
- * Three cells: the ratio (with the mode that was compared, if it is not the default), its spread, the verdict.
+ * The cells of a case, and in further lines below what else it was compared with.
+ * @param {readonly string[]} own
  * @param {readonly Comparison[]} comparisons
+ * @param {readonly string[]} groups
+ */
+function comparisonLines(own, comparisons, groups) {
+  const ofGroups = groups.map((group) => comparisons.filter(({ peer }) => groupOf(peer) === group));
+  const lines = Math.max(1, ...ofGroups.map(({ length }) => length));
+  return Array.from({ length: lines }, (_, line) => [
+    ...(line === 0 ? own : own.map(() => '')),
+    ...ofGroups.flatMap((ones, index) => comparison(ones[line], groups[index] ?? '')),
+  ]);
+}
+
+/**
+ * Three cells: the ratio (with the mode that was compared, if it is not the default), its spread, the verdict.
+ * @param {Comparison | undefined} one
  * @param {string} group
  */
-function comparison(comparisons, group) {
-  const one = comparisons.find(({ peer }) => groupOf(peer) === group);
+function comparison(one, group) {
   if (one === undefined) return ['', '', ''];
   const { peer, ratio, target, met } = one;
   return [

@@ -68,6 +68,14 @@ describe('the command line of the bench', () => {
     expect(names('--no-kernel').filter((name) => name.startsWith('kernel'))).toEqual([]);
   });
 
+  test('--quick alone has a time after which nothing more is begun', () => {
+    const { host, settling, boot, devices } = parse('--quick').lateAt;
+    expect([host, settling, boot, devices, 90_000]).toEqual(
+      [host, settling, boot, devices, 90_000].sort((a, b) => a - b),
+    );
+    expect(new Set(Object.values(parse('--targets').lateAt))).toEqual(new Set([Number.POSITIVE_INFINITY]));
+  });
+
   test('refuses what it does not know, and numbers that are none', () => {
     for (const words of [['--fast'], ['case'], ['--rounds', '0'], ['--seconds', 'two'], ['--only', '(']])
       expect(() => parse(...words), words.join(' ')).toThrow(UsageError);

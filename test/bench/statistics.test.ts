@@ -68,6 +68,15 @@ describe('the result of a case', () => {
     ]);
   });
 
+  test('compares with each mode of a program where each has a target, the better one first', () => {
+    const { speed } = result(fio('unix randread 4k d16', { speed: { 'qemu-nbd': 2.5, 'qemu-nbd io_uring': 2.5 } }));
+    expect(speed.map(({ peer, ratio, met }) => [peer, ratio.median, met])).toEqual([
+      ['nbdkit', 1.5, undefined],
+      ['qemu-nbd io_uring', 2, false],
+      ['qemu-nbd', 3, true],
+    ]);
+  });
+
   test('has the cost of a request in microseconds', () => {
     expect(result(fio('unix read 4k d1')).figures[0]).toMatchObject({ peer: 'tsnbd', cpuMicros: 20, p99Micros: 80 });
   });
