@@ -34,6 +34,7 @@ import {
   lost,
   STOPPED,
 } from './loop-end.js';
+import { Ongoing } from './ongoing.js';
 import { PacedSocket } from './paced-socket.js';
 import { Reads } from './reads.js';
 import { Replies } from './replies.js';
@@ -86,6 +87,7 @@ class RequestLoop {
   /** Absent where the image does one write at a time. */
   readonly #begun: BegunWrites | undefined;
   readonly #flushes: Flushes;
+  readonly #ongoing: Ongoing;
   readonly #request = emptyRequest();
   /** Since bytes were received last. */
   #answered = 0;
@@ -115,18 +117,18 @@ class RequestLoop {
     if (this.#begun !== undefined) this.#socket.neverBlock();
     const cold = new ColdReads(image, rules, this.#input, this.#reads, () => callMs(socketFd));
     this.#timedReads = new TimedReads(image, this.#replies, this.#reads, cold, this.#input, this.#begun, () => {
-      this.#answerDoneChanges();
+      this.#ongoing.answerDoneChanges();
       this.#replies.send();
       this.#receiveWhatIsThere();
     });
     this.#flushes = new Flushes(image, this.#replies);
+    this.#ongoing = new Ongoing(this.#timedReads, this.#begun, this.#flushes, this.#replies);
   }
 
   run(): LoopEnd {
     for (;;) {
       const end = this.#answerWhatIsThere();
-      this.#timedReads.answerDone();
-      this.#answerDoneChanges();
+      this.#ongoing.answerDone();
       this.#replies.send();
       if (end !== undefined) return end;
       if (this.#replies.sendErrno !== 0) return lost(this.#replies.sendErrno);
@@ -141,9 +143,7 @@ class RequestLoop {
 
   /** Answers what is on its way; then 0, or why what was written could not be flushed. */
   close(): number {
-    this.#begun?.finish();
-    this.#timedReads.close();
-    this.#flushes.finishAll();
+    this.#ongoing.close();
     this.#replies.send();
     const errno = this.#changes.hasWritten ? this.#image.flush() : 0;
     this.#reads.untilTakenBack(() => this.#isAsked(DRAIN) || this.#socket.isCutOff);
@@ -153,12 +153,6 @@ class RequestLoop {
     this.#input.relax();
     this.#replies.relax();
     return errno;
-  }
-
-  #answerDoneChanges(): void {
-    if (this.#flushes.isBegun) this.#begun?.finish();
-    else this.#begun?.answerDone();
-    this.#flushes.answerDone();
   }
 
   #isAsked(what: number): boolean {
@@ -264,28 +258,13 @@ class RequestLoop {
     return received;
   }
 
-  /** What goes on beside, reads, and writes or a flush, is answered when it is done. */
   #receiveBesideOthers(length: number): number {
     const { bytes, end } = this.#input;
-    for (;;) {
-      const readsFd = this.#timedReads.fd;
-      const changesFd = this.#changesFd;
-      if (readsFd < 0 && changesFd < 0) break;
-      const received = this.#socket.receiveUnless(readsFd, changesFd, bytes, end, length);
-      if (received !== -EAGAIN) return received;
-      this.#timedReads.answerDone();
-      this.#answerDoneChanges();
-      this.#replies.send();
-    }
+    const meanwhile = this.#ongoing.receive(this.#socket, bytes, end, length);
+    if (meanwhile !== -EAGAIN) return meanwhile;
     const received = this.#socket.receive(bytes, end, length, this.#answered);
     this.#answered = 0;
     return received;
-  }
-
-  /** Readable once a write that was begun, or a flush, is done; below 0 without one. They are never begun together. */
-  get #changesFd(): number {
-    if (this.#begun?.isEmpty === false) return this.#begun.fd;
-    return this.#flushes.isBegun ? this.#flushes.fd : -1;
   }
 
   /** Of the request that has begun to come, which was decoded if its header is there. */
