@@ -2,6 +2,7 @@ import { openControl } from '../daemon/control.js';
 import { removeRunFiles, writeState } from '../daemon/state-file.js';
 import { newIdentifier } from '../kernel/device-owner.js';
 import { connectDevice, type DeviceChoice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
+import { effectiveTimeoutSeconds } from '../kernel/resend.js';
 import { isHungUp } from '../kernel/socket-calls.js';
 import { deviceBackend } from '../kernel/sysfs.js';
 import type { AttachContext } from './attach-context.js';
@@ -172,13 +173,13 @@ export async function answerFor(
 
 /** What `status` is to tell of it for as long as it is attached. */
 function recordOf({ name, kernelApi, link }: NbdDevice, setup: DeviceSetup): Omit<DeviceRecord, keyof What> {
-  const { blockSizeBytes, flags, sockets, requestTimeoutSeconds, deadTimeoutSeconds } = setup;
+  const { blockSizeBytes, flags, sockets, deadTimeoutSeconds } = setup;
   return {
     kernelApi,
     blockSizeBytes,
     flags,
     connections: sockets.length,
-    requestTimeoutSeconds,
+    requestTimeoutSeconds: effectiveTimeoutSeconds(setup),
     ...(link === undefined || deadTimeoutSeconds === undefined ? {} : { deadTimeoutSeconds }),
     attachedAtMs: Date.now(),
     ...(kernelApi === 'netlink' ? { backend: deviceBackend(name) ?? '' } : {}),

@@ -59,7 +59,7 @@ const options = {
     value: '<SECONDS>',
     read: timeoutSeconds,
     modes: ['attach'],
-    help: 'The kernel gives the device up when a request takes longer; 0, or no such option, is no limit.',
+    help: 'When a request takes longer, the kernel gives its connection up: by netlink the request is sent again on the next one, or fails with --no-persist; by ioctl the device goes down. 0, or no such option, is no limit with one connection, and 30 seconds with several.',
   },
   ...exportChoiceOptions<Mode>(['attach']),
   ...connectionsOption<Mode>(['attach']),

@@ -15,6 +15,14 @@ export function isSentAgain({ deadTimeoutSeconds, requestTimeoutSeconds, sockets
   return deadTimeoutSeconds !== undefined && requestTimeoutSeconds === 0 && sockets.length === 1;
 }
 
+/** What the kernel takes for several connections, whose requests may not go without a limit (nbd_set_cmd_timeout). */
+const severalTimeoutSeconds = 30;
+
+/** The limit of a request as the kernel keeps it; 0 is none. */
+export function effectiveTimeoutSeconds({ requestTimeoutSeconds, sockets }: DeviceSetup): number {
+  return requestTimeoutSeconds === 0 && sockets.length > 1 ? severalTimeoutSeconds : requestTimeoutSeconds;
+}
+
 /** After a CONNECT, which sets the timer back. @throws KernelError 'system' or 'time-limit' */
 export async function sendAgainSoon(setup: DeviceSetup, name: string): Promise<void> {
   if (isSentAgain(setup)) await setRequestTimer(name, resendMs, resendLimitMs);

@@ -38,6 +38,9 @@ test('a new connection is offered once, however long netlink is held, and takes 
   };
   const [server, other] = [await serve('disk'), await serve('other')];
   await ok(`${tsnbdClient} -unix ${folder}/disk.sock nbd0 -C 2 --kernel-api=netlink`);
+  // What the kernel takes for no limit, by the way.
+  const limits = `${tsnbd} status nbd0 | grep requestTimeout && cat /sys/block/nbd0/queue/io_timeout`;
+  expect(await ok(limits)).toBe('requestTimeoutSeconds: 30\n30000');
   const pid = await pidBehind('nbd0');
 
   await ok(
