@@ -80,7 +80,7 @@ async function letGo(device: string, force: boolean, onNotice: (text: string) =>
 
 /** Answers false where it is gone. */
 async function detachByOwner(device: string, force: boolean, onNotice: (text: string) => void): Promise<boolean> {
-  const { kind } = (readState(device)?.about ?? {}) as Partial<DeviceRecord>;
+  const { kind, countedSinceMs } = (readState(device)?.about ?? {}) as Partial<DeviceRecord>;
   let answer: ControlAnswer;
   try {
     answer = await askOwner(device, { command: 'detach', force }, OWNER_LIMIT_MS);
@@ -90,7 +90,11 @@ async function detachByOwner(device: string, force: boolean, onNotice: (text: st
   }
   const { writeErrors } = answer;
   if (typeof writeErrors === 'number' && writeErrors > 0) {
-    onNotice(`${writeErrors} writes to /dev/${device} failed while it was attached`);
+    const since = countedSinceMs === undefined ? 'while it was attached' : 'since its process was replaced';
+    onNotice(`${writeErrors} writes to /dev/${device} failed ${since}`);
+  }
+  if (countedSinceMs !== undefined) {
+    onNotice(`how many writes to /dev/${device} failed before its process was killed is not known`);
   }
   if (!answer.ok) throw attachErrorOf(answer);
   // Without force all was flushed.

@@ -33,10 +33,13 @@ export interface DeviceRecord {
   readonly blockSizeBytes: number;
   readonly flags: number;
   readonly connections: number;
+  /** As the kernel keeps it; 0 is none. */
   readonly requestTimeoutSeconds: number;
   /** Absent: it ends with its connections. */
   readonly deadTimeoutSeconds?: number;
   readonly attachedAtMs: number;
+  /** Since when its process counts writes that failed, where the one before was killed with what it had counted. */
+  readonly countedSinceMs?: number;
   /** By netlink: the mark of the device (device-owner.ts). */
   readonly backend?: string;
   /** Our mark where the device carries a user's text instead. */

@@ -39,7 +39,8 @@ const LOCKED_PAUSE_MS = 100;
  */
 export async function revive(device: string, context: AttachContext, spare?: SpareWorker): Promise<Attachment> {
   const { undo, onEvent } = context;
-  const { about, served } = lastRecord(device);
+  const { about: last, served } = lastRecord(device);
+  const about = { ...last, countedSinceMs: Date.now() };
   const { request } = served;
   refuseForgetful(request, about.format);
   const image = await undo.step(

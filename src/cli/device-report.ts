@@ -94,6 +94,7 @@ function detailsOf({ record, link, counts, writeErrors }: AttachedDevice): Reado
     requestsUnderWay: inFlight,
     requestsDone: completed,
     writeErrors: writeErrors ?? null,
+    ...(record?.countedSinceMs && { writeErrorsUnknownBefore: new Date(record.countedSinceMs).toISOString() }),
   };
 }
 

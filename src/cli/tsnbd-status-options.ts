@@ -22,7 +22,7 @@ export const tsnbdStatusProgram: Program<Mode, typeof options> = {
   summary: 'tell all that is known of an attached device',
   synopsis: ['[--json] DEV'],
   description: [
-    'What "tsnbd ls" tells, and of a device of ours: block size, flags by name, the time limits (to connect, of a request, of a dead connection), for how long it is attached and in its state, how often it was connected again; how many requests are under way and done; and how many writes our server could not do, which nobody counts of a remote device.',
+    'What "tsnbd ls" tells, and of a device of ours: block size, flags by name, the time limits (to connect, of a request, of a dead connection), for how long it is attached and in its state, how often it was connected again; how many requests are under way and done; and how many writes our server could not do, which nobody counts of a remote device, and nobody knows of the time before its process was killed and replaced.',
   ],
   modes: { status: { title: 'telling of a device' } },
   defaultMode: 'status',

@@ -93,7 +93,9 @@ test('a status has limits, flags, times and counts of a device of ours, and of a
   expect(deviceAsText(another)).toMatch(
     /mounts: -\nrequestsUnderWay: 2\nrequestsDone: 70\nwriteErrors: nobody counts them\n$/,
   );
-  expect(deviceAsText({ ...ours, writeErrors: 3 })).toContain('\nwriteErrors: 3\n');
+  expect(deviceAsText({ ...ours, writeErrors: 3 })).toMatch(/\nwriteErrors: 3\n$/);
+  const revived = { ...ours, record: { ...ours.record, countedSinceMs: 1_700_000_000_000 }, writeErrors: 0 };
+  expect(deviceAsText(revived)).toMatch(/\nwriteErrors: 0\nwriteErrorsUnknownBefore: 2023-11-14T22:13:20.000Z\n$/);
   const { deadTimeoutSeconds: _, ...byIoctl } = ours.record;
   expect(deviceAsText({ ...ours, record: byIoctl })).toContain('\ndeadTimeoutSeconds: none\n');
 });

@@ -164,6 +164,10 @@ test('requests that nobody goes on with fail after the dead-connection limit, th
   const slow = await background(`exec ${read(4)}`);
   await ok(`sleep 5; kill -s CONT ${serving}`);
   expect(await slow.result).toMatchObject({ status: 0 });
+
+  // What the killed one had counted is gone, and that is not forgotten by the next.
+  await restart('nbd0');
+  expect(await ok(`${tsnbd} status nbd0`)).toMatch(/^writeErrors: 0\nwriteErrorsUnknownBefore: 20[0-9T:.-]+Z$/m);
   await ok(`${tsnbd} -d nbd0`);
 });
 
@@ -227,5 +231,6 @@ test('a device that another process goes on with is not taken down by who found 
   const detach = await background(`exec ${tsnbd} -d nbd0`);
   await until('pgrep -x sync');
   await restart('nbd0');
-  expect(await detach.result).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: '' });
+  const uncounted = 'tsnbd: how many writes to /dev/nbd0 failed before its process was killed is not known\n';
+  expect(await detach.result).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: uncounted });
 });
