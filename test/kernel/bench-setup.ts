@@ -36,6 +36,7 @@ const PROGRAMS = [
   'test/kernel/device-program.js',
   'test/kernel/memory-server.js',
   'test/kernel/peers/hostile-server.js',
+  'test/kernel/peers/faulty-server.js',
   'test/fault/drivers/attach-in-process.js',
   'build/server/worker.js',
   'build/kernel/do-it-thread.js',
