@@ -38,6 +38,19 @@ export class PossibleDisk {
     }
   }
 
+  /** What these blocks hold was told to be on stable storage. */
+  hold(from: number, blocks: number): void {
+    for (const other of this.#others.keys()) {
+      const block = Math.floor(other / 256);
+      if (block >= from && block < from + blocks) this.#others.delete(other);
+    }
+  }
+
+  /** What blocks hold if nothing stops. */
+  values(from: number, blocks: number): Uint8Array {
+    return this.#now.slice(from, from + blocks);
+  }
+
   has(block: number, value: number): boolean {
     return this.#now[block] === value || this.#others.has(block * 256 + value);
   }

@@ -40,6 +40,17 @@ export async function serveUnix(path: string, image: string, ...options: string[
   return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
 }
 
+/** Like serveUnix, with variables of the environment besides. */
+export async function serveUnixIn(
+  environment: Readonly<Record<string, string>>,
+  path: string,
+  image: string,
+  ...options: string[]
+): Promise<Served> {
+  const child = start(['--socket', path, ...options, image], { ...OWN_STDIO, env: { ...process.env, ...environment } });
+  return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
+}
+
 /** Like serveUnix, with every option given, as an ordinary user, to whom limits apply. */
 export async function serveAsNobody(path: string, ...args: string[]): Promise<Served> {
   const child = start(['--socket', path, ...args], { ...OWN_STDIO, ...NOBODY });

@@ -1,6 +1,6 @@
 // Loaded into a program (LD_PRELOAD): ends its process by SIGKILL where it is about to make its KILL_AT-th call of the kinds
-// KILL_CALLS ('ioctl,bind'), and makes the file KILL_NOTE first. Calls of all threads count; a process that it starts counts
-// its own.
+// KILL_CALLS ('ioctl,bind'; 'change' is what an image's file is changed and synced by), and makes the file KILL_NOTE first, if there
+// is one. Calls of all threads count; a process that it starts counts its own.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -71,6 +71,10 @@ CALL("accept4", int, accept4, (int fd, struct sockaddr *address, socklen_t *leng
 CALL("setsockopt", int, setsockopt, (int fd, int level, int option, const void *value, socklen_t length),
      (fd, level, option, value, length))
 CALL("fsync", int, fsync, (int fd), (fd))
+CALL("change", ssize_t, pwrite64, (int fd, const void *bytes, size_t length, off_t offset), (fd, bytes, length, offset))
+CALL("change", int, fallocate, (int fd, int mode, off_t offset, off_t length), (fd, mode, offset, length))
+CALL("change", int, ftruncate64, (int fd, off_t length), (fd, length))
+CALL("change", int, fdatasync, (int fd), (fd))
 CALL("pthread_create", int, pthread_create,
      (pthread_t * thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument),
      (thread, attributes, run, argument))
