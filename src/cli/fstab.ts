@@ -73,6 +73,7 @@ function optionsFor(spec: string, given: string, partition: string | undefined):
   const isUri = isNbdUri(spec);
   const socket = isUri ? /[?&;]socket=([^&;]*)/.exec(spec)?.[1] : undefined;
   const path = socket === undefined ? undefined : decodeURIComponent(socket);
+  if (path?.includes('\0')) throw new UsageError('a line of fstab cannot name an abstract socket');
   const list = [
     ...(isUri && !mountSettings(given).netdev ? ['_netdev'] : []),
     ...(path === undefined ? [] : [path.includes(',') ? `socket="${path}"` : `socket=${path}`]),

@@ -9,7 +9,7 @@ import { KernelError } from '../kernel/errors.js';
 import type { KernelApi } from '../kernel/nbd-device.js';
 import { STRING_BYTES_MAX } from '../protocol/limits.js';
 import { CLIENTS_MAX } from '../server/places.js';
-import { PORT_MAX } from '../transport/address.js';
+import { isAbstract, PORT_MAX } from '../transport/address.js';
 import { TransportError } from '../transport/errors.js';
 import { type NbdTarget, parseNbdUri } from '../transport/uri.js';
 import { UsageError } from './errors.js';
@@ -152,7 +152,8 @@ export function description(text: string): string {
 export function nbdUri(text: string): NbdTarget {
   try {
     const { address, exportName } = parseNbdUri(text);
-    return { address: address.kind === 'unix' ? { ...address, path: resolve(address.path) } : address, exportName };
+    if (address.kind === 'tcp' || isAbstract(address.path)) return { address, exportName };
+    return { address: { ...address, path: resolve(address.path) }, exportName };
   } catch (error) {
     if (error instanceof TransportError) throw new UsageError(error.message);
     throw error;

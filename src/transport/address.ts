@@ -33,7 +33,28 @@ export const UNIX_PATH_BYTES_MAX = 107;
 /** The address as a message names it: '127.0.0.1 port 4000' or '/run/disk.sock'. */
 export function addressInWords(address: ListenAddress): string {
   if (address.kind === 'inherited') return `the inherited socket (file descriptor ${address.fd})`;
-  return address.kind === 'tcp' ? `${address.host} port ${address.port}` : address.path;
+  return address.kind === 'tcp' ? `${address.host} port ${address.port}` : address.path.replace(/^\0/, '@');
+}
+
+/** A unix socket that is in no folder: its name begins with a zero byte (unix(7), 'abstract'). */
+export function isAbstract(path: string): boolean {
+  return path.startsWith('\0');
+}
+
+/** The path or the abstract name of a unix socket to connect to, if it can be one. @throws TransportError 'address' */
+export function checkUnixName(name: string): string {
+  if (!isAbstract(name)) return checkUnixPath(name);
+  const bytes = Buffer.byteLength(name) - 1;
+  if (bytes < 1 || bytes > UNIX_PATH_BYTES_MAX) {
+    throw new TransportError(
+      'address',
+      `the name of an abstract socket has 1 to ${UNIX_PATH_BYTES_MAX} bytes, this one has ${bytes}`,
+    );
+  }
+  if (name.includes('\0', 1)) {
+    throw new TransportError('address', 'the name of an abstract socket holds no NUL character but the first');
+  }
+  return name;
 }
 
 /** The path of a unix socket, if it can be one. @throws TransportError 'address' */

@@ -1,6 +1,6 @@
 import { lookup } from 'node:dns/promises';
 import { connect as connectSocket, type NetConnectOpts, type Socket } from 'node:net';
-import { type Address, addressInWords, checkUnixPath, type TcpAddress } from './address.js';
+import { type Address, addressInWords, checkUnixName, type TcpAddress } from './address.js';
 import { deadlineAfter } from './deadline.js';
 import { deadlineError, reasonInWords, TransportError, type TransportErrorCode } from './errors.js';
 
@@ -46,7 +46,7 @@ export async function connect(address: Address, deadline: AbortSignal): Promise<
 
 async function findTargets(address: Address, deadline: AbortSignal): Promise<readonly Target[]> {
   if (address.kind === 'unix') {
-    return [{ words: address.path, options: { path: checkUnixPath(address.path) } }];
+    return [{ words: addressInWords(address), options: { path: checkUnixName(address.path) } }];
   }
   const { host, port } = address;
   const found = await whileAlive(lookup(host, { all: true, verbatim: true }), deadline).catch((error: unknown) => {

@@ -1,7 +1,7 @@
 import { isIPv6 } from 'node:net';
 import { STRING_BYTES_MAX } from '../protocol/limits.js';
 import { printableText } from '../protocol/text.js';
-import { type Address, checkUnixPath, DEFAULT_PORT, PORT_MAX } from './address.js';
+import { type Address, checkUnixName, DEFAULT_PORT, PORT_MAX } from './address.js';
 import { TransportError } from './errors.js';
 
 /** What an NBD URI leads to. */
@@ -174,9 +174,8 @@ function unixAddress(uri: UriText, authority: Part, socket: Part | undefined): A
 }
 
 function socketPath(uri: UriText, part: Part, path: string): string {
-  if (path.startsWith('\0')) throw uri.bad(part, 'abstract sockets are not supported');
   try {
-    return checkUnixPath(path);
+    return checkUnixName(path);
   } catch (error) {
     if (!(error instanceof TransportError)) throw error;
     throw uri.bad(part, error.message);

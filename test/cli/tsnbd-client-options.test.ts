@@ -76,6 +76,7 @@ describe('tsnbd-client attaches an export', () => {
     ['nbd://127.0.0.1 /dev/nbd0', attach()],
     ['nbd://[::1]:4000/a%20b nbd0', attach({ address: tcp(4000, '::1'), exportName: 'a b' })],
     ['nbd+unix:///?socket=/run/disk.sock /dev/nbd0', socket],
+    ['nbd+unix:///?socket=%00vm nbd0', attach({ address: unix('\0vm') })],
     ['nbd+unix:///foo?socket=disk.sock nbd0', attach({ address: unix(resolve('disk.sock')), exportName: 'foo' })],
     [
       'nbd:127.0.0.1:4000:exportname=foo nbd0 -b 4096',

@@ -156,3 +156,12 @@ describe('a connect that gets no answer', () => {
     }
   });
 });
+
+test('a socket whose name is abstract is one, and is told with the @ that ss and /proc have for it', async () => {
+  const path = `\0tsnbd-connect-${process.pid}`;
+  await listenOn({ path });
+  expect(await firstWord({ kind: 'unix', path })).toBe('hello');
+  await expect(firstWord({ kind: 'unix', path: `${path}x` })).rejects.toThrow(
+    `cannot connect to @tsnbd-connect-${process.pid}x: `,
+  );
+});
