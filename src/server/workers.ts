@@ -39,7 +39,7 @@ export interface ServedConnection {
   readonly ended: Promise<ConnectionEnd>;
   /** How many writes and flushes it has answered with an error. */
   writeErrors(): number;
-  /** Lets the worker answer the requests it has, refuse those that come for a moment longer (REFUSAL_MS), and then end. */
+  /** Lets the worker answer the requests it has, and then end. */
   drain(): void;
   /** Lets the worker end between two requests, within a second of the last. */
   halt(): void;
@@ -60,9 +60,6 @@ export interface WorkerTask extends ConnectionStart {
   /** Then the worker ends. */
   readonly isLast: boolean;
 }
-
-/** A client that asks within this time after `drain` is told why it gets no answer. */
-const REFUSAL_MS = 500;
 
 const activity = newActivity(CLIENTS_MAX);
 /** The fields of `activity` that no worker has. */
@@ -120,7 +117,7 @@ export function startConnection(start: ConnectionStart, worker = startWorker(), 
     writeErrors: () => Atomics.load(writeErrors, 0),
     drain: () => {
       Atomics.store(stop, 0, DRAIN);
-      setTimeout(() => unlessClosed(shutdownReading), REFUSAL_MS).unref();
+      unlessClosed(shutdownReading);
     },
     halt: () => {
       invariant(start.mayHalt === true, 'who may halt was started so');
