@@ -1,3 +1,4 @@
+import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { setBlocking, setNonBlocking } from '../kernel/fd-calls.js';
 import { isHungUp, limitReads, waitAnyReadable, waitReadable } from '../kernel/socket-calls.js';
@@ -28,6 +29,9 @@ const PATIENCE_PERIODS_MAX = 1024;
 /** A connection that is silent for so long is idle. */
 const IDLE_SECONDS = 1;
 
+/** What is read of a bell: how often it was rung says nothing. */
+const rung = new Uint8Array(64);
+
 /** Tells whether there is a core to spare. */
 export type Spare = Pick<Busyness, 'hasCoreToSpare'>;
 
@@ -41,7 +45,7 @@ export type Spare = Pick<Busyness, 'hasCoreToSpare'>;
 export class PacedSocket {
   readonly #fd: number;
   readonly #busyness: Spare;
-  readonly #wakes: boolean;
+  readonly #bellFd: number;
   readonly #onIdle: () => boolean;
   readonly #clockMs: () => number;
   #spinning = false;
@@ -62,19 +66,20 @@ export class PacedSocket {
   #periodsToGo = PERIODS_ASLEEP;
 
   /**
-   * `onIdle` is called when the client has been silent for a second, with `wakes` each second anew, before the wait for it
-   * goes on; or does not, if it answers true. Tests pass a clock (milliseconds) of their own.
+   * `onIdle` is called when the client has been silent for a second, and from then on whenever a byte is put into the pipe that is
+   * read at `bellFd` (below 0: there is none), before the wait goes on; or does not, if it answers true. Tests pass a clock
+   * (milliseconds) of their own.
    */
   constructor(
     fd: number,
     busyness: Spare,
-    wakes: boolean,
+    bellFd: number,
     onIdle: () => boolean,
     clockMs: () => number = () => performance.now(),
   ) {
     this.#fd = fd;
     this.#busyness = busyness;
-    this.#wakes = wakes;
+    this.#bellFd = bellFd;
     this.#onIdle = onIdle;
     this.#clockMs = clockMs;
     limitReads(fd, IDLE_SECONDS);
@@ -117,9 +122,9 @@ export class PacedSocket {
     }
   }
 
-  /** Whether the kernel was the client (`wakes`), and has left: it reads nothing any more, although somebody may keep its end. */
+  /** Whether the kernel was the client (there is a bell), and has left: it reads nothing any more, although somebody may keep its end. */
   get isCutOff(): boolean {
-    return this.#wakes && isHungUp(this.#fd);
+    return this.#bellFd >= 0 && isHungUp(this.#fd);
   }
 
   /** From here on no call of a read or a write waits; this still does. */
@@ -138,11 +143,12 @@ export class PacedSocket {
     // A blocking read that gave up has waited its second already.
     let limitMs = this.#blocking ? 0 : IDLE_SECONDS * 1_000;
     for (;;) {
-      const ready = waitReadable(this.#fd, limitMs);
+      const ready = limitMs < 0 ? waitAnyReadable(this.#fd, this.#bellFd, -1) : waitReadable(this.#fd, limitMs);
       if (ready < 0) return ready;
       if (ready === 0) {
+        if (limitMs < 0) readSync(this.#bellFd, rung);
         if (this.#onIdle()) return -EAGAIN;
-        limitMs = this.#wakes ? IDLE_SECONDS * 1_000 : -1;
+        limitMs = -1;
         continue;
       }
       const received = receiveBytes(this.#fd, target, at, length);

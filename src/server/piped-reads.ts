@@ -1,6 +1,7 @@
 import { closeSync, readSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import type { Image } from '../image/image.js';
+import { invariant } from '../base/invariant.js';
+import { type Image, LENT_BYTES_MAX } from '../image/image.js';
 import { setNonBlocking } from '../kernel/fd-calls.js';
 import { growPipe, makePipe, type Pipe } from '../kernel/pipe-calls.js';
 import { growSendBuffer, isAllReceived, isUnixSocket, tellsReceived } from '../kernel/socket-calls.js';
@@ -30,6 +31,8 @@ export class PipedReads {
   #pipe: Pipe | 'unused' | undefined = 'unused';
 
   constructor(socketFd: number, image: Image, replies: Replies) {
+    // The kernel takes twice of what it is asked for a socket.
+    invariant(2 * SEND_BUFFER_BYTES + PIPE_BYTES <= LENT_BYTES_MAX, 'no more is on the way than images allow');
     this.#socketFd = socketFd;
     this.#image = image;
     this.#replies = replies;

@@ -57,7 +57,7 @@ export interface Connection {
   readonly received: Uint8Array;
   /** One field, SERVE, DRAIN or HALT (loop-end). The main thread writes it, the loop looks once a batch. */
   readonly stop: Int32Array;
-  readonly mayHalt: boolean; // then the loop wakes to look; the client is the kernel, the only one of its image
+  readonly bellFd: number; // readable when an idle loop is to look at `stop`; with one the client is the kernel; below 0: none
   readonly busyness: Busyness;
   readonly keepsMemory?: true; // see whenIdle
   readonly writeErrors: Int32Array; // see Replies
@@ -106,7 +106,7 @@ class RequestLoop {
       image,
       { relax: () => this.#timedReads.relax() },
     ]);
-    this.#socket = new PacedSocket(socketFd, busyness, more.mayHalt, () => {
+    this.#socket = new PacedSocket(socketFd, busyness, more.bellFd, () => {
       relax();
       return this.#isAsked(HALT) && !this.#isInRequest; // its next request is not to be waited for
     });

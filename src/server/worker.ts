@@ -14,7 +14,7 @@ parentPort?.on('message', (task: WorkerTask | FlushTask) => {
   else
     tellOf(task.image, (image) => {
       const busyness = new Busyness(task.activity, task.worker);
-      return serveRequests({ mayHalt: false, ...task, image, busyness });
+      return serveRequests({ ...task, image, busyness });
     });
   if (task.isLast) parentPort?.close();
 });

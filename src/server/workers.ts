@@ -1,8 +1,10 @@
-import { closeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
+import type { Worker } from 'node:worker_threads';
 import { invariant } from '../base/invariant.js';
 import { messageOf } from '../base/message-of.js';
 import type { ImageHandle } from '../image/open-image.js';
 import { shutdownFd, shutdownReading } from '../kernel/fd-calls.js';
+import { makePipe, type Pipe } from '../kernel/pipe-calls.js';
 import type { MetaContext } from '../protocol/meta-context.js';
 import type { ExportRules } from '../protocol/request-rules.js';
 import { type Activity, newActivity } from './activity.js';
@@ -41,7 +43,7 @@ export interface ServedConnection {
   writeErrors(): number;
   /** Lets the worker answer the requests it has, and then end. */
   drain(): void;
-  /** Lets the worker end between two requests, within a second of the last. */
+  /** Lets the worker end between two requests, at the latest a second after the last. */
   halt(): void;
   /** A worker that was to halt serves on, unless it has halted already. */
   goOn(): void;
@@ -55,6 +57,8 @@ export interface WorkerTask extends ConnectionStart {
   readonly stop: Int32Array<SharedArrayBuffer>;
   readonly writeErrors: Int32Array<SharedArrayBuffer>;
   readonly activity: Activity;
+  /** Where it hears that it is to look at `stop`; below 0 where only its client can wake it. */
+  readonly bellFd: number;
   /** Its field in `activity`. */
   readonly worker: number;
   /** Then the worker ends. */
@@ -72,9 +76,10 @@ const freeFields = Array.from({ length: CLIENTS_MAX }, (_, field) => CLIENTS_MAX
 export function startConnection(start: ConnectionStart, worker = startWorker(), isLast = true): ServedConnection {
   const stop = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   const writeErrors = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
-  // A view is cloned with all of the memory behind it.
+  const bell = start.mayHalt === true ? bellOf(worker) : undefined;
   const field = freeFields.pop();
   invariant(field !== undefined, `at most ${CLIENTS_MAX} connections are served`);
+  // A view is cloned with all of the memory behind it.
   const task: WorkerTask = {
     ...start,
     received: start.received.slice(),
@@ -83,6 +88,7 @@ export function startConnection(start: ConnectionStart, worker = startWorker(), 
     activity,
     worker: field,
     isLast,
+    bellFd: bell?.readFd ?? -1,
   };
   worker.postMessage(task);
   let open = true;
@@ -104,6 +110,7 @@ export function startConnection(start: ConnectionStart, worker = startWorker(), 
       worker.off('message', onMessage).off('error', onError).off('exit', onEnd);
       open = false;
       freeFields.push(field);
+      if (bell !== undefined) for (const fd of [bell.readFd, bell.writeFd]) closeSync(fd);
       if (end.kind === 'left' && end.how === 'halted') return resolve(end);
       // Whatever ended the worker, the client sees the end, even while somebody holds a copy of the fd.
       shutdownFd(start.socketFd);
@@ -120,8 +127,9 @@ export function startConnection(start: ConnectionStart, worker = startWorker(), 
       unlessClosed(shutdownReading);
     },
     halt: () => {
-      invariant(start.mayHalt === true, 'who may halt was started so');
+      invariant(bell !== undefined, 'who may halt was started so');
       Atomics.store(stop, 0, HALT);
+      if (open) writeSync(bell.writeFd, 'x');
     },
     goOn: () => void Atomics.compareExchange(stop, 0, HALT, SERVE),
     shutdown: () => {
@@ -129,6 +137,14 @@ export function startConnection(start: ConnectionStart, worker = startWorker(), 
       unlessClosed(shutdownFd);
     },
   };
+}
+
+/** Rung by a byte; a worker hears it that has waited for its client for a second, and looks by itself before. */
+function bellOf(worker: Worker): Pipe {
+  const bell = makePipe();
+  if (bell !== undefined) return bell;
+  void worker.terminate();
+  throw new ServerError('system', 'no pipe can be made to wake a thread by');
 }
 
 function connectionEnd(end: LoopEnd): ConnectionEnd {

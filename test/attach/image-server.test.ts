@@ -1,5 +1,14 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -62,6 +71,8 @@ async function goOnElsewhere(image: OpenedImage, server: ImageServer, path: stri
   );
   return { image: next, server: nextServer };
 }
+
+const statusOf = (thread: string) => readFileSync(`/proc/self/task/${thread}/status`, 'latin1');
 
 const qcow2 = (path: string, ...options: string[]) =>
   execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...options, path, String(SIZE_BYTES)]);
@@ -173,6 +184,21 @@ describe('a halt', () => {
     expect(await Promise.race([asked, sleep(100, 'silence')])).toBe('silence');
     server.goOn();
     expect((await asked).data.equals(Buffer.alloc(BLOCK_BYTES, 9))).toBe(true);
+  });
+
+  test('of a worker that has slept, and was not woken by anything but that', async () => {
+    const before = new Set(readdirSync('/proc/self/task'));
+    const { server, client } = start();
+    await client.ask({ type: NBD_CMD_READ, offsetBytes: 0, lengthBytes: 512 });
+    const threads = readdirSync('/proc/self/task').filter((id) => !before.has(id));
+    const wakes = () => threads.map((id) => /^voluntary_ctxt_switches:\s+(\d+)$/m.exec(statusOf(id))?.[1]);
+    await sleep(1_500); // by then it is idle
+    const asleep = wakes();
+    await sleep(2_500);
+    expect(wakes()).toEqual(asleep);
+    await server.halt(10_000);
+    server.goOn();
+    expect((await client.ask({ type: NBD_CMD_READ, offsetBytes: 0, lengthBytes: 512 })).error).toBe(0);
   });
 
   test('is refused once what was written was lost', async () => {

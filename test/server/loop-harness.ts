@@ -1,7 +1,8 @@
 import { once } from 'node:events';
-import { closeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { shutdownFd, shutdownReading, socketPair } from '#tsnbd/kernel/fd-calls.js';
+import { makePipe } from '#tsnbd/kernel/pipe-calls.js';
 import type { MetaContext } from '#tsnbd/protocol/meta-context.js';
 import type { ReplyStyle } from '#tsnbd/protocol/reply.js';
 import { DRAIN, HALT, type LoopEnd } from '#tsnbd/server/loop-end.js';
@@ -40,6 +41,7 @@ export interface LoopThreadData {
   readonly begunFd: number;
   /** What the first blocks of 4096 are read from, beside others: pipes, from which a read comes when the test writes. -1: from none. */
   readonly slowFds: readonly number[];
+  readonly bellFd: number;
   readonly received: Uint8Array;
   readonly stop: Int32Array;
   readonly writeErrors: Int32Array;
@@ -63,6 +65,8 @@ export interface Loop {
 /** The request loop in a thread at one end of a socketpair, a raw client at the other, an image in memory behind it. */
 export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
   const [clientFd, socketFd] = socketPair();
+  const bell = makePipe();
+  if (bell === undefined) throw new Error('there is no pipe to be had');
   const shared = (length: number) => new Int32Array(new SharedArrayBuffer(4 * length));
   const [stop, faults, counts, writeErrors] = [shared(1), shared(8), shared(8), shared(1)];
   const sizeBytes = options.sizeBytes ?? 1_048_576;
@@ -81,6 +85,7 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
     flushFd: -1,
     begunFd: -1,
     slowFds: [],
+    bellFd: bell.readFd,
     received: new Uint8Array(0),
     stop,
     writeErrors,
@@ -92,7 +97,7 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
   const end = once(worker, 'message').then(([loopEnd]) => loopEnd as LoopEnd);
   worker.on('exit', () => {
     shutdownFd(socketFd);
-    closeSync(socketFd);
+    for (const fd of [socketFd, bell.readFd, bell.writeFd]) closeSync(fd);
   });
   return {
     client: RawClient.onFd(clientFd),
@@ -111,7 +116,10 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
       Atomics.store(stop, 0, DRAIN);
       shutdownReading(socketFd);
     },
-    halt: () => void Atomics.store(stop, 0, HALT),
+    halt: () => {
+      Atomics.store(stop, 0, HALT);
+      writeSync(bell.writeFd, 'x');
+    },
     end,
   };
 }

@@ -9,7 +9,7 @@ import { serveRequests } from '#tsnbd/server/request-loop.js';
 const { socketFd, sizeBytes, memory, readOnly, minimumBlockBytes, received, stop, faults, counts, writeErrors } =
   workerData;
 /** @type {import('./loop-harness.js').LoopThreadData} */
-const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd, begunFd, slowFds } = workerData;
+const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd, begunFd, slowFds, bellFd } = workerData;
 
 /** @param {import('./loop-harness.js').Call} call */
 const enter = (call) => {
@@ -127,5 +127,5 @@ const flags = announcedFlags(
 /** @type {import('#tsnbd/protocol/request-rules.js').ExportRules} */
 const rules = { sizeBytes, readOnly, minimumBlockBytes, replyStyle, statusContexts: contexts.length, flags };
 parentPort?.postMessage(
-  serveRequests({ socketFd, image, rules, contexts, received, stop, mayHalt: true, busyness, writeErrors }),
+  serveRequests({ socketFd, image, rules, contexts, received, stop, bellFd, busyness, writeErrors }),
 );

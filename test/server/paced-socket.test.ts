@@ -1,8 +1,11 @@
 import { closeSync, writeSync } from 'node:fs';
+import { constants } from 'node:os';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { socketPair } from '#tsnbd/kernel/fd-calls.js';
 import { libc } from '#tsnbd/kernel/libc.js';
 import { F_GETFL, O_NONBLOCK } from '#tsnbd/kernel/libc-abi.js';
+import { makePipe } from '#tsnbd/kernel/pipe-calls.js';
+import { waitReadable } from '#tsnbd/kernel/socket-calls.js';
 import { PacedSocket } from '#tsnbd/server/paced-socket.js';
 
 const WAITS_A_PERIOD = 32;
@@ -26,10 +29,30 @@ const paced = () =>
   new PacedSocket(
     server,
     { hasCoreToSpare: () => isSpare },
-    false,
+    -1,
     () => false,
     () => now,
   );
+/** With a bell: how often it was asked what to do, until it was the second time. */
+function rungOnce(): number {
+  const bell = makePipe();
+  if (bell === undefined) throw new Error('there is no pipe to be had');
+  try {
+    let asked = 0;
+    const second = () => {
+      asked += 1;
+      return asked === 2;
+    };
+    const socket = new PacedSocket(server, { hasCoreToSpare: () => false }, bell.readFd, second);
+    writeSync(bell.writeFd, 'xx');
+    expect(socket.receive(target, 0, 1, 0)).toBe(-constants.errno.EAGAIN);
+    expect(waitReadable(bell.readFd, 0)).toBe(0);
+    return asked;
+  } finally {
+    closeSync(bell.readFd);
+    closeSync(bell.writeFd);
+  }
+}
 const isAwake = () => (libc.fcntl(server, F_GETFL, 0) & O_NONBLOCK) !== 0;
 
 /** A period of waits for a client that is always there, and answers each with `requests`; it takes `ms` by the clock. */
@@ -43,6 +66,10 @@ function period(socket: PacedSocket, ms: number, requests = 1): boolean {
 }
 
 describe('a socket', () => {
+  test('that is silent hears its bell, however often it was rung', () => {
+    expect(rungOnce()).toBe(2);
+  });
+
   test('is tried awake after four periods asleep, and stays so while that is faster', () => {
     const socket = paced();
     const modes = [10, 10, 10, 10].map((ms) => period(socket, ms));
