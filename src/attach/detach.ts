@@ -11,6 +11,7 @@ import { AttachError, attachErrorOf } from './errors.js';
 import { detachLeftover, isWithoutProcess } from './leftover.js';
 import { dropNodes } from './nodes.js';
 import { askOwner, isGone } from './owner.js';
+import { explainSilence, rouseOwner } from './rouse.js';
 import { describeUsers } from './users.js';
 
 /** A flush of what the page cache holds, then the disconnect: the process that serves bounds both itself. */
@@ -81,12 +82,13 @@ async function letGo(device: string, force: boolean, onNotice: (text: string) =>
 /** Answers false where it is gone. */
 async function detachByOwner(device: string, force: boolean, onNotice: (text: string) => void): Promise<boolean> {
   const { kind, countedSinceMs } = (readState(device)?.about ?? {}) as Partial<DeviceRecord>;
+  await rouseOwner(device, force, onNotice);
   let answer: ControlAnswer;
   try {
     answer = await askOwner(device, { command: 'detach', force }, OWNER_LIMIT_MS);
   } catch (error) {
     if (await isGone(device, error)) return false;
-    throw error;
+    throw explainSilence(device, error);
   }
   const { writeErrors } = answer;
   if (typeof writeErrors === 'number' && writeErrors > 0) {

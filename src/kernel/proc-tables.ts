@@ -52,6 +52,11 @@ export function isZombie(stat: string): boolean {
   return /^[ZX]$/.test(behindName[0] ?? '') && Number(behindName[20 - 3]) <= 1;
 }
 
+/** Whether the process of /proc/PID/stat was stopped by a signal, and goes on by SIGCONT; not by a tracer. */
+export function isStopped(stat: string): boolean {
+  return stat.slice(stat.lastIndexOf(')') + 2).startsWith('T ');
+}
+
 /** 'MAJOR:MINOR' of a device number as stat(2) gives it (glibc, <bits/sysmacros.h>). */
 export function deviceNumberText(rdev: number): string {
   const major = Math.floor(rdev / 2 ** 8) % 2 ** 12;

@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import { listFolder, readLink, readText } from './kernel-files.js';
 import {
   deviceNumberText,
+  isStopped,
   isZombie,
   type Mount,
   parseBlockFileSystems,
@@ -78,6 +79,10 @@ export function holderDevice({ holder }: { readonly holder: string }, root = '')
 export function processStartTime(pid: number): number | undefined {
   const stat = textOf(`/proc/${pid}/stat`);
   return isZombie(stat) ? undefined : parseStartTime(stat);
+}
+
+export function isStoppedProcess(pid: number): boolean {
+  return isStopped(textOf(`/proc/${pid}/stat`));
 }
 
 /**

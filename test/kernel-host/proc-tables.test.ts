@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   deviceNumberText,
+  isStopped,
   isZombie,
   parseBlockFileSystems,
   parseMountinfo,
@@ -84,6 +85,11 @@ describe('the start time of a process', () => {
 describe('a process that nobody has waited for', () => {
   const stat = (state: string, threads: number) =>
     `713 (a) Z) ${state} 1 713 713 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 ${threads} 0 198957 0 0`;
+
+  it('is stopped by a signal, not by a tracer', () => {
+    expect(['T', 't', 'S', 'Z'].map((state) => isStopped(stat(state, 1)))).toEqual([true, false, false, false]);
+    for (const text of ['', '713', '713 (a) T', '713 (T ) S 1']) expect(isStopped(text)).toBe(false);
+  });
 
   it('has ended when no thread of it is left', () => {
     expect(isZombie(stat('Z', 1))).toBe(true);

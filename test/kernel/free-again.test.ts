@@ -1,6 +1,6 @@
 import { afterAll, afterEach, expect, test } from 'vitest';
-import { assertQuietKernel, background, memoryDir, ok, run } from './guest.js';
-import { expectNothingLeft, newImage, tsnbd } from './programs.js';
+import { assertQuietKernel, background, memoryDir, ok, run, until } from './guest.js';
+import { expectNothingLeft, newImage, pidBehind, tsnbd } from './programs.js';
 import { dropStorage, loopDevice, mappedDevice } from './storage.js';
 
 afterEach(async () => {
@@ -64,6 +64,42 @@ test('a file system that was unmounted lazily shows nowhere, and keeps the devic
   expect(await run(`${tsnbd} -d nbd0`)).toEqual(inUse(hidden));
   await user.stop();
   expect(await run(`${tsnbd} -d nbd0`)).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: '' });
+});
+
+test('a device is freed by force though its process is stopped, or does not answer, and without it that is said', async () => {
+  const image = await newImage('4M');
+  const attach = `${tsnbd} -c nbd0 -f raw ${image}`;
+  for (const api of ['netlink', 'ioctl']) {
+    await ok(`${attach} --kernel-api=${api}`);
+    const pid = await pidBehind('nbd0');
+    await ok(`kill -s STOP ${pid}`);
+    const owner = `tsnbd: process ${pid}, which serves /dev/nbd0,`;
+    expect(await run(`${tsnbd} -d nbd0`)).toEqual({
+      status: 7,
+      stdout: '',
+      stderr: `${owner} is stopped; kill -CONT ${pid} lets it go on, and so does --force\n`,
+    });
+    expect(await run(`${tsnbd} -d --force nbd0`)).toEqual({
+      status: 0,
+      stdout: '/dev/nbd0 disconnected\n',
+      stderr: `${owner} was stopped, and goes on\n`,
+    });
+    await expectNothingLeft();
+  }
+
+  await ok(attach);
+  const pid = await pidBehind('nbd0');
+  const groups = await memoryDir('groups');
+  await ok(`mount -t cgroup2 none ${groups} && mkdir ${groups}/frozen`);
+  await ok(`echo ${pid} >${groups}/frozen/cgroup.procs && echo 1 >${groups}/frozen/cgroup.freeze`);
+  await until(`grep -q '^frozen 1' ${groups}/frozen/cgroup.events`);
+  const killed = await run(`${tsnbd} -d --force nbd0`);
+  await ok(`rmdir ${groups}/frozen && umount ${groups}`);
+  expect(killed).toEqual({
+    status: 0,
+    stdout: '/dev/nbd0 disconnected\n',
+    stderr: `tsnbd: process ${pid}, which serves /dev/nbd0, did not answer in 15 s, and was killed\n`,
+  });
 });
 
 test('writes that failed are told when the device is detached, and before', async () => {
