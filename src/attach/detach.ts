@@ -5,7 +5,7 @@ import { requireRoot } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { deviceState, requireDevice, waitFor } from '../kernel/sysfs.js';
 import { refuseClaimed } from './claim.js';
-import type { DeviceRecord } from './devices.js';
+import { type DeviceRecord, recordOf } from './devices.js';
 import { disconnectInProcess } from './disconnect.js';
 import { AttachError, attachErrorOf } from './errors.js';
 import { detachLeftover, isWithoutProcess } from './leftover.js';
@@ -23,9 +23,13 @@ const END_LIMIT_MS = 5_000;
 /**
  * Detaches a device, ours or another program's, and returns only when the kernel says that it is free. Refuses while a
  * file system, swap or a device above uses it, unless forced. A device that is free already is no error. What the user
- * should know all the same is told to `onNotice`.
+ * should know all the same is told to `onNotice`. Answers whether writes may have failed that nobody counted.
  */
-export async function detachDevice(device: string, force: boolean, onNotice: (text: string) => void): Promise<void> {
+export async function detachDevice(
+  device: string,
+  force: boolean,
+  onNotice: (text: string) => void,
+): Promise<{ readonly isUncounted: boolean }> {
   requireDevice(device);
   requireRoot(`detach /dev/${device}`);
   if (!force) {
@@ -40,6 +44,7 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
   }
   const last = readLastState(device);
   const about = last?.about as Partial<DeviceRecord> | undefined;
+  const isUncounted = recordOf(device)?.kind === 'remote' && !deviceState(device).readOnly;
   await letGo(device, force, onNotice);
   await waitUntilFree(device);
   if (last !== undefined) await waitUntilEnded(last);
@@ -48,6 +53,7 @@ export async function detachDevice(device: string, force: boolean, onNotice: (te
   await dropPartitions(device);
   dropNodes(device, about);
   if (isFree(device)) removeRunFiles(device); // of a process that was killed when it had let the device go
+  return { isUncounted };
 }
 
 /** The kernel lets go at the last close: a device cut under a file system is free when that is unmounted, not before. */
@@ -81,7 +87,7 @@ async function letGo(device: string, force: boolean, onNotice: (text: string) =>
 
 /** Answers false where it is gone. */
 async function detachByOwner(device: string, force: boolean, onNotice: (text: string) => void): Promise<boolean> {
-  const { kind, countedSinceMs } = (readState(device)?.about ?? {}) as Partial<DeviceRecord>;
+  const { countedSinceMs } = (readState(device)?.about ?? {}) as Partial<DeviceRecord>;
   await rouseOwner(device, force, onNotice);
   let answer: ControlAnswer;
   try {
@@ -99,8 +105,5 @@ async function detachByOwner(device: string, force: boolean, onNotice: (text: st
     onNotice(`how many writes to /dev/${device} failed before its process was killed is not known`);
   }
   if (!answer.ok) throw attachErrorOf(answer);
-  // Without force all was flushed.
-  if (force && kind === 'remote')
-    onNotice(`nobody counts the writes to /dev/${device} that failed: it is a remote device`);
   return true;
 }

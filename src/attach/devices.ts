@@ -96,9 +96,8 @@ export interface RecordedDevice {
 /** Every device of ours, in the order of their numbers, as it was written down: nobody is asked. */
 export function recordedDevices(): readonly RecordedDevice[] {
   return attachedDevices().flatMap((device): RecordedDevice[] => {
-    const state = readState(device);
-    const record = (state?.about ?? recordLeft(device)) as DeviceRecord | undefined;
-    return record === undefined ? [] : [{ device, record, pid: state?.pid }];
+    const record = recordOf(device);
+    return record === undefined ? [] : [{ device, record, pid: readState(device)?.pid }];
   });
 }
 
@@ -112,7 +111,7 @@ export function describeDevice(device: string): Promise<AttachedDevice> {
 async function lookAt(device: string): Promise<AttachedDevice> {
   const { sizeBytes, readOnly } = deviceState(device);
   const state = readState(device);
-  const record = (state?.about ?? recordLeft(device)) as DeviceRecord | undefined;
+  const record = recordOf(device);
   // It may end just now, not answer, or we may not ask.
   const answer = state === undefined ? undefined : await askStatus(device).catch(() => undefined);
   const link = answer?.link as LinkStatus | undefined;
@@ -135,7 +134,11 @@ async function lookAt(device: string): Promise<AttachedDevice> {
   };
 }
 
-/** What a process that is gone wrote of the device, if it is still the same. */
+/** What was written down of a device of ours: by its process, or one that is gone, if it is still the same device. */
+export function recordOf(device: string): DeviceRecord | undefined {
+  return (readState(device)?.about ?? recordLeft(device)) as DeviceRecord | undefined;
+}
+
 function recordLeft(device: string): RunState['about'] | undefined {
   const about = readLastState(device)?.about;
   const backend = deviceBackend(device);

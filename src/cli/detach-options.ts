@@ -35,5 +35,6 @@ export async function detach(program: string, { device, force, release }: Detach
   const { detachDevice } = await import('../attach/detach.js');
   const { releaseDevice } = await import('../attach/release.js');
   if (release) await releaseDevice(device, tellNotice(program));
-  await detachDevice(device, force, tellNotice(program));
+  const { isUncounted } = await detachDevice(device, force, tellNotice(program));
+  if (isUncounted) tellNotice(program)(`nobody counted writes that failed: /dev/${device} was a remote device`);
 }

@@ -62,7 +62,7 @@ test('a write that its server did not take fails a resize, and the detach behind
   expect(await run(`${tsnbd} -d --force nbd0`)).toEqual({
     status: 0,
     stdout: '/dev/nbd0 disconnected\n',
-    stderr: 'tsnbd: nobody counts the writes to /dev/nbd0 that failed: it is a remote device\n',
+    stderr: 'tsnbd: nobody counted writes that failed: /dev/nbd0 was a remote device\n',
   });
   await server.stop('KILL');
 });
