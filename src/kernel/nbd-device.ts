@@ -110,7 +110,7 @@ export interface DeviceLink {
 export interface DeviceEnd {
   readonly result: number;
   /** By netlink: it was disconnected by the close of its last user, or by another program. */
-  readonly byOther?: boolean;
+  readonly byOther?: true;
 }
 
 /**

@@ -221,7 +221,7 @@ export class NetlinkDevice implements NbdDevice {
     while (!(await this.#isDown())) await sleep(retryMs);
     this.cut();
     await dropPartitions(this.name);
-    this.#resolveEnded({ result: 0, byOther });
+    this.#resolveEnded({ result: 0, ...(byOther && { byOther }) });
   }
 
   /** Whoever disconnected the device before us may have made room for another program's: that one is not touched. */

@@ -265,13 +265,13 @@ describe('a device of another program', () => {
     expect(await say({ foreign: false })).toEqual([]);
     const { stdout } = await holder.result;
     expect(find(read(stdout), 'server')).toBe('goodbye');
-    expect(find(read(stdout), 'ended')).toEqual({ result: 0 });
+    expect(find(read(stdout), 'ended')).toEqual({ result: 0, byOther: true });
   });
 
   test('is freed even if its server does not close', async () => {
     const holder = await hold({ manner: 'never closes' });
     expect(await say({ foreign: true })).toEqual([]);
-    expect(find(read((await holder.result).stdout), 'ended')).toEqual({ result: 0 });
+    expect(find(read((await holder.result).stdout), 'ended')).toEqual({ result: 0, byOther: true });
   });
 
   test('that was set up by netlink is freed', async () => {
