@@ -25,7 +25,7 @@ export async function run(program: string, debug: boolean, act: () => Promise<nu
 }
 
 /** A reader may take its time, as a pager does; one that has gone is not waited for. */
-function flushed(stream: NodeJS.WriteStream): Promise<void> {
+export function flushed(stream: NodeJS.WriteStream): Promise<void> {
   return new Promise((resolve) => {
     stream.write('', () => resolve());
   });
