@@ -53,7 +53,7 @@ test('--release takes down what uses a device, leaves first; what is not its own
   await ok(`dmsetup remove both && ${tsnbd} -d nbd0`);
 });
 
-test('a file system that was unmounted lazily shows nowhere, and keeps the device', async () => {
+test('a file system that was unmounted lazily, or in a namespace without a process, shows nowhere, and keeps the device', async () => {
   const image = await newImage('64M');
   const dir = await memoryDir('mount');
   await ok(`mkfs.ext4 -q ${image} && ${tsnbd} -c nbd0 -f raw ${image} && mount /dev/nbd0 ${dir}`);
@@ -63,6 +63,17 @@ test('a file system that was unmounted lazily shows nowhere, and keeps the devic
     ' by what shows nowhere: a program, or a file system that was unmounted lazily or is mounted in another namespace';
   expect(await run(`${tsnbd} -d nbd0`)).toEqual(inUse(hidden));
   await user.stop();
+  expect(await run(`${tsnbd} -d nbd0`)).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: '' });
+
+  // A mount namespace without a process, which a mount of its own keeps.
+  await ok(
+    `${tsnbd} -c nbd0 -f raw ${image} && mkdir ${dir}/ns && mount --bind ${dir}/ns ${dir}/ns && mount --make-private ${dir}/ns`,
+  );
+  await ok(
+    `touch ${dir}/ns/mnt && unshare --mount=${dir}/ns/mnt mount /dev/nbd0 /mnt && ! grep nbd0 /proc/[0-9]*/mounts`,
+  );
+  expect(await run(`${tsnbd} -d nbd0`)).toEqual(inUse(hidden));
+  await ok(`umount ${dir}/ns/mnt ${dir}/ns`);
   expect(await run(`${tsnbd} -d nbd0`)).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: '' });
 });
 

@@ -26,6 +26,15 @@ test('tsnbd ls and tsnbd status open no device, be it ours, of another program, 
     expect(await opens(words)).toBe('');
     expect(await ok(`wc -l <${dir}/trace`)).not.toBe('0');
   }
+  // Whose it is cannot be seen, nor whether its connection is alive.
+  const [, other] = JSON.parse(await ok(`${tsnbd} ls --json`)) as unknown[];
+  expect(other).toMatchObject({
+    device: '/dev/nbd1',
+    sizeBytes: 16 * 2 ** 20,
+    state: 'configured',
+    source: null,
+    pid: null,
+  });
   // The trace would show it.
   expect(await opens('-d nbd1')).toContain('"/dev/nbd1"');
   await ok(`${tsnbd} -d nbd0`);

@@ -1,8 +1,8 @@
 import { afterEach, expect, test } from 'vitest';
-import { assertQuietKernel, memoryDir, ok, run, until } from './guest.js';
-import { expectNothingLeft, newImage, tsnbd } from './programs.js';
+import { assertQuietKernel, background, memoryDir, ok, run, until } from './guest.js';
+import { expectFree, expectNothingLeft, newImage, tsnbd } from './programs.js';
 
-// What a user may choose of a device where netlink sets it up.
+// Whose a device is, and what a user may choose of it where netlink sets it up.
 
 afterEach(async () => {
   await expectNothingLeft();
@@ -30,6 +30,25 @@ test('an identifier stands in sysfs, and a device is taken over only while it do
   expect(await run(again)).toMatchObject({ status: 5 });
   await ok(`test -e /sys/block/nbd0/pid && nbd-client -d /dev/nbd0 && rm -rf /run/tsnbd/nbd0.json`);
 });
+
+test.each(['netlink', 'ioctl'])(
+  'a process is not taken for the one behind a device because it has its number (%s)',
+  async (api) => {
+    const image = await newImage('4M');
+    const attach = `${tsnbd} --kernel-api=${api} -c nbd0 -f raw ${image}`;
+    await ok(`${attach} && ${KILL}`);
+    if (api === 'ioctl') await expectFree();
+    const bystander = await background('exec sleep 1000');
+    const reuse = `sed -i 's/"pid":[0-9]*/"pid":${bystander.pid}/' /run/tsnbd/nbd0.json`;
+    await ok(`${reuse} && grep -q '"pid":${bystander.pid},' /run/tsnbd/nbd0.json`);
+    expect(await ok(`${tsnbd} ls --json`)).not.toContain(`${bystander.pid}`);
+    await ok(`${tsnbd} -d nbd0 && ${attach} && ${KILL}`);
+    if (api === 'ioctl') await expectFree();
+    await ok(`${reuse} && ${attach} && ${tsnbd} -d nbd0`); // the next attach takes it down, too
+    await ok(`kill -0 ${bystander.pid}`);
+    await bystander.stop();
+  },
+);
 
 test('a device that is to be destroyed is gone when it is detached', async () => {
   const image = await newImage('4M');

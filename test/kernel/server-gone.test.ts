@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { assertQuietKernel, background, memoryDir, ok, run, until } from './guest.js';
+import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbd, tsnbdClient } from './programs.js';
 import { attachHere, dropClients, hears } from './supervised.js';
 
@@ -37,6 +37,10 @@ test('a device whose server is gone is detached by force only, fails when it was
   const byIoctl = (await ok(`${tsnbd} status nbd6`)).includes('kernelApi: ioctl');
   expect(inOther.stderr.includes('tsnbd-client: nobody connects again when the connection is lost')).toBe(byIoctl);
   await ok(`${tsnbdClient} -d nbd6`);
+  const wanted = await run(`unshare -n ${tsnbdClient} -unix ${socket} /dev/nbd6 -persist`);
+  expect(wanted.status).toBe(byIoctl ? 6 : 0);
+  if (byIoctl) expect(wanted.stderr).toMatch(/netlink/);
+  else await ok(`${tsnbdClient} -d nbd6`);
   const sent = await background('exec dd if=/dev/zero of=/dev/nbd1 bs=64k count=1 oflag=direct');
   await until('test "$(awk \'{ print $2 }\' /sys/block/nbd1/inflight)" -ge 1');
   await server.stop('KILL');
@@ -111,4 +115,26 @@ test('a device whose server is gone is detached by force only, fails when it was
   const log = await ok(`cat ${folder}/log`);
   expect(log).toMatch(new RegExp(` daemon\\.info tsnbd\\[${pid}\\]: nbd0: attached\n`));
   expect(log).toMatch(/ daemon\.warn tsnbd\[\d+\]: nbd0: the connection to .*sock is lost; connecting again\n/);
+});
+
+test('swap on a remote device, whose process is all in memory, outlives its server', async () => {
+  const socket = `${folder}/swap`;
+  await ok(`truncate -s 64M ${folder}/disk`);
+  const serve = () => startServer(`nbdkit -f -U ${socket} file ${folder}/disk`, isSocket(socket));
+  const first = await serve();
+  const plain = await attachHere(`-unix ${socket} nbd0`);
+  const swap = await attachHere(`-unix ${socket} nbd1 -s`);
+  const locked = ({ pid }: Background) => ok(`sed -n 's/^VmLck:\\s*\\([0-9]*\\) kB/\\1/p' /proc/${pid}/status`);
+  expect(Number(await locked(swap))).toBeGreaterThan(Number(await locked(plain)) + 10_000);
+  expect(await plain.stop()).toMatchObject({ status: 0 });
+  await ok('mkswap /dev/nbd1 >/dev/null && swapon /dev/nbd1');
+  await first.stop('KILL');
+  await hears(swap, /is lost; connecting again/);
+  await ok(`rm ${socket}`);
+  const second = await serve();
+  await hears(swap, /again after/);
+  expect((await run(`${tsnbd} -d nbd1`)).stderr).toContain('/dev/nbd1 is swap space');
+  await ok('swapoff /dev/nbd1');
+  expect(await swap.stop()).toMatchObject({ status: 0 });
+  await second.stop('KILL');
 });
