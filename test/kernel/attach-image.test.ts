@@ -1,5 +1,4 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { longTest } from '../long.js';
 import { assertQuietKernel, background, memoryDir, ok, run, until, withOwnGuest } from './guest.js';
 import {
   expectFree,
@@ -179,7 +178,7 @@ describe('an attached image', () => {
     await ok(`modprobe loop && mount -o loop ${image} ${dir} && grep -q kept ${dir}/file && umount ${dir}`);
   });
 
-  longTest('whose process was killed while a sync waited for it, makes room for the next attach', async () => {
+  test('whose process was killed while a sync waited for it, makes room for the next attach', async () => {
     const image = await newImage('16M');
     await ok(`${tsnbd} -c /dev/nbd0 -f raw ${image}`);
     const pid = await ok('pgrep -f attach-process.js');
@@ -203,7 +202,7 @@ describe('an attached image', () => {
     expect((await (await attached(image)).stop()).status).toBe(0);
   });
 
-  longTest('by netlink, whose process is killed, stays until the next attach or detach', async () => {
+  test('by netlink, whose process is killed, stays until the next attach or detach', async () => {
     const image = await newImage('64M');
     const kill = 'pkill -KILL -f attach-process.js; until ! pgrep -f attach-process.js; do sleep 0.1; done';
     const again = `${tsnbd} --kernel-api=netlink -c /dev/nbd0 -f raw ${image}`;

@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from 'vitest';
-import { long, longTest } from '../long.js';
+import { long } from '../long.js';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, pidBehind, ROOT, startServer, tsnbd } from './programs.js';
 
@@ -171,7 +171,7 @@ test('requests that nobody goes on with fail after the dead-connection limit, th
   await ok(`${tsnbd} -d nbd0`);
 });
 
-longTest('when the process of an image is killed, a second one goes on, or a restart', async () => {
+test('when the process of an image is killed, a second one goes on, or a restart', async () => {
   const dir = await memoryDir('restart');
   await ok(`truncate -s 32M ${dir}/raw ${dir}/other && qemu-img create -q -f qcow2 ${dir}/qcow2 32M`);
   const refused = await run(`${tsnbd} -c nbd0 --persist -f qcow2 ${dir}/qcow2`);
