@@ -1,9 +1,8 @@
 import { constants } from 'node:os';
-import { FileRing } from '../kernel/file-ring.js';
 import type { DirectFile, DirectHandle } from './direct-io.js';
 import { IS_FULL, NOT_BEGUN } from './image.js';
 import { RangeLock } from './range-lock.js';
-import { UnitMemory } from './unit-memory.js';
+import { RingCalls } from './ring-calls.js';
 
 const { EAGAIN, EINTR, EIO } = constants.errno;
 
@@ -26,35 +25,26 @@ export type OnWritten = (ticket: number, errno: number) => void;
 export class BegunWrites {
   readonly #file: DirectFile;
   readonly #lock: RangeLock;
-  readonly #ring: FileRing;
-  readonly #memory: UnitMemory;
+  readonly #calls: RingCalls;
   // By ticket: what is left of the write.
   readonly #offsets = new Float64Array(BEGUN_MAX);
   readonly #lengths = new Int32Array(BEGUN_MAX);
   readonly #done = new Int32Array(BEGUN_MAX);
   readonly #tries = new Int32Array(BEGUN_MAX);
-  #count = 0;
-  /** The ring would not go on. What is on its way may still be read, so the memory is kept, and nothing is begun. */
-  #broken = false;
-  /** What was added and not handed over yet. */
-  #added = false;
   #told: OnWritten = () => {};
   readonly #onDone = (ticket: number, result: number) => this.#wentOn(ticket, result);
+  readonly #onBroken = () => this.#giveUp();
 
-  private constructor({ direct, shared }: DirectHandle, ring: FileRing, memory: UnitMemory) {
+  private constructor({ direct, shared }: DirectHandle, calls: RingCalls) {
     this.#file = direct;
     this.#lock = new RangeLock(shared);
-    this.#ring = ring;
-    this.#memory = memory;
+    this.#calls = calls;
   }
 
   /** Absent where the kernel does not do several writes at a time for one thread. */
   static on(handle: DirectHandle): BegunWrites | undefined {
-    const ring = FileRing.open(BEGUN_MAX);
-    if (ring === undefined) return undefined;
-    const memory = UnitMemory.of(BEGUN_MAX, UNIT_BYTES);
-    if (memory === undefined) ring.close();
-    return memory === undefined ? undefined : new BegunWrites(handle, ring, memory);
+    const calls = RingCalls.open(BEGUN_MAX, UNIT_BYTES);
+    return calls === undefined ? undefined : new BegunWrites(handle, calls);
   }
 
   /**
@@ -63,62 +53,48 @@ export class BegunWrites {
    */
   begin(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
     const { blockBytes } = this.#file;
-    if (this.#broken || length > BEGUN_BYTES_MAX || this.#lock.isAwaited) return NOT_BEGUN;
+    if (this.#calls.isBroken || length > BEGUN_BYTES_MAX || this.#lock.isAwaited) return NOT_BEGUN;
     if (offsetBytes % blockBytes !== 0 || length % blockBytes !== 0 || this.#overlaps(offsetBytes, length))
       return NOT_BEGUN;
-    const ticket = this.#memory.take(length);
+    const wasEmpty = this.#calls.isEmpty;
+    const ticket = this.#calls.begin(length);
     if (ticket < 0) return IS_FULL;
-    if (this.#count === 0) this.#lock.share(0, Number.MAX_SAFE_INTEGER);
-    this.#memory.bytes.set(source.subarray(at, at + length), this.#memory.placeOf(ticket));
+    if (wasEmpty) this.#lock.share(0, Number.MAX_SAFE_INTEGER);
+    const { memory } = this.#calls;
+    memory.bytes.set(source.subarray(at, at + length), memory.placeOf(ticket));
     this.#offsets[ticket] = offsetBytes;
     this.#lengths[ticket] = length;
     this.#done[ticket] = 0;
     this.#tries[ticket] = 0;
     this.#add(ticket);
-    this.#count += 1;
     return ticket;
   }
 
   /** For poll(2): readable while a write is done that `take` has not told of. */
   get readableFd(): number {
-    return this.#ring.readableFd;
+    return this.#calls.readableFd;
   }
 
   /** Hands over what was begun, waits until at least `waitFor` of them are done (or all, if they are fewer), and tells of each. */
   take(waitFor: number, onWritten: OnWritten): void {
     this.#told = onWritten;
-    const left = Math.max(0, this.#count - waitFor);
-    if (!this.#broken) this.#ring.take(this.#onDone);
-    while (this.#added || this.#count > left) {
-      this.#added = false;
-      if (this.#ring.submit(this.#count > left ? 1 : 0) === 0) this.#ring.take(this.#onDone);
-      else this.#giveUp();
-    }
+    this.#calls.take(waitFor, this.#onDone, this.#onBroken);
   }
 
   /** Gives the memory back, which the next writes take again. */
   relax(): void {
-    if (this.#count === 0 && !this.#broken) this.#memory.relax();
+    this.#calls.relax();
   }
 
   /** Nothing that was begun is left. */
   close(): void {
-    if (this.#broken) return;
-    this.#ring.close();
-    this.#memory.close();
+    this.#calls.close();
   }
 
   #add(ticket: number): void {
     const done = this.#done[ticket] ?? 0;
-    const address = this.#memory.addressOf(ticket) + done;
-    this.#added = true;
-    this.#ring.write(
-      this.#file.fd,
-      (this.#offsets[ticket] ?? 0) + done,
-      (this.#lengths[ticket] ?? 0) - done,
-      address,
-      ticket,
-    );
+    const [offsetBytes, length] = [this.#offsets[ticket] ?? 0, this.#lengths[ticket] ?? 0];
+    this.#calls.write(ticket, this.#file.fd, offsetBytes + done, length - done, done);
   }
 
   /** What was written in part, or interrupted, goes on: whole blocks again. */
@@ -136,16 +112,14 @@ export class BegunWrites {
   }
 
   #end(ticket: number, errno: number): void {
-    this.#memory.free(ticket, this.#lengths[ticket] ?? 0);
+    this.#calls.end(ticket, this.#lengths[ticket] ?? 0);
     this.#lengths[ticket] = 0;
-    this.#count -= 1;
-    if (this.#count === 0) this.#lock.release();
+    if (this.#calls.isEmpty) this.#lock.release();
     this.#told(ticket, errno);
   }
 
   /** Whether what was begun is written, nobody knows. */
   #giveUp(): void {
-    this.#broken = true;
     for (let ticket = 0; ticket < BEGUN_MAX; ticket += 1) if (this.#lengths[ticket] !== 0) this.#end(ticket, EIO);
   }
 

@@ -1,6 +1,7 @@
 import { FILE_READS_MAX, FileReads } from '../image/file-reads.js';
 import { emptyPlace, type Image } from '../image/image.js';
-import { emptyRequest, type Request } from '../protocol/request.js';
+import type { Request } from '../protocol/request.js';
+import { KeptRequests } from './kept-requests.js';
 import type { Reads } from './reads.js';
 import type { Replies } from './replies.js';
 
@@ -15,10 +16,7 @@ export class BegunReads {
   /** Absent until a read is begun. */
   #files: FileReads | 'unavailable' | undefined;
   readonly #place = emptyPlace();
-  /** By ticket. */
-  readonly #requests = Array.from({ length: FILE_READS_MAX }, emptyRequest);
-  readonly #isBegun = new Uint8Array(FILE_READS_MAX);
-  #count = 0;
+  readonly #begun = new KeptRequests(FILE_READS_MAX);
   #inARow = 0;
   readonly #onRead = (ticket: number, at: number) => this.#answer(ticket, at);
 
@@ -29,7 +27,7 @@ export class BegunReads {
   }
 
   get isEmpty(): boolean {
-    return this.#count === 0;
+    return this.#begun.count === 0;
   }
 
   /** Whether any can be begun, as far as is known. */
@@ -54,23 +52,14 @@ export class BegunReads {
       // By the time that there is room the place may be another one.
       if (ticket < 0) this.#take(1);
     }
-    Object.assign(this.#requests[ticket] ?? {}, request);
-    this.#isBegun[ticket] = 1;
-    this.#count += 1;
+    this.#begun.keep(ticket, request);
     this.#inARow += 1;
     return true;
   }
 
   /** Whether one of them reads of the range of a request, which is not to change what it reads. */
-  overlaps({ offsetBytes, lengthBytes }: Readonly<Request>): boolean {
-    if (this.#count === 0) return false;
-    for (let ticket = 0; ticket < FILE_READS_MAX; ticket += 1) {
-      const begun = this.#requests[ticket];
-      if (this.#isBegun[ticket] === 0 || begun === undefined) continue;
-      if (begun.offsetBytes < offsetBytes + lengthBytes && offsetBytes < begun.offsetBytes + begun.lengthBytes)
-        return true;
-    }
-    return false;
+  overlaps(request: Readonly<Request>): boolean {
+    return this.#begun.overlaps(request);
   }
 
   /** Sees that all are on their way, and answers those that are done. */
@@ -80,7 +69,7 @@ export class BegunReads {
 
   /** Waits for all of them, and answers. */
   finish(): void {
-    this.#take(this.#count);
+    this.#take(this.#begun.count);
   }
 
   /** Gives memory back: there will be none for a while. */
@@ -100,18 +89,17 @@ export class BegunReads {
   }
 
   #take(waitFor: number): void {
-    if (this.#count === 0 || typeof this.#files !== 'object') return;
+    if (this.#begun.count === 0 || typeof this.#files !== 'object') return;
     if (waitFor > 0) this.#replies.send();
     this.#files.take(waitFor, this.#onRead);
-    if (this.#count > 0) return;
+    if (this.#begun.count > 0) return;
     this.#inARow = 0;
     this.#image.letGoPlaces();
   }
 
   #answer(ticket: number, at: number): void {
-    this.#count -= 1;
-    this.#isBegun[ticket] = 0;
-    const request = this.#requests[ticket];
+    this.#begun.letGo(ticket);
+    const request = this.#begun.at(ticket);
     if (request === undefined || typeof this.#files !== 'object') return;
     if (at < 0) this.#reads.answer(request);
     else this.#replies.copyOf(request, this.#files.bytes, at);

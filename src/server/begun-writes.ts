@@ -2,7 +2,8 @@ import { BEGUN_MAX } from '../image/begun-writes.js';
 import { type Image, IS_FULL, NOT_BEGUN } from '../image/image.js';
 import { NBD_CMD_FLAG_FUA } from '../protocol/constants.js';
 import { replyError } from '../protocol/reply.js';
-import { emptyRequest, type Request } from '../protocol/request.js';
+import type { Request } from '../protocol/request.js';
+import { KeptRequests } from './kept-requests.js';
 import type { OnItsWay, Replies } from './replies.js';
 
 /**
@@ -12,18 +13,14 @@ import type { OnItsWay, Replies } from './replies.js';
 export class BegunWrites implements OnItsWay {
   readonly #image: Image;
   readonly #replies: Replies;
-  /** By the tickets of the image. */
-  readonly #requests = Array.from({ length: BEGUN_MAX }, emptyRequest);
-  readonly #isBegun = new Uint8Array(BEGUN_MAX);
-  #count = 0;
+  readonly #begun = new KeptRequests(BEGUN_MAX);
   // A circle of those that are done and not answered, from #first on.
   readonly #doneTickets = new Int32Array(BEGUN_MAX);
   readonly #doneErrnos = new Int32Array(BEGUN_MAX);
   #first = 0;
   #done = 0;
   readonly #onWritten = (ticket: number, errno: number) => {
-    this.#count -= 1;
-    this.#isBegun[ticket] = 0;
+    this.#begun.letGo(ticket);
     const last = (this.#first + this.#done) % BEGUN_MAX;
     this.#doneTickets[last] = ticket;
     this.#doneErrnos[last] = errno;
@@ -37,7 +34,7 @@ export class BegunWrites implements OnItsWay {
   }
 
   get isEmpty(): boolean {
-    return this.#count === 0;
+    return this.#begun.count === 0;
   }
 
   /** For poll(2), if there are any: readable once `answerDone` has something to answer. */
@@ -54,24 +51,14 @@ export class BegunWrites implements OnItsWay {
       this.#take(1);
       ticket = this.#image.beginWrite(offsetBytes, lengthBytes, source, at);
     }
-    const kept = this.#requests[ticket];
-    if (ticket === NOT_BEGUN || kept === undefined) return false;
-    Object.assign(kept, request);
-    this.#isBegun[ticket] = 1;
-    this.#count += 1;
+    if (ticket === NOT_BEGUN) return false;
+    this.#begun.keep(ticket, request);
     return true;
   }
 
   /** Whether one of them writes to the range of a request, which is to see it. */
-  overlaps({ offsetBytes, lengthBytes }: Readonly<Request>): boolean {
-    if (this.#count === 0) return false;
-    for (let ticket = 0; ticket < BEGUN_MAX; ticket += 1) {
-      const begun = this.#requests[ticket];
-      if (this.#isBegun[ticket] === 0 || begun === undefined) continue;
-      if (begun.offsetBytes < offsetBytes + lengthBytes && offsetBytes < begun.offsetBytes + begun.lengthBytes)
-        return true;
-    }
-    return false;
+  overlaps(request: Readonly<Request>): boolean {
+    return this.#begun.overlaps(request);
   }
 
   /** Sees that all are on their way, and answers those that are done. */
@@ -81,18 +68,18 @@ export class BegunWrites implements OnItsWay {
 
   /** Waits for all of them, and answers. */
   finish(): void {
-    this.#take(this.#count);
+    this.#take(this.#begun.count);
   }
 
   settle(): void {
-    if (this.#count > 0) this.#image.takeWrites(this.#count, this.#onWritten);
+    if (this.#begun.count > 0) this.#image.takeWrites(this.#begun.count, this.#onWritten);
   }
 
   /** A reply may be sent at once, and so bring others to their end. */
   answerSettled(): boolean {
     const any = this.#done > 0;
     while (this.#done > 0) {
-      const request = this.#requests[this.#doneTickets[this.#first] ?? 0];
+      const request = this.#begun.at(this.#doneTickets[this.#first] ?? 0);
       const errno = this.#doneErrnos[this.#first] ?? 0;
       this.#first = (this.#first + 1) % BEGUN_MAX;
       this.#done -= 1;
@@ -102,7 +89,7 @@ export class BegunWrites implements OnItsWay {
   }
 
   #take(waitFor: number): void {
-    if (this.#count === 0) return;
+    if (this.#begun.count === 0) return;
     if (waitFor > 0) this.#replies.send();
     this.#image.takeWrites(waitFor, this.#onWritten);
     this.answerSettled();
