@@ -1,3 +1,4 @@
+import { shellQuoted } from '../base/shell-quoted.js';
 import {
   type CompletedCommand,
   type CompletedOption,
@@ -50,7 +51,7 @@ fi
 }
 
 function described({ name, does }: CompletedCommand): string {
-  return `    ${quoted(`${lastWord(name)}:${escaped(does)}`)}\n`;
+  return `    ${shellQuoted(`${lastWord(name)}:${escaped(does)}`)}\n`;
 }
 
 /** Makes 'tsnbd info' of 'tsnbd' where that is the second word, which becomes the first. */
@@ -72,7 +73,7 @@ function branch(command: CompletedCommand): string {
   const specs = [...command.options.flatMap(optionSpecs), ...operandSpecs(command)];
   return `    '${command.name}')
       _arguments -s -S : \\
-${specs.map((spec) => `        ${quoted(spec)}`).join(' \\\n')}
+${specs.map((spec) => `        ${shellQuoted(spec)}`).join(' \\\n')}
       ;;
 `;
 }
@@ -111,8 +112,4 @@ function offered(offer: Offer): string {
 /** For a description in brackets, or before a colon. */
 function escaped(text: string): string {
   return text.replace(/[\\[\]:]/g, '\\$&');
-}
-
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -1,3 +1,5 @@
+import { shellQuoted } from '../base/shell-quoted.js';
+
 /** What a byte that is no UTF-8 stands for in a text: a lone surrogate, as in PEP 383. Half of them are used. */
 const ESCAPED_BYTE = 0xdc00;
 
@@ -32,7 +34,7 @@ export function printable(name: string): string {
  * $'…'; to the others it is another text, but no more than that.
  */
 export function shellWord(text: string): string {
-  if (!/[\p{Cc}\p{Cs}]/u.test(text)) return `'${text.replaceAll("'", "'\\''")}'`;
+  if (!/[\p{Cc}\p{Cs}]/u.test(text)) return shellQuoted(text);
   return `$'${text.replace(/[\p{Cc}\p{Cs}'\\]/gu, inOctal)}'`;
 }
 

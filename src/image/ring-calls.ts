@@ -50,13 +50,14 @@ export class RingCalls {
     this.#count -= 1;
   }
 
-  /** `at` is where in the ticket's memory the bytes go. */
-  read(ticket: number, fd: number, offsetBytes: number, length: number, at = 0): void {
-    this.#ring.read(fd, offsetBytes, length, this.memory.addressOf(ticket) + at, ticket);
+  /** Into the ticket's memory. */
+  read(ticket: number, fd: number, offsetBytes: number, length: number): void {
+    this.#ring.read(fd, offsetBytes, length, this.memory.addressOf(ticket), ticket);
     this.#added = true;
   }
 
-  write(ticket: number, fd: number, offsetBytes: number, length: number, at = 0): void {
+  /** From `at` in the ticket's memory. */
+  write(ticket: number, fd: number, offsetBytes: number, length: number, at: number): void {
     this.#ring.write(fd, offsetBytes, length, this.memory.addressOf(ticket) + at, ticket);
     this.#added = true;
   }

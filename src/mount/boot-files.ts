@@ -1,3 +1,4 @@
+import { shellQuoted } from '../base/shell-quoted.js';
 /** A file that is put in its place, the same each time. */
 export interface BootFile {
   /** Absolute, below the root that is installed to. */
@@ -50,7 +51,7 @@ export function bootFiles(programs: InstalledPrograms): readonly BootFile[] {
 
 /** The status of an interpreter that is gone is 2, "system error": 126 and 127 of sh say nothing to mount(8). */
 function launcher({ node, folder }: InstalledPrograms, program: string): string {
-  const [interpreter, script] = [quoted(node), quoted(`${folder}/${program}`)];
+  const [interpreter, script] = [shellQuoted(node), shellQuoted(`${folder}/${program}`)];
   return `#!/bin/sh
 # ${WRITTEN_BY}
 for file in ${interpreter} ${script}; do
@@ -65,7 +66,7 @@ exec ${interpreter} ${script} "$@"
  * mounted from the network; what is mounted otherwise holds it up, for it is not detached while it is in use.
  */
 function unit({ node, folder }: InstalledPrograms): string {
-  const program = (name: string) => inUnit(`${quoted(node)} ${quoted(`${folder}/${name}`)}`);
+  const program = (name: string) => inUnit(`${shellQuoted(node)} ${shellQuoted(`${folder}/${name}`)}`);
   const image = `exec ${program('tsnbd.js')} --nofork -c /dev/%i $$OPTIONS`;
   const remote = `exec ${program('tsnbd-client.js')} --nofork %i`;
   return `# ${WRITTEN_BY}
@@ -97,11 +98,6 @@ WantedBy=remote-fs.target
 /** What systemd.service(5) takes for this text inside double quotes. */
 function inUnit(text: string): string {
   return text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('%', '%%').replaceAll('$', '$$$$');
-}
-
-/** A word of sh that stands for exactly this text. */
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /**

@@ -42,8 +42,8 @@ export class BegunReads {
 
   /** False: it is to be answered in another way. */
   begin(request: Readonly<Request>): boolean {
-    const files = this.#opened();
-    if (files === undefined || !this.#reads.isBeginnable(request)) return false;
+    const files = this.#reads.isBeginnable(request) ? this.#opened() : undefined;
+    if (files === undefined) return false;
     if (this.#inARow === READS_IN_A_ROW_MAX) this.finish();
     let ticket = -1;
     while (ticket < 0) {

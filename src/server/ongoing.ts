@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import type { Request } from '../protocol/request.js';
 import type { BegunWrites } from './begun-writes.js';
 import type { Flushes } from './flushes.js';
 import type { PacedSocket } from './paced-socket.js';
@@ -30,6 +31,12 @@ export class Ongoing {
     if (this.#flushes.isBegun) this.#writes?.finish();
     else this.#writes?.answerDone();
     this.#flushes.answerDone();
+  }
+
+  /** Before a request that is done by itself: what has come earlier and matters to it is over. */
+  before(request: Readonly<Request>): void {
+    this.#writes?.finish();
+    this.#reads.before(request);
   }
 
   /** Waits for all of it, and answers; nothing more will come. */

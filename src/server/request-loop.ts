@@ -208,8 +208,7 @@ class RequestLoop {
   /** Any request but a READ; a WRITE's data begin at the input's start. */
   #other(): void {
     const request = this.#request;
-    this.#begun?.finish();
-    this.#timedReads.before(request);
+    this.#ongoing.before(request);
     if (request.type === NBD_CMD_BLOCK_STATUS) this.#status.answer(request);
     else if (request.type === NBD_CMD_FLUSH) this.#flushes.answer(request);
     else this.#replies.reply(request, replyError(this.#changes.make(request), request));
@@ -219,8 +218,7 @@ class RequestLoop {
   #writeInPieces(error: number, dataBytes: number): LoopEnd | undefined {
     const { flags, offsetBytes } = this.#request;
     const input = this.#input;
-    this.#begun?.finish();
-    this.#timedReads.before(this.#request);
+    this.#ongoing.before(this.#request);
     this.#replies.send();
     this.#isInRequest = true;
     let errno = 0;
