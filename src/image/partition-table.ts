@@ -1,4 +1,3 @@
-import { crc32 } from 'node:zlib';
 import { ImageError } from './errors.js';
 import type { ImagePart } from './part.js';
 
@@ -52,6 +51,7 @@ function gptPartitions(disk: ReadableDisk): readonly Partition[] | undefined {
 }
 
 function gptEntries(disk: ReadableDisk, header: Buffer, blockBytes: number): readonly Partition[] {
+  const { crc32 } = process.getBuiltinModule('node:zlib');
   const damaged = new ImageError('damaged', 'its partition table (GPT) is damaged');
   const headerBytes = header.readUInt32LE(12);
   if (headerBytes < GPT.headerBytes || headerBytes > blockBytes) throw damaged;

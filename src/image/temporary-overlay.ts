@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import {
   closeSync,
   constants as fsConstants,
@@ -71,7 +70,7 @@ export function openTemporaryOverlay(
 /** Its name is gone before anything is written: a killed process leaves nothing. */
 function makeFile(name: string, sizeBytes: number, backing: { name: string; format: ImageFormat }): OpenFile {
   const { O_RDWR, O_CREAT, O_EXCL } = fsConstants;
-  const path = join(overlayFolder(), `tsnbd-${randomUUID()}`);
+  const path = join(overlayFolder(), `tsnbd-${process.getBuiltinModule('node:crypto').randomUUID()}`);
   const { head, fileBytes } = emptyOverlay(name, sizeBytes, backing);
   let fd: number | undefined;
   try {

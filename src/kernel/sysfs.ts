@@ -1,5 +1,4 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
 import { release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { deviceIndex } from './device-name.js';
@@ -184,6 +183,7 @@ export function setLongestRequest(name: string, requestBytesMax: number | undefi
 export async function setRequestTimer(name: string, intervalMs: number, limitMs: number): Promise<void> {
   const doing = `set the request timer of /dev/${name} to ${intervalMs} ms`;
   try {
+    const { writeFile } = process.getBuiltinModule('node:fs/promises');
     const written = writeFile(`/sys/block/${name}/queue/io_timeout`, `${intervalMs}\n`);
     if ((await within(written, limitMs)) !== 'late') return;
   } catch (cause) {

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { closeSync, constants, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { lockByteWrite } from '../kernel/fd-calls.js';
@@ -58,5 +57,6 @@ function openLockFile(): number {
 /** Folders have even bytes, sources odd ones. */
 function byteOf(on: Locked): number {
   const [name, oddity] = 'folder' in on ? [on.folder, 0] : [on.source, 1];
+  const { createHash } = process.getBuiltinModule('node:crypto');
   return 2 * createHash('sha256').update(name).digest().readUIntBE(0, 6) + oddity;
 }

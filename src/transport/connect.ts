@@ -1,4 +1,3 @@
-import { lookup } from 'node:dns/promises';
 import { connect as connectSocket, type NetConnectOpts, type Socket } from 'node:net';
 import { type Address, addressInWords, checkUnixName, type TcpAddress } from './address.js';
 import { deadlineAfter } from './deadline.js';
@@ -49,6 +48,7 @@ async function findTargets(address: Address, deadline: AbortSignal): Promise<rea
     return [{ words: addressInWords(address), options: { path: checkUnixName(address.path) } }];
   }
   const { host, port } = address;
+  const { lookup } = process.getBuiltinModule('node:dns/promises');
   const found = await whileAlive(lookup(host, { all: true, verbatim: true }), deadline).catch((error: unknown) => {
     throw deadline.aborted ? deadlineError(deadline, `look up ${host}`) : lookupError(address, error);
   });

@@ -1,4 +1,3 @@
-import { inflateRawSync } from 'node:zlib';
 import { Decompress as ZstdStream } from 'fzstd';
 import type { Compression } from './header.js';
 import { boundedFrame } from './zstd-frame.js';
@@ -18,7 +17,7 @@ export function decompressCluster(
 
 /** A bomb is stopped at the limit, with an error. */
 function inflate(source: Uint8Array, clusterBytes: number): Uint8Array | undefined {
-  const cluster = inflateRawSync(source, { maxOutputLength: clusterBytes });
+  const cluster = process.getBuiltinModule('node:zlib').inflateRawSync(source, { maxOutputLength: clusterBytes });
   return cluster.length === clusterBytes ? cluster : undefined;
 }
 

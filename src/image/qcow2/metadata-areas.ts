@@ -1,4 +1,3 @@
-import { randomInt } from 'node:crypto';
 import { invariant } from '../../base/invariant.js';
 
 /** What a cluster of the file holds beside data. */
@@ -27,7 +26,7 @@ export function newAreasMemory(tables: number): AreasMemory {
   const size = 2 ** Math.ceil(Math.log2(2 * Math.max(TABLES_MIN, tables)));
   const counts = new Int32Array(new SharedArrayBuffer(12));
   // Nobody who makes an image can choose clusters that all fall into one slot.
-  counts[2] = 2 * randomInt(2 ** 31) + 1;
+  counts[2] = 2 * process.getBuiltinModule('node:crypto').randomInt(2 ** 31) + 1;
   return {
     slots: new Float64Array(new SharedArrayBuffer(size * 8)),
     counts,
