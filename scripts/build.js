@@ -14,9 +14,14 @@ const dist = join(root, 'dist');
 
 /** Everything that Node starts by its own file: programs, processes, threads. */
 const programs = ['cli/tsnbd', 'cli/tsnbd-client', 'cli/mount-tsnbd', 'cli/umount-tsnbd'];
-const processes = ['attach/attach-process', 'attach/disconnect-process', 'cli/serve-process'];
+const processes = [
+  'attach/attach-process',
+  'attach/remote-attach-process',
+  'attach/disconnect-process',
+  'cli/serve-process',
+];
 /** What these load only when it is asked for. */
-const parts = ['cli/tsnbd-actions', 'cli/attach-here', 'cli/client-list'];
+const parts = ['cli/tsnbd-actions', 'cli/attach-here', 'cli/attach-and-leave', 'cli/client-list'];
 const threads = ['server/worker', 'kernel/do-it-thread'];
 
 execFileSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.json')], {

@@ -7,8 +7,6 @@ import type { OnAttachEvent } from './attach-event.js';
 import type { AttachRequest } from './attach-request.js';
 import type { Attachment, AttachmentEnd } from './attachment.js';
 import { AttachError } from './errors.js';
-import { attachImage } from './image.js';
-import { attachRemote } from './remote.js';
 import { endureShortMemory } from './serving-process.js';
 
 /** How often a process that was asked to stop looks whether its device is still used. */
@@ -26,14 +24,9 @@ export interface HoldOptions {
 }
 
 /**
- * The whole life of an attached device in the process that answers for it: attach, hold until it ends, leave nothing
- * behind. Answers how it ended; throws what kept it from being attached.
+ * The whole life of an attached device in the process that answers for it: `begin` makes it ours, or does not, which is no
+ * failure; hold until it ends, leave nothing behind. Answers how it ended; throws what kept it from being attached.
  */
-export function attachAndHold(request: AttachRequest, options: HoldOptions): Promise<AttachmentEnd> {
-  return hold(request, (context) => attach(request, context), options);
-}
-
-/** The same for a device that `begin` makes ours; or does not, which is no failure. */
 export async function hold(
   request: AttachRequest,
   begin: (context: AttachContext) => Promise<Attachment | undefined>,
@@ -68,9 +61,13 @@ export async function hold(
   }
 }
 
-export async function attach(request: AttachRequest, context: AttachContext): Promise<Attachment> {
+/** An attach that is told to stop fails with that, whatever else then fails. */
+export async function unlessStopped(
+  attach: (context: AttachContext) => Promise<Attachment>,
+  context: AttachContext,
+): Promise<Attachment> {
   try {
-    return request.kind === 'image' ? await attachImage(request, context) : await attachRemote(request, context);
+    return await attach(context);
   } catch (error) {
     throw context.stop.aborted ? interrupted() : error;
   }

@@ -17,7 +17,8 @@ export async function launchAttach(
   onEvent: OnAttachEvent,
   { stop, service }: LaunchAttachOptions = {},
 ): Promise<void> {
-  const entry = new URL('./attach-process.js', import.meta.url);
+  const program = request.kind === 'image' ? './attach-process.js' : './remote-attach-process.js';
+  const entry = new URL(program, import.meta.url);
   const hear = (event: unknown) => onEvent(event as AttachEvent);
   const nodeOptions = servingNodeOptions(request);
   if (service !== undefined) return launchService(entry, request, hear, { ...service, nodeOptions }, stop);

@@ -13,7 +13,7 @@ import { flushed } from './run.js';
 export async function attach(request: AttachRequest, foreground: boolean, onEvent: OnAttachEvent): Promise<number> {
   if (!foreground) {
     if (request.kind === 'remote' && request.unattended) {
-      const { attachAndLeave } = await import('./attach-here.js');
+      const { attachAndLeave } = await import('./attach-and-leave.js');
       if (await attachAndLeave(request, onEvent)) return EXIT_STATUSES.done.status;
     }
     await attachInBackground(request, onEvent);

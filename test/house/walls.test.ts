@@ -20,6 +20,7 @@ const ENTRIES = [
   'src/cli/man-page.ts',
   'src/cli/completion-scripts.ts',
   'src/attach/attach-process.ts',
+  'src/attach/remote-attach-process.ts',
   'src/attach/disconnect-process.ts',
   'src/cli/serve-process.ts',
   'src/server/worker.ts',

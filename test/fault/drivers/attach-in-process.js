@@ -3,7 +3,7 @@
 // each of another device, which are attached and detached beside each other, N times each. Prints one JSON object.
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { attachAndHold } from '#tsnbd/attach/hold.js';
+import { attachAndHold } from '#tsnbd/attach/attach.js';
 
 const [mode, ...rest] = process.argv.slice(2);
 const given = JSON.parse(rest.at(-1) ?? '');
