@@ -22,7 +22,7 @@ export async function launchAttach(
   const hear = (event: unknown) => onEvent(event as AttachEvent);
   const nodeOptions = servingNodeOptions(request);
   if (service !== undefined) return launchService(entry, request, hear, { ...service, nodeOptions }, stop);
-  prepareServing(request);
+  prepareServing();
   const launched = launch(entry, request, hear, { nodeOptions, ...(stop === undefined ? {} : { stop }) });
   donePreparing(); // the process was started in the call
   await launched;

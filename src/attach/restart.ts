@@ -32,7 +32,7 @@ export async function restartDevice(device: string): Promise<void> {
   }
   const { request } = lastRecord(device).served;
   const task: Revival = { kind: 'revival', device, request };
-  prepareServing(request);
+  prepareServing();
   const launched = launch(entry, task, () => {}, { nodeOptions: servingNodeOptions(request) });
   donePreparing();
   await launched;

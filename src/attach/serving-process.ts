@@ -1,13 +1,6 @@
 import { messageOf } from '../base/message-of.js';
 import { becomeProgram } from '../kernel/exec.js';
-import {
-  becomeIoFlusher,
-  ceaseToBeIoFlusher,
-  isIoFlusher,
-  keepGivenMemory,
-  lockMemory,
-  stayInMemory,
-} from '../kernel/short-memory.js';
+import { becomeIoFlusher, ceaseToBeIoFlusher, isIoFlusher, lockMemory, stayInMemory } from '../kernel/short-memory.js';
 import type { AttachRequest } from './attach-request.js';
 import { AttachError } from './errors.js';
 
@@ -27,14 +20,8 @@ export function servingNodeOptions(request: AttachRequest): readonly string[] {
  * To be called on the thread that starts the process behind a device, just before: it inherits what keeps it able to work
  * while memory is short.
  */
-export function prepareServing(request: AttachRequest): void {
+export function prepareServing(): void {
   becomeIoFlusher(); // where that fails the process tells it
-  if (!request.locksMemory) return;
-  try {
-    keepGivenMemory();
-  } catch (error) {
-    throw cannotLock(error);
-  }
 }
 
 /** To be called when the process is started: the programs that this one starts are no part of a device. */
@@ -47,7 +34,7 @@ export function startAnewToServe(request: AttachRequest): void {
   const options = servingNodeOptions(request);
   const hasOptions = options.every((option) => process.execArgv.includes(option));
   if (hasOptions && !startsAsIoFlusher()) return;
-  prepareServing(request);
+  prepareServing();
   startAnew(options);
 }
 
@@ -66,8 +53,9 @@ function startAnew(nodeOptions: readonly string[]): never {
 }
 
 /**
- * To be called in that process before it attaches: it stays alive and in memory while others do not. Answers what the user
- * should know where the system does not allow that.
+ * To be called in that process before it attaches: it stays alive and in memory while others do not. All of its memory is
+ * locked where swap depends on it, and of one that watches over a connection, which is little more than Node. Answers what the
+ * user should know where the system does not allow that.
  *
  * @throws AttachError 'refused' when it cannot lock its memory, and is to
  */
@@ -75,21 +63,17 @@ export function endureShortMemory(request: AttachRequest): string | undefined {
   try {
     if (!isIoFlusher()) throw new Error('it may not set PR_SET_IO_FLUSHER');
     stayInMemory();
+    if (request.locksMemory || watchesOver(request)) lockMemory();
+    return undefined;
   } catch (error) {
-    if (request.locksMemory) throw cannotLock(error);
     const why = messageOf(error);
+    if (request.locksMemory) {
+      throw new AttachError('refused', `a device for swap needs a process that stays in memory: ${why}`, error);
+    }
     return `when memory is short the process behind the device may hang or be killed: ${why}`;
   }
-  if (!request.locksMemory) return undefined;
-  try {
-    lockMemory();
-  } catch (error) {
-    throw cannotLock(error);
-  }
-  return undefined;
 }
 
-function cannotLock(error: unknown): AttachError {
-  const why = messageOf(error);
-  return new AttachError('refused', `a device for swap needs a process that stays in memory: ${why}`, error);
+function watchesOver(request: AttachRequest): boolean {
+  return request.kind === 'remote' && request.persist !== 'no';
 }

@@ -79,12 +79,14 @@ export const MCL_FUTURE = 2;
 export const MCL_ONFAULT = 4;
 
 // <linux/prctl.h>
-export const PR_SET_SECCOMP = 22;
 export const PR_SET_IO_FLUSHER = 57;
 export const PR_GET_IO_FLUSHER = 58;
 
 // <linux/seccomp.h>
-export const SECCOMP_MODE_FILTER = 2;
+export const SECCOMP_SET_MODE_FILTER = 1;
+/** For all threads; if one of them cannot have it the call fails with ESRCH (Linux 5.7). */
+export const SECCOMP_FILTER_FLAG_TSYNC = 1;
+export const SECCOMP_FILTER_FLAG_TSYNC_ESRCH = 16;
 export const SECCOMP_RET_ERRNO = 0x00050000;
 export const SECCOMP_RET_ALLOW = 0x7fff0000;
 

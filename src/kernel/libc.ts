@@ -87,9 +87,9 @@ export const libc = {
   mlockall: (flags: number): number => call('mlockall', [flags]),
   /** prctl(2) of the calling thread, for options whose arguments are numbers. */
   prctl: (option: number, value: number): number => call('prctl', [option, value, 0, 0, 0]),
-  /** prctl(2) for options whose second argument is a struct. */
-  prctlStruct: (option: number, value: number, struct: Uint8Array): number =>
-    call('prctlStruct', [option, value, struct, 0, 0]),
+  /** seccomp(2), by its number on this processor; `program` is a struct sock_fprog. */
+  seccomp: (number: number, operation: number, flags: number, program: Uint8Array): number =>
+    call('seccomp', [number, operation, flags, program]),
   /** execve(2); `path` ends with a zero, the others are addresses of such texts, of which the last is 0. */
   execve: (path: Uint8Array, argv: Uint8Array, envp: Uint8Array): number => call('execve', [path, argv, envp]),
   /** pidfd_open(2) without flags. */
@@ -146,7 +146,7 @@ const functions = {
   mlock2: { symbol: 'mlock2', types: [I64, U64, I32] },
   mlockall: { symbol: 'mlockall', types: [I32] },
   prctl: { symbol: 'prctl', types: [I32, U64, U64, U64, U64] },
-  prctlStruct: { symbol: 'prctl', types: [I32, U64, U8Array, U64, U64] },
+  seccomp: { symbol: 'syscall', types: [I64, U64, U64, U8Array] },
   execve: { symbol: 'execve', types: [U8Array, U8Array, U8Array] },
   pidfdOpen: { symbol: 'syscall', types: [I64, I64, U64] },
   pidfdGetfd: { symbol: 'syscall', types: [I64, I64, I64, U64] },

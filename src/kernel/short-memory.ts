@@ -13,17 +13,18 @@ import {
   MLOCK_ONFAULT,
   PR_GET_IO_FLUSHER,
   PR_SET_IO_FLUSHER,
-  PR_SET_SECCOMP,
-  SECCOMP_MODE_FILTER,
+  SECCOMP_FILTER_FLAG_TSYNC,
+  SECCOMP_FILTER_FLAG_TSYNC_ESRCH,
   SECCOMP_RET_ALLOW,
   SECCOMP_RET_ERRNO,
+  SECCOMP_SET_MODE_FILTER,
   STRUCT_SECCOMP_DATA,
   STRUCT_SOCK_FILTER,
   STRUCT_SOCK_FPROG,
 } from './libc-abi.js';
 
 // A process behind a device has to go on when memory is short: what the machine wants to write, to have memory again, goes
-// through it. What it needs for that is partly for its threads to inherit: it is done before the process is started.
+// through it. What it needs for that is partly for its threads to inherit: that is done before the process is started.
 
 /**
  * PR_SET_IO_FLUSHER: when this thread wants memory, the kernel does not write anything for it, which might wait for the very
@@ -60,30 +61,28 @@ export function stayInMemory(): void {
 }
 
 /**
- * Keeps all of this process in memory, what it gets later too: for one that swap depends on. Only in a process that was
- * started behind `keepGivenMemory`.
+ * Keeps all of this process in memory, what it gets later too: for one that swap depends on, or a connection.
  *
  * @throws KernelError 'system' where the system does not allow it
  */
 export function lockMemory(): void {
+  keepGivenMemory();
   expect('lock memory', libc.mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT));
 }
 
 /** <asm/unistd.h> and AUDIT_ARCH_* of <linux/audit.h>. */
-const madviseNumbers: Readonly<Record<string, { readonly architecture: number; readonly madvise: number }>> = {
-  x64: { architecture: 0xc000003e, madvise: 28 },
-  arm64: { architecture: 0xc00000b7, madvise: 233 },
-};
+const numbers = {
+  x64: { architecture: 0xc000003e, madvise: 28, seccomp: 317 },
+  arm64: { architecture: 0xc00000b7, madvise: 233, seccomp: 277 },
+} as const;
 
 /**
  * V8 gives pages back by madvise(2), and ends the process when that fails, as it does where memory is locked (seen). So the
- * kernel is told to answer such calls with a success and to do nothing (seccomp(2): an errno of 0). For this thread, and all
- * that it starts.
- *
- * @throws KernelError 'system' where the system does not allow it
+ * kernel is told to answer such calls with a success and to do nothing (seccomp(2): an errno of 0). For every thread of this
+ * process, and all that they start.
  */
-export function keepGivenMemory(): void {
-  const { architecture, madvise } = madviseNumbers[process.arch] ?? { architecture: 0, madvise: 0 };
+function keepGivenMemory(): void {
+  const { architecture, madvise, seccomp } = numbers[process.arch === 'arm64' ? 'arm64' : 'x64']; // libc.ts knows no other
   const { nr, arch, args } = STRUCT_SECCOMP_DATA;
   const adviceAt = args + 2 * 8; // the third argument, of which the lower half
   // A jump is counted from the next instruction.
@@ -101,7 +100,9 @@ export function keepGivenMemory(): void {
   const program = Buffer.alloc(STRUCT_SOCK_FPROG.sizeof);
   program.writeUInt16LE(filter.length / STRUCT_SOCK_FILTER.sizeof, STRUCT_SOCK_FPROG.len);
   program.writeBigUInt64LE(BigInt(libc.addressOf(filter)), STRUCT_SOCK_FPROG.filter);
-  expect('keep V8 from giving locked memory back', libc.prctlStruct(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program));
+  const flags = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH;
+  const filtered = libc.seccomp(seccomp, SECCOMP_SET_MODE_FILTER, flags, program);
+  expect('keep V8 from giving locked memory back', filtered);
 }
 
 function instructions(lines: readonly (readonly [code: number, jt: number, jf: number, k: number])[]): Buffer {
