@@ -6,8 +6,11 @@ import type { Address } from '../transport/address.js';
 export interface ServingChoice {
   /** Swap is to depend on the device: all of its memory is locked. */
   readonly locksMemory: boolean;
-  /** The device is detached when what uses it has let it go, once something does. Only netlink has that. */
-  readonly disconnectOnClose?: true | undefined;
+  /**
+   * The device is detached when what uses it has let it go: from when a file system, swap or a device above uses it, or from
+   * when the command that attached it says so (leaveToLastUser). Only netlink has that.
+   */
+  readonly disconnectOnClose?: 'once used' | 'once told' | undefined;
   /** LVM and md may take what they find on the device for theirs. */
   readonly allowVolumes?: true | undefined;
   /** The attach is done when this partition is there. */

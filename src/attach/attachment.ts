@@ -117,10 +117,11 @@ export async function bringUp(
             aborted(stop),
           ]),
         }));
-  if (choice.disconnectOnClose) {
+  const { disconnectOnClose } = choice;
+  if (disconnectOnClose !== undefined) {
     await undo.step(
       'watch for its first user',
-      () => attachment.endWithLastUser(),
+      () => attachment.endWithLastUser(disconnectOnClose),
       (watch) => watch.stop(),
     );
   }

@@ -16,6 +16,9 @@ export async function answerControl(attachment: DeviceAttachment, question: unkn
       case 'detach':
         await attachment.detach(force === true);
         return { answer: { ok: true, writeErrors: writeErrors?.() } };
+      case 'leave to last user':
+        await attachment.leaveToLastUser();
+        return { answer: { ok: true } };
       case 'resize': {
         const wanted = Number.isSafeInteger(sizeBytes) ? Number(sizeBytes) : undefined;
         const resized = await attachment.resize({ sizeBytes: wanted, force: force === true });

@@ -88,10 +88,18 @@ export class DeviceAttachment implements Attachment {
     return this.#supervisor?.status();
   }
 
-  endWithLastUser(): LastUserEnds {
+  endWithLastUser(since: 'once used' | 'once told'): LastUserEnds {
     this.#lastUser = new LastUserEnds(this.#nbd, () => void this.detach(false).catch(() => {}));
-    this.#lastUser.start();
+    if (since === 'once used') this.#lastUser.start();
     return this.#lastUser;
+  }
+
+  /** The command that attached it has done its part, and has the device open until this is done. */
+  async leaveToLastUser(): Promise<void> {
+    if (this.#lastUser === undefined) {
+      throw new AttachError('refused', `/dev/${this.device} was attached without --disconnect-on-close`);
+    }
+    await this.#lastUser.turnOn();
   }
 
   /** Gives it another size; answers that. */
@@ -115,7 +123,7 @@ export class DeviceAttachment implements Attachment {
     if (this.#lastUser !== undefined) {
       throw new AttachError(
         'refused',
-        `/dev/${device} was attached with --disconnect-on-close, which its process watches for`,
+        `/dev/${device} was attached with --disconnect-on-close, which its process does`,
       );
     }
     if (!this.#inBackground) {

@@ -1,13 +1,20 @@
+import { open } from 'node:fs/promises';
 import type { NbdDevice } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
-import { AttachError } from './errors.js';
+import { AttachError, attachErrorOf } from './errors.js';
+import { askOwner } from './owner.js';
 
 /** How often is looked whether something uses the device. */
 const LOOK_MS = 500;
 
+/** The kernel is told so by netlink, where somebody else's disconnect can be in the way. */
+const TELL_LIMIT_MS = 30_000;
+
 /**
- * Has the kernel disconnect a device when its last opener closes it, but not before a file system, swap or a device above
- * uses it: whoever looks at a new device, as udev does, opens and closes it. This process opens nothing.
+ * Has the kernel disconnect a device when its last opener closes it, but not from the beginning: whoever looks at a new device,
+ * as udev does, opens and closes it. A command that goes on until what it mounts is mounted (tsnbd run) says when, and has the
+ * device open meanwhile. One that has returned by then cannot: then it is looked whether a file system, swap or a device above
+ * uses the device. This process, which serves it, opens nothing.
  */
 export class LastUserEnds {
   readonly #device: NbdDevice;
@@ -31,7 +38,8 @@ export class LastUserEnds {
 
   start(): void {
     this.#timer = setInterval(() => {
-      if (deviceUsers(this.#device.name).length > 0) void this.#turnOn();
+      if (deviceUsers(this.#device.name).length === 0) return;
+      this.turnOn().catch(() => this.start()); // the kernel did not answer; it is asked again
     }, LOOK_MS);
   }
 
@@ -39,15 +47,30 @@ export class LastUserEnds {
     clearInterval(this.#timer);
   }
 
-  async #turnOn(): Promise<void> {
+  /** @throws KernelError where the kernel does not do it */
+  async turnOn(): Promise<void> {
     this.stop();
     this.#isOn = true;
     try {
       await this.#device.disconnectOnClose?.();
-    } catch {
+    } catch (error) {
       this.#isOn = false;
-      return this.start(); // the kernel did not answer; it is asked again
+      throw error;
     }
     if (deviceUsers(this.#device.name).length === 0) this.#onUnused();
+  }
+}
+
+/**
+ * For the command that attached a device, with 'once told', and did what makes it used: who lets it go while the kernel is told
+ * is not the last, for this process has it open.
+ */
+export async function leaveToLastUser(device: string): Promise<void> {
+  const held = await open(`/dev/${device}`);
+  try {
+    const answer = await askOwner(device, { command: 'leave to last user' }, TELL_LIMIT_MS);
+    if (!answer.ok) throw attachErrorOf(answer);
+  } finally {
+    await held.close();
   }
 }

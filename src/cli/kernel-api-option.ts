@@ -1,3 +1,4 @@
+import type { ServingChoice } from '../attach/attach-request.js';
 import type { DeviceChoice, KernelApi } from '../kernel/nbd-device.js';
 import { UsageError } from './errors.js';
 import type { OptionTable, OptionValues } from './option-table.js';
@@ -31,13 +32,17 @@ export function netlinkOptions<Mode extends string>(modes: readonly Mode[]) {
     },
     'disconnect-on-close': {
       modes,
-      help: 'Detach the device when the last that uses it has closed it, once a file system, swap or another device uses it: umount detaches. By netlink only.',
+      help: 'Detach the device when the last that uses it has closed it: umount detaches. With "tsnbd run" that begins when COMMAND has ended; else once a file system, swap or another device uses it, for half a second at least, since whoever looks at a new device, as udev does, closes it again. By netlink only.',
     },
   } satisfies OptionTable<Mode>;
 }
 
-/** What of them was given. */
-export function netlinkChoice(values: OptionValues<ReturnType<typeof netlinkOptions>>, kernelApi: KernelApi) {
+/** What of them was given; `since` is when the last user's close is to end the device. */
+export function netlinkChoice(
+  values: OptionValues<ReturnType<typeof netlinkOptions>>,
+  kernelApi: KernelApi,
+  since: ServingChoice['disconnectOnClose'] = 'once used',
+) {
   const longs = ['identifier', 'destroy-on-disconnect', 'disconnect-on-close'] as const;
   for (const long of longs) {
     if (kernelApi === 'ioctl' && long in values) throw new UsageError(`option --${long}: it has no effect by ioctl`);
@@ -45,7 +50,7 @@ export function netlinkChoice(values: OptionValues<ReturnType<typeof netlinkOpti
   return {
     identifier: values.identifier,
     destroyOnDisconnect: values['destroy-on-disconnect'],
-    disconnectOnClose: values['disconnect-on-close'],
+    disconnectOnClose: values['disconnect-on-close'] && since,
   };
 }
 

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { detachDevice } from '../attach/detach.js';
 import { AttachError } from '../attach/errors.js';
+import { leaveToLastUser } from '../attach/last-user.js';
 import { launchAttach } from '../attach/launch-attach.js';
 import { messageOf } from '../base/message-of.js';
 import { deviceState } from '../kernel/sysfs.js';
@@ -40,20 +41,23 @@ export async function runAttached(program: string, { request, command, verbosity
     if (asked.signal.aborted) return signalled(asked.signal.reason);
     throw error;
   }
-  if (device === undefined) throw new AttachError('system', 'the device was attached without a word about its name');
+  const attached = device;
+  if (attached === undefined) throw new AttachError('system', 'the device was attached without a word about its name');
 
   const status = asked.signal.aborted
     ? signalled(asked.signal.reason)
-    : await runCommand(program, command, `/dev/${device}`, (passOn) => {
+    : await runCommand(program, command, `/dev/${attached}`, (passOn) => {
         onSignal = (signal) => {
           if ((PASSED_ON as readonly string[]).includes(signal)) passOn(signal);
         };
       });
   onSignal = () => {};
   try {
-    await detachHoweverItEnds(device, tellNotice(program));
+    await detachHoweverItEnds(attached, tellNotice(program)).catch((error: unknown) => {
+      if (request.disconnectOnClose === undefined || exitReasonOf(error) !== 'busy') throw error;
+      return leaveToLastUser(attached);
+    });
   } catch (error) {
-    if (request.disconnectOnClose && exitReasonOf(error) === 'busy') return status; // as it was asked for
     tellNotice(program)(messageOf(error));
     return status === 0 ? exitStatus(exitReasonOf(error), calledAs()) : status;
   }

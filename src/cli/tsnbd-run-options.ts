@@ -65,7 +65,8 @@ export function parseTsnbdRun(argv: readonly string[]): RunAction | Answer {
   const command = argv.slice(end + 1);
   return parse(tsnbdRunProgram, argv.slice(0, end), ({ values, operands }: Given<Mode, typeof options>) => {
     const kernelApi = values['kernel-api'] ?? 'auto';
-    const choice = { device: undefined, ...values.connect, kernelApi, ...netlinkChoice(values, kernelApi) };
+    const ofNetlink = netlinkChoice(values, kernelApi, 'once told');
+    const choice = { device: undefined, ...values.connect, kernelApi, ...ofNetlink };
     const request: AttachRequest = { ...sourceOf(values, operands), ...choice, locksMemory: false };
     operands.end();
     checkChoice(choice);

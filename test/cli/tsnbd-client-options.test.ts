@@ -133,7 +133,7 @@ describe('tsnbd-client attaches an export', () => {
     ['127.0.0.1 nbd0 -i disk1', attach({ identifier: 'disk1' })],
     ['127.0.0.1 nbd0 --identifier=a:b', attach({ identifier: 'a:b' })],
     ['127.0.0.1 nbd0 --destroy-on-disconnect', attach({ destroyOnDisconnect: true })],
-    ['127.0.0.1 nbd0 --disconnect-on-close', attach({ disconnectOnClose: true })],
+    ['127.0.0.1 nbd0 --disconnect-on-close', attach({ disconnectOnClose: 'once used' })],
     ['127.0.0.1 nbd0 -swap', attach({ locksMemory: true })],
     ['127.0.0.1 /dev/nbd0 -n', foreground],
     ['127.0.0.1 /dev/nbd0 -nofork', foreground],

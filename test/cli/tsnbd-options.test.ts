@@ -86,7 +86,7 @@ describe('tsnbd attaches an image', () => {
     ['-c nbd0 -i disk1 disk.raw', attach({ identifier: 'disk1' })],
     ['-c nbd0 --identifier=a:b disk.raw', attach({ identifier: 'a:b' })],
     ['-c nbd0 --destroy-on-disconnect disk.raw', attach({ destroyOnDisconnect: true })],
-    ['-c nbd0 --disconnect-on-close disk.raw', attach({ disconnectOnClose: true })],
+    ['-c nbd0 --disconnect-on-close disk.raw', attach({ disconnectOnClose: 'once used' })],
     ['-c /dev/nbd0 --nofork disk.raw', attach({}, { foreground: true })],
     ['-c /dev/nbd0 -v disk.raw', attach({}, { verbosity: { verbose: true, debug: false } })],
     ['-c /dev/nbd0 --verbose disk.raw', attach({}, { verbosity: { verbose: true, debug: false } })],

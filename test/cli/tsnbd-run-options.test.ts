@@ -72,7 +72,7 @@ test.each([
   ['-i disk1 disk.raw -- ls', run({ identifier: 'disk1' })],
   ['--identifier=a:b disk.raw -- ls', run({ identifier: 'a:b' })],
   ['--destroy-on-disconnect disk.raw -- ls', run({ destroyOnDisconnect: true })],
-  ['--disconnect-on-close disk.raw -- ls', run({ disconnectOnClose: true })],
+  ['--disconnect-on-close disk.raw -- ls', run({ disconnectOnClose: 'once told' })],
   ['--verbose disk.raw -- ls', run({}, ['ls'], true)],
   ['nbd://host/disk -- ls', remote],
   ['--debug nbd://host/disk -- ls', { ...remote, verbosity: { verbose: true, debug: true } }],
