@@ -82,6 +82,8 @@ const numbers = {
  * process, and all that they start.
  */
 function keepGivenMemory(): void {
+  // Who inherits it needs no second one: advice on what begins within a page is refused by whoever looks at it.
+  if (libc.madvise(Buffer.allocUnsafeSlow(2).subarray(1), 1, MADV_DONTNEED) === 0) return;
   const { architecture, madvise, seccomp } = numbers[process.arch === 'arm64' ? 'arm64' : 'x64']; // libc.ts knows no other
   const { nr, arch, args } = STRUCT_SECCOMP_DATA;
   const adviceAt = args + 2 * 8; // the third argument, of which the lower half

@@ -58,9 +58,11 @@ async function ok(guest: AnyGuest, command: string, limitMs = 60_000): Promise<s
 /** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE of the kernel's <linux/sched.h>: what PR_SET_IO_FLUSHER sets. */
 const IO_FLUSHER = 0x180000;
 
+const pidOf = (device: string) => `sed 's/.*"pid":\\([0-9]*\\).*/\\1/' /run/tsnbd/${device}.json`;
+
 /** The process behind a device: what it tells of itself in /proc. */
 async function processBehind(guest: AnyGuest, device: string) {
-  const pid = await ok(guest, `sed 's/.*"pid":\\([0-9]*\\).*/\\1/' /run/tsnbd/${device}.json`);
+  const pid = await ok(guest, pidOf(device));
   const flags = (await ok(guest, `cat /proc/${pid}/task/*/stat | sed 's/.*) //' | cut -d ' ' -f 7`)).split('\n');
   const lines = await ok(guest, `cat /proc/${pid}/oom_score_adj; grep -E '^Vm(Lck|RSS|HWM)' /proc/${pid}/status`);
   const kib = (name: string) => Number(new RegExp(`^${name}:\\s*([0-9]+) kB`, 'm').exec(lines)?.[1]);
@@ -96,6 +98,8 @@ async function useBoth(guest: AnyGuest, isShort: boolean): Promise<void> {
     expect(seen.threads).toBeGreaterThan(6);
   }
   expect(locked.lockedKiB).toBeGreaterThan(plain.lockedKiB + 10_000);
+  // The next process of a device inherits the filter for its calls of madvise(2), and makes no other.
+  await at(`${tsnbd} restart nbd1 && test "$(sed -n 's/^Seccomp_filters:\t//p' /proc/$(${pidOf('nbd1')})/status)" = 1`);
 
   await at('mkswap /dev/nbd1 >/dev/null && swapon /dev/nbd1');
   await at(`mkfs.ext4 -q /dev/nbd0 && mount /dev/nbd0 ${mnt} && head -c ${PIECE_MIB}M /dev/urandom >piece`);
