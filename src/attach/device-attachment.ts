@@ -12,12 +12,16 @@ import type { HandOver } from './hand-over.js';
 import { LastUserEnds } from './last-user.js';
 import type { LinkStatus, Supervisor } from './reconnect.js';
 import { type NewSize, type Resizing, resize } from './resize.js';
+import { Standstill } from './standstill.js';
 import type { Program } from './succession.js';
 import { describeUsers } from './users.js';
 
 /** Bounds what a dead server can do to a detach: a flush that does not end is an answer too. */
 const FLUSH_LIMIT_MS = 60_000;
 const DISCONNECT_LIMIT_MS = 10_000;
+/** A server that has done nothing for so long is not waited for any more where a device is to go by force. */
+const STUCK_MS = 10_000;
+const LOOK_MS = 250;
 
 /** A worker of ours writes what it took and closes the image before a detach is done, unless its disk does not answer. */
 const SERVER_LIMIT_MS = 10_000;
@@ -160,12 +164,16 @@ export class DeviceAttachment implements Attachment {
       this.#refuseWithoutConnection();
       await refuseClaimed(this.device, this.#nbd.kernelApi === 'ioctl' ? 1 : 0);
     }
-    if (this.#isConnected()) await (force ? this.#flush().catch(() => {}) : this.#flush());
+    let isStuck = false;
+    if (this.#isConnected()) {
+      if (force) isStuck = !(await this.#flushWhileTaken());
+      else await this.#flush();
+    }
     if (!force) this.#refuseIfUsed(); // a flush takes its time
     this.#asked = true;
     void this.#supervisor?.stop(); // the connection is to end now
     this.#nbd.disconnect();
-    const cutLater = setTimeout(() => this.#nbd.cut(), DISCONNECT_LIMIT_MS);
+    const cutLater = setTimeout(() => this.#nbd.cut(), isStuck ? 0 : DISCONNECT_LIMIT_MS);
     await this.ended;
     clearTimeout(cutLater);
   }
@@ -186,6 +194,16 @@ export class DeviceAttachment implements Attachment {
 
   #isConnected(): boolean {
     return (this.#supervisor?.status().state ?? 'connected') === 'connected';
+  }
+
+  /** As #flush, for a device that is to go whatever becomes of that: answers false once its server takes nothing any more. */
+  async #flushWhileTaken(): Promise<boolean> {
+    const flushing = this.#flush().catch(() => {});
+    const standstill = new Standstill(this.device);
+    while ((await within(flushing, LOOK_MS)) === 'late') {
+      if (standstill.look() > STUCK_MS) return false;
+    }
+    return true;
   }
 
   /** @throws AttachError 'lost' from the first write on that the server did not take, 'time-limit' */

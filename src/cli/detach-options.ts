@@ -19,7 +19,7 @@ export function detachOptions<Mode extends string>(modes: readonly Mode[]) {
     },
     force: {
       modes,
-      help: 'Detach even a device that is in use; what was not written yet is lost. A process behind it that was stopped goes on for that, and one that does not answer is killed.',
+      help: 'Detach even a device that is in use; what was not written yet is lost, but first written for a minute at most, as long as the server takes some of it every 10 seconds. A process behind it that was stopped goes on for that, and one that does not answer is killed.',
     },
   } satisfies OptionTable<Mode>;
 }

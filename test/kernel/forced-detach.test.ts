@@ -48,6 +48,26 @@ test.each([
   },
 );
 
+test('a device whose server has stopped is cut off by force once that takes nothing for a while', async () => {
+  const dir = await memoryDir('stopped');
+  const server = await startServer(`nbdkit -f -U ${dir}/sock memory 16M`, isSocket(`${dir}/sock`));
+  const attach = (device: string, api: string) => `${tsnbdClient} -unix ${dir}/sock ${device} --kernel-api=${api}`;
+  await ok(`${attach('nbd0', 'ioctl')} && ${attach('nbd1', 'netlink')} && kill -s STOP ${server.pid}`);
+  const ends = ['nbd0', 'nbd1'].map(async (device) => {
+    const write = `dd if=/dev/zero of=/dev/${device} bs=64k count=1 oflag=direct status=none`;
+    const waiting = await background(`exec ${write}`);
+    await until(inFlight(device));
+    // Less than a flush of a server that goes on may take.
+    const detached = await run(`timeout 40 ${tsnbd} -d --force ${device}`);
+    return { detached, waiting: await waiting.result };
+  });
+  for (const { detached, waiting } of await Promise.all(ends)) {
+    expect(detached).toMatchObject({ status: 0, stdout: expect.stringMatching(/^\/dev\/nbd[01] disconnected\n$/) });
+    expect(waiting).toMatchObject({ status: 1, stderr: expect.stringContaining('Input/output error') });
+  }
+  await server.stop('KILL');
+});
+
 test('without anybody who connects again, what was sent to a server that is gone waits for the limit of a request, or a detach', async () => {
   const dir = await memoryDir('alone');
   const server = await startServer(
