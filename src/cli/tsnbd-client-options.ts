@@ -144,6 +144,7 @@ export const tsnbdClientProgram: Program<Mode, typeof options> = {
   ],
   description: [
     `An export of the network block device (NBD) server at HOST becomes the block device DEV of this machine, "/dev/nbd0" or "nbd0". PORT is a number, ${DEFAULT_PORT} unless given. The command returns when the device and its partitions can be used; a process in the background holds the device until it is detached.`,
+    'Where DEV is auto, by netlink the kernel chooses a free device, or makes one. Then its name, "/dev/nbd3", is all that is printed on standard output, or the node of the partition that --wait-partition waits for.',
     'A URI stands for host, port and name: "nbd://HOST:PORT/NAME" or "nbd+unix:///NAME?socket=PATH", in which a percent sign and two hexadecimal digits stand for a character that a URI cannot hold, and an IPv6 address is in brackets. A PATH that begins with %00 is the name of an abstract socket. The forms that QEMU had before, such as "nbd:HOST:PORT:exportname=NAME", are taken too.',
     'A DEV alone is looked up in /etc/nbdtab, a line of which is DEVICE HOST EXPORT [OPTIONS], as for nbd-client. Of its options there are port, bs, timeout, dead-timeout, conns, persist, swap, unix and no_optgo; they stand in the place of those of the command line.',
     'Options and operands come in any order. A long option may have one dash or two, and may be cut short as long as no other option begins the same.',

@@ -18,15 +18,18 @@ function nbdtab(): string {
   return existsSync(NBDTAB) ? readFileSync(NBDTAB, 'utf8') : '';
 }
 
-/** What is printed, and on which stream, is what nbd-client prints there: scripts read it. */
+/** What is printed, and on which stream, is what nbd-client prints there: scripts read it. It has no `auto`: there the name is all. */
 async function act(action: TsnbdClientAction): Promise<number> {
   switch (action.kind) {
     case 'attach': {
       for (const text of action.notices ?? []) tellNotice(PROGRAM)(text);
       const tell = tellSteps(PROGRAM, action.verbosity);
+      const isChosen = action.request.device === undefined;
       return attach(action.request, action.foreground, (event) => {
         tell(event);
-        tellAsNbdClient(event);
+        if (isChosen) tellDevice(event);
+        else tellAsNbdClient(event);
+        if (event.kind === 'attached') tellSettings(event);
       });
     }
     case 'detach': {
@@ -56,7 +59,15 @@ function tellAsNbdClient(event: AttachEvent): void {
   if (event.kind === 'attached') {
     if (event.kernelApi === 'netlink') process.stdout.write(`Connected /dev/${event.device}\n`);
     if (event.awaited !== undefined) process.stdout.write(`${event.awaited}\n`);
-    process.stderr.write(`bs=${event.blockSizeBytes}, sz=${event.sizeBytes} bytes\n`);
-    if (event.requestTimeoutSeconds > 0) process.stderr.write(`timeout=${event.requestTimeoutSeconds}\n`);
   }
+}
+
+/** The device that the kernel chose, or the partition of it that was waited for. */
+function tellDevice(event: AttachEvent): void {
+  if (event.kind === 'attached') process.stdout.write(`${event.awaited ?? `/dev/${event.device}`}\n`);
+}
+
+function tellSettings(event: Extract<AttachEvent, { kind: 'attached' }>): void {
+  process.stderr.write(`bs=${event.blockSizeBytes}, sz=${event.sizeBytes} bytes\n`);
+  if (event.requestTimeoutSeconds > 0) process.stderr.write(`timeout=${event.requestTimeoutSeconds}\n`);
 }
