@@ -2,27 +2,22 @@ import { constants } from 'node:os';
 import { deviceIndex } from './device-name.js';
 import { KernelError } from './errors.js';
 import {
+  connectedIndex,
+  connectQuestion,
+  type DeviceChange,
+  disconnectQuestion,
+  type NetlinkDeviceSetup,
+  reconfigureQuestion,
+} from './nbd-messages.js';
+import {
   CTRL_ATTR_FAMILY_ID,
   CTRL_ATTR_FAMILY_NAME,
   CTRL_ATTR_MAXATTR,
   CTRL_CMD_GETFAMILY,
   GENL_ID_CTRL,
   NBD_ATTR_BACKEND_IDENTIFIER,
-  NBD_ATTR_BLOCK_SIZE_BYTES,
-  NBD_ATTR_CLIENT_FLAGS,
-  NBD_ATTR_DEAD_CONN_TIMEOUT,
-  NBD_ATTR_INDEX,
-  NBD_ATTR_SERVER_FLAGS,
-  NBD_ATTR_SIZE_BYTES,
-  NBD_ATTR_SOCKETS,
-  NBD_ATTR_TIMEOUT,
-  NBD_CMD_CONNECT,
-  NBD_CMD_DISCONNECT,
-  NBD_CMD_RECONFIGURE,
-  NBD_SOCK_FD,
-  NBD_SOCK_ITEM,
 } from './netlink-abi.js';
-import { type Attribute, attributeInteger } from './netlink-codec.js';
+import { attributeInteger } from './netlink-codec.js';
 import { describeReply, type NetlinkReply, NetlinkSocket } from './netlink-socket.js';
 import { devicesWithBackend } from './sysfs.js';
 
@@ -31,35 +26,6 @@ const { ENOENT } = constants.errno;
 /** Nobody waits longer for the lock of generic netlink (netlink-socket.ts). */
 const answerLimitMs = 10_000;
 const controlVersion = 2;
-const nbdVersion = 1;
-
-/** What CONNECT tells the kernel of a device. */
-export interface NetlinkDeviceSetup {
-  /** Absent: the kernel takes a free device, and makes one where there is none. */
-  readonly index: number | undefined;
-  readonly sizeBytes: number;
-  readonly blockSizeBytes: number;
-  /** The transmission flags of the negotiation. */
-  readonly flags: number;
-  readonly requestTimeoutSeconds: number;
-  /** How long requests wait for another connection when the last one is lost; 0 is not at all. */
-  readonly deadTimeoutSeconds: number;
-  readonly sockets: readonly number[];
-  /** NBD_CFLAG_*. */
-  readonly clientFlags: number;
-  /** What sysfs shows as `backend`. */
-  readonly identifier: string;
-}
-
-/** What RECONFIGURE tells the kernel; what is absent stays. */
-export type DeviceChange = Partial<
-  Pick<
-    NetlinkDeviceSetup,
-    'requestTimeoutSeconds' | 'deadTimeoutSeconds' | 'clientFlags' | 'sizeBytes' | 'blockSizeBytes'
-  >
-> & {
-  readonly socket?: number;
-};
 
 /** The generic netlink family of the nbd driver, as it is found in this network namespace. */
 export class NbdFamily {
@@ -91,34 +57,19 @@ export class NbdFamily {
   }
 
   /**
-   * Sets a device up and starts it. All of it is told every time: what is left out may be the last user's. Answers its
-   * number, or what the kernel says instead.
+   * Sets a device up and starts it. Answers its number, or what the kernel says instead.
    *
    * @throws KernelError 'time-limit' or 'system'
    */
   async connect(setup: NetlinkDeviceSetup): Promise<{ readonly index: number } | NetlinkReply> {
-    const { index, sockets } = setup;
-    const reply = await this.#socket.ask(
-      this.#question(NBD_CMD_CONNECT, [
-        ...(index === undefined ? [] : [{ type: NBD_ATTR_INDEX, value: { u32: index } }]),
-        { type: NBD_ATTR_SIZE_BYTES, value: { u64: setup.sizeBytes } },
-        { type: NBD_ATTR_BLOCK_SIZE_BYTES, value: { u64: setup.blockSizeBytes } },
-        { type: NBD_ATTR_TIMEOUT, value: { u64: setup.requestTimeoutSeconds } },
-        { type: NBD_ATTR_DEAD_CONN_TIMEOUT, value: { u64: setup.deadTimeoutSeconds } },
-        { type: NBD_ATTR_SERVER_FLAGS, value: { u64: setup.flags } },
-        { type: NBD_ATTR_CLIENT_FLAGS, value: { u64: setup.clientFlags } },
-        { type: NBD_ATTR_BACKEND_IDENTIFIER, value: { text: setup.identifier } },
-        { type: NBD_ATTR_SOCKETS, value: { nested: sockets.map(socketItem) } },
-      ]),
-      answerLimitMs,
-    );
+    const reply = await this.#socket.ask({ family: this.#id, ...connectQuestion(setup) }, answerLimitMs);
     if (reply.errno !== 0) return reply;
     // Without memory for its message the kernel connects all the same (nbd_connect_reply): then the mark tells which, unless
     // the user gave it to two.
     const [marked, another] = reply.attributes === undefined ? devicesWithBackend(setup.identifier) : [];
     const connected =
       reply.attributes !== undefined
-        ? attributeInteger(reply.attributes, NBD_ATTR_INDEX, 4)
+        ? connectedIndex(reply.attributes)
         : marked !== undefined && another === undefined
           ? deviceIndex(marked)
           : undefined;
@@ -134,19 +85,7 @@ export class NbdFamily {
    * @throws KernelError 'system'
    */
   reconfigure(index: number, identifier: string, change: DeviceChange): Promise<NetlinkReply> {
-    const { requestTimeoutSeconds, deadTimeoutSeconds, clientFlags, sizeBytes, blockSizeBytes, socket } = change;
-    const number = (type: number, u64: number | undefined) => (u64 === undefined ? [] : [{ type, value: { u64 } }]);
-    const question = this.#question(NBD_CMD_RECONFIGURE, [
-      { type: NBD_ATTR_INDEX, value: { u32: index } },
-      { type: NBD_ATTR_BACKEND_IDENTIFIER, value: { text: identifier } },
-      ...number(NBD_ATTR_SIZE_BYTES, sizeBytes),
-      ...number(NBD_ATTR_BLOCK_SIZE_BYTES, blockSizeBytes),
-      ...number(NBD_ATTR_TIMEOUT, requestTimeoutSeconds),
-      ...number(NBD_ATTR_DEAD_CONN_TIMEOUT, deadTimeoutSeconds),
-      ...number(NBD_ATTR_CLIENT_FLAGS, clientFlags),
-      ...(socket === undefined ? [] : [{ type: NBD_ATTR_SOCKETS, value: { nested: [socketItem(socket)] } }]),
-    ]);
-    return this.#socket.askOnce(question);
+    return this.#socket.askOnce({ family: this.#id, ...reconfigureQuestion(index, identifier, change) });
   }
 
   /**
@@ -154,16 +93,11 @@ export class NbdFamily {
    * for ever, for who sends into a full socket: shutting the socket down ends that. `onBegin` is called when it begins to.
    */
   disconnect(index: number, onBegin?: () => void): Promise<NetlinkReply> {
-    const question = this.#question(NBD_CMD_DISCONNECT, [{ type: NBD_ATTR_INDEX, value: { u32: index } }]);
-    return this.#socket.askInThread(question, onBegin);
+    return this.#socket.askInThread({ family: this.#id, ...disconnectQuestion(index) }, onBegin);
   }
 
   close(): void {
     this.#socket.close();
-  }
-
-  #question(command: number, attributes: readonly Attribute[]) {
-    return { family: this.#id, command, version: nbdVersion, attributes };
   }
 }
 
@@ -194,8 +128,4 @@ export async function findFamily(
 /** A family that tells no highest attribute (0) has one for each command, as only newer kernels have. */
 function canMark(attributeMax: number): boolean {
   return attributeMax === 0 || attributeMax >= NBD_ATTR_BACKEND_IDENTIFIER;
-}
-
-function socketItem(fd: number): Attribute {
-  return { type: NBD_SOCK_ITEM, value: { nested: [{ type: NBD_SOCK_FD, value: { u32: fd } }] } };
 }
