@@ -45,15 +45,12 @@ async function drive(words: string, request: object | undefined): Promise<unknow
   );
 }
 
-const attaches = [
+describe.each([
   ['a remote export', 'netlink'],
   ['an image', 'ioctl'],
-];
-const others = [
   ['a remote export', 'ioctl'],
   ['an image', 'netlink'],
-];
-describe.each(long ? [...attaches, ...others] : attaches)('attaching %s by %s', (what, kernelApi) => {
+])('attaching %s by %s', (what, kernelApi) => {
   test('that fails before any one of its steps leaves nothing behind, and the next attach works', async () => {
     const told = await drive(long ? 'every-step' : 'steps', { ...requests[what], kernelApi });
     const { untouched, steps, before, failures, next } = told as {

@@ -48,13 +48,13 @@ test.each([
   },
 );
 
-test('a device whose server has stopped is cut off by force once that takes nothing for a while', async () => {
+test('a device whose server has stopped with its socket full is cut off by force once that takes nothing for a while', async () => {
   const dir = await memoryDir('stopped');
   const server = await startServer(`nbdkit -f -U ${dir}/sock memory 16M`, isSocket(`${dir}/sock`));
   const attach = (device: string, api: string) => `${tsnbdClient} -unix ${dir}/sock ${device} --kernel-api=${api}`;
   await ok(`${attach('nbd0', 'ioctl')} && ${attach('nbd1', 'netlink')} && kill -s STOP ${server.pid}`);
   const ends = ['nbd0', 'nbd1'].map(async (device) => {
-    const write = `dd if=/dev/zero of=/dev/${device} bs=64k count=1 oflag=direct status=none`;
+    const write = `dd if=/dev/zero of=/dev/${device} bs=8M count=1 oflag=direct status=none`;
     const waiting = await background(`exec ${write}`);
     await until(inFlight(device));
     // Less than a flush of a server that goes on may take.

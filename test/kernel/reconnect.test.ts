@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, listensOn, startServer, tsnbd } from './programs.js';
-import { attachHere, dropClients, expectLocked, hears } from './supervised.js';
+import { attachHere, dropClients, expectLocked, hears, PSS_KIB_MAX } from './supervised.js';
 
 // What becomes of devices whose server goes away. All of them wait at the same time: each has a server's outage of its own
 // or shares one, and what is seen meanwhile is looked at in the end.
@@ -9,8 +9,6 @@ import { attachHere, dropClients, expectLocked, hears } from './supervised.js';
 const OUTAGE_SECONDS = 20;
 /** Longer than the kernel waits for a request that has no limit, until it reports it. */
 const STOP_SECONDS = 60;
-/** The promise, for a supervisor with all that it holds. */
-const PSS_KIB_MAX = 52 * 1024;
 /** A pause is the outage and this at most. */
 const EXTRA_SECONDS = 5;
 const PORT = 4010;

@@ -4,6 +4,9 @@ import { tsnbdClientHere } from './programs.js';
 
 // Remote devices with somebody who connects again: in the foreground, so that what the supervisor has to tell comes on stderr.
 
+/** The promise, for a supervisor with all that it holds, and another one that shares Node's program with it. */
+export const PSS_KIB_MAX = 52 * 1024;
+
 const clients: Background[] = [];
 /** Pages of the kernel that every process has. */
 const KERNELS_OWN_KIB = 64;
