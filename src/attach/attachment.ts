@@ -91,9 +91,10 @@ export async function bringUp(
     nodes.made.push(madeNode(name));
     record();
   };
+  const onLate = (text: string) => onEvent({ kind: 'notice', text });
   const partitions = await undo.step('wait until the device is usable', () =>
     Promise.race([
-      usableByConnection(device, setup, { udev: nodes.udev, onMade }),
+      usableByConnection(device, setup, { udev: nodes.udev, onMade, onLate }),
       lostMeanwhile(attachment),
       aborted(stop),
     ]),

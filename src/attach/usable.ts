@@ -12,6 +12,8 @@ export interface NodeWatch {
   readonly udev: UdevView;
   /** Called with the name of a node that was made. */
   readonly onMade: (name: string) => void;
+  /** Called where all is there, but udev is not done with it. */
+  readonly onLate: (text: string) => void;
 }
 
 /**
@@ -22,14 +24,18 @@ export interface NodeWatch {
 export async function waitUntilUsable(
   device: string,
   sizeBytes: number,
-  { udev, onMade }: NodeWatch,
+  { udev, onMade, onLate }: NodeWatch,
 ): Promise<readonly string[]> {
   await waitFor(`${device} to have its size`, NODES_LIMIT_MS, () => deviceState(device).sizeBytes === sizeBytes);
   await requireNode(device, onMade);
   await rescanPartitions(device, SCAN_LIMIT_MS);
   const { partitions } = deviceState(device);
   for (const partition of partitions) await requireNode(partition, onMade);
-  await waitForUdev([device, ...partitions], udev, NODES_LIMIT_MS);
+  if (!(await waitForUdev([device, ...partitions], udev, NODES_LIMIT_MS))) {
+    onLate(
+      `udev is not done with /dev/${device} after ${NODES_LIMIT_MS / 1_000} s; what it makes of it, as in /dev/disk, comes later`,
+    );
+  }
   return partitions;
 }
 

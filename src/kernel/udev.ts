@@ -28,16 +28,19 @@ export function lookAtUdev(): UdevView {
 }
 
 /**
- * Waits until udev has done what it does with devices and partitions that were set up after `before`; where it is late, that
- * is no error. One event does not say that it is the last: that of an earlier use may come now, and a set-up by ioctl has one
+ * Waits until udev has done what it does with devices and partitions that were set up after `before`; answers false where it
+ * is late, which is no error. One event does not say that it is the last: that of an earlier use may come now, and a set-up by ioctl has one
  * before its data can be read. So whatever waits is waited for.
  */
-export async function waitForUdev(names: readonly string[], before: UdevView, limitMs: number): Promise<void> {
-  if (!udevRuns()) return;
+export async function waitForUdev(names: readonly string[], before: UdevView, limitMs: number): Promise<boolean> {
+  if (!udevRuns()) return true;
   const entries = names.map((name) => `b${deviceNumber(name)}`);
   const isSeen = (entry: string) => !['', before.get(entry)].includes(written(entry));
   const look = () => entries.every(isSeen) && !existsSync(queue);
-  await waitFor(`udev to look at ${names.join(', ')}`, limitMs, look).catch(() => {});
+  return waitFor(`udev to look at ${names.join(', ')}`, limitMs, look).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** '' where there is nothing. */

@@ -96,6 +96,14 @@ test.each(['netlink', 'ioctl'])('udev is waited for, also with a device that it 
   expect(await ok(`${attach}; ${seen}; ${end}; ${attach}; ${seen}; ${end}`)).toBe(
     `ID_FS_TYPE=ext4\n${DETACHED}\nID_FS_TYPE=ext4\n${DETACHED}`,
   );
+  if (api === 'ioctl') return;
+  await ok(`sed -i s/0.7/7/ ${RULES}/59-test.rules && udevadm control --reload`);
+  expect(await run(attach)).toEqual({
+    status: 0,
+    stdout: '',
+    stderr: 'tsnbd: udev is not done with /dev/nbd0 after 5 s; what it makes of it, as in /dev/disk, comes later\n',
+  });
+  await ok(end);
 });
 
 test('a rule for a device is gone with it, however it went, and hides nothing from who may see it', async () => {
