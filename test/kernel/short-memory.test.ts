@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import type { Guest } from '../../scripts/kernel-bench-guest.js';
 import { long } from '../long.js';
 import { assertQuietKernel, freshDir, run, withOwnGuest } from './guest.js';
-import { tsnbd } from './programs.js';
+import { expectNothingLeft, newImage, tsnbd } from './programs.js';
 
 // A device that the kernel writes to when it has no memory left, and one that it swaps to: neither may wait for the other, or
 // for memory. The images lie on the host: the guest's own files are in its memory.
@@ -126,3 +126,22 @@ async function useBoth(guest: AnyGuest, isShort: boolean): Promise<void> {
   }
   if (isShort) expect(await at('dmesg')).not.toMatch(/\b(BUG|Oops|INFO: task|Out of memory)\b/);
 }
+
+test('a process that may not keep itself able to work then says so, and is not for swap', async () => {
+  const image = await newImage('4M');
+  const attach = (option: string) =>
+    run(`setpriv --bounding-set -sys_resource ${tsnbd} -c nbd0 ${option} -f raw ${image}`);
+  const why = 'it may not set PR_SET_IO_FLUSHER\n';
+  expect(await attach('')).toEqual({
+    status: 0,
+    stdout: '',
+    stderr: `tsnbd: when memory is short the process behind the device may hang or be killed: ${why}`,
+  });
+  expect(await run(`${tsnbd} -d nbd0`)).toMatchObject({ status: 0 });
+  expect(await attach('--swap')).toEqual({
+    status: 6,
+    stdout: '',
+    stderr: `tsnbd: a device for swap needs a process that stays in memory: ${why}`,
+  });
+  await expectNothingLeft();
+});
