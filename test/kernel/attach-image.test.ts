@@ -194,6 +194,7 @@ describe('an attached image', () => {
     await ok(`${tsnbd} -d nbd0`);
   });
 
+  // nbd_start_device_ioctl: what NBD_DO_IT holds ends with the process that called it.
   test('by ioctl, whose process is killed, is free again, and the next attach removes the dead state file', async () => {
     const image = await newImage('64M');
     await ok(`${tsnbd} --kernel-api=ioctl -c /dev/nbd0 -f raw ${image} && pkill -KILL -f attach-process.js`);
@@ -202,6 +203,7 @@ describe('an attached image', () => {
     expect((await (await attached(image)).stop()).status).toBe(0);
   });
 
+  // nbd_genl_connect: the configuration holds the sockets, not the process that gave them.
   test('by netlink, whose process is killed, stays until the next attach or detach', async () => {
     const image = await newImage('64M');
     const kill = 'pkill -KILL -f attach-process.js; until ! pgrep -f attach-process.js; do sleep 0.1; done';
@@ -237,6 +239,7 @@ describe('an attached image', () => {
     await ok('test ! -e /dev/nbd0p1');
   });
 
+  // nbd_genl_connect without an index (nbd_find_get_unused, nbd_dev_add); an ioctl has to be made on a device that is open.
   test('gets a device that the kernel chooses, whose name is printed', async () => {
     const [image, other] = [await newImage('4M'), await newImage('4M')];
     expect(await run(`${tsnbd} -c auto -f raw ${image}`)).toEqual({ status: 0, stdout: '/dev/nbd0\n', stderr: '' });

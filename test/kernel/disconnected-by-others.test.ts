@@ -2,7 +2,8 @@ import { afterEach, expect, test, vi } from 'vitest';
 import { assertQuietKernel, type Background, background, memoryDir, ok } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbdClientHere } from './programs.js';
 
-// A remote device that somebody watches over, and somebody else disconnects: the kernel behind its last user, or a program.
+// A remote device that somebody watches over, and somebody else disconnects: the kernel behind its last user (nbd_release, with
+// a flag that no ioctl sets), or a program. By ioctl nobody watches: NBD_DO_IT returns (nbd_start_device_ioctl).
 
 const started: Background[] = [];
 afterEach(async () => {

@@ -2,7 +2,8 @@ import { afterEach, expect, test } from 'vitest';
 import { assertQuietKernel, background, memoryDir, ok, run, until } from './guest.js';
 import { expectFree, expectNothingLeft, newImage, tsnbd } from './programs.js';
 
-// Whose a device is, and what a user may choose of it where netlink sets it up.
+// Whose a device is, and what a user may choose of it where netlink sets it up: an identifier and the client's flags are
+// attributes of nbd_genl_connect and nbd_genl_reconfigure, and no ioctl of __nbd_ioctl has them.
 
 afterEach(async () => {
   await expectNothingLeft();

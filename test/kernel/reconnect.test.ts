@@ -3,7 +3,8 @@ import { assertQuietKernel, type Background, background, memoryDir, ok, run, unt
 import { expectNothingLeft, listensOn, startServer, tsnbd } from './programs.js';
 import { attachHere, dropClients, expectLocked, hears, PSS_KIB_MAX } from './supervised.js';
 
-// What becomes of devices whose server goes away. All of them wait at the same time: each has a server's outage of its own
+// What becomes of devices whose server goes away: by netlink, for only nbd_genl_reconfigure (nbd_reconnect_socket) puts another
+// socket in the place of one that is dead; by ioctl nbd_start_device_ioctl ends the device with its last one. All of them wait at the same time: each has a server's outage of its own
 // or shares one, and what is seen meanwhile is looked at in the end.
 
 const OUTAGE_SECONDS = 20;

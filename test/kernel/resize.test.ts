@@ -9,6 +9,7 @@ afterEach(async () => {
 
 const MIB = 2 ** 20;
 
+// nbd_genl_size_set asks no socket; a connection may be made again behind it, but not for a device of ioctl (nbd_add_socket).
 test('a mounted device grows with its export, shrinks by force only, and stays as it is over another connection', async () => {
   const dir = await memoryDir('resize');
   await ok(`cd ${dir} && truncate -s 32M disk && mkfs.ext4 -q disk && mkdir mnt`);

@@ -3,6 +3,9 @@ import { long } from '../long.js';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, pidBehind, ROOT, startServer, tsnbd } from './programs.js';
 
+// By netlink: nbd_genl_connect keeps the sockets, and nbd_genl_reconfigure takes others. nbd_start_device_ioctl keeps them for as
+// long as the process that called it is in NBD_DO_IT.
+
 const started: Background[] = [];
 afterEach(async () => {
   for (const each of started.splice(0)) await each.stop('KILL');

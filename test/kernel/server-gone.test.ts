@@ -3,6 +3,8 @@ import { assertQuietKernel, background, memoryDir, ok, run, until } from './gues
 import { expectNothingLeft, isSocket, startServer, tsnbd, tsnbdClient } from './programs.js';
 import { attachHere, dropClients, expectLocked, hears, PSS_KIB_MAX } from './supervised.js';
 
+// Devices that wait for another connection, as those of reconnect.test.ts (nbd_genl_reconfigure), and what ends that.
+
 let folder = '';
 beforeAll(async () => {
   folder = await memoryDir('gone');
