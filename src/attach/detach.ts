@@ -8,7 +8,7 @@ import { refuseClaimed } from './claim.js';
 import { type DeviceRecord, recordOf } from './devices.js';
 import { disconnectInProcess } from './disconnect.js';
 import { AttachError, attachErrorOf } from './errors.js';
-import { detachLeftover, isWithoutProcess } from './leftover.js';
+import { detachLeftover, howToFree, isLate, isWithoutProcess } from './leftover.js';
 import { dropNodes } from './nodes.js';
 import { askOwner, isGone } from './owner.js';
 import { explainSilence, rouseOwner } from './rouse.js';
@@ -81,8 +81,22 @@ async function letGo(device: string, force: boolean, onNotice: (text: string) =>
   if (isWithoutProcess(device)) {
     if (!(await detachLeftover(device, force, onNotice))) await letGo(device, force, onNotice);
   } else if (deviceState(device).pid === undefined) removeRunFiles(device);
-  else if (force) await disconnectInProcess({ device, how: 'cut' }, FREE_LIMIT_MS);
-  else await disconnectInProcess({ device, how: 'flush' }, OWNER_LIMIT_MS);
+  else await disconnectForeign(device, force);
+}
+
+async function disconnectForeign(device: string, force: boolean): Promise<void> {
+  try {
+    if (force) await disconnectInProcess({ device, how: 'cut' }, FREE_LIMIT_MS);
+    else await disconnectInProcess({ device, how: 'flush' }, OWNER_LIMIT_MS);
+  } catch (error) {
+    if (!isLate(error)) throw error;
+    const flush = `what was written to it is not flushed in ${OWNER_LIMIT_MS / 1_000} s; try again, or lose it with --force`;
+    throw new AttachError(
+      'time-limit',
+      `the kernel does not let go of /dev/${device}: ${force ? howToFree(undefined) : flush}`,
+      error,
+    );
+  }
 }
 
 /** Answers false where it is gone. */

@@ -130,10 +130,11 @@ async function isDisconnected(task: DisconnectTask, limitMs: number): Promise<bo
   }
 }
 
-const isLate = (error: unknown) => error instanceof DaemonError && error.code === 'time-limit';
+/** Of a disconnect in a process of its own. */
+export const isLate = (error: unknown) => error instanceof DaemonError && error.code === 'time-limit';
 
-/** Who sends into a full socket holds the lock that a disconnect takes (nbd.c: send_disconnects); only the socket's end ends that. */
-function howToFree(address: DeviceRecord['address']): string {
+/** Of a device whose server is at `address`, if that is known. Who sends into a full socket holds the lock that a disconnect takes (nbd.c: send_disconnects); only the socket's end ends that. */
+export function howToFree(address: DeviceRecord['address']): string {
   const waits = 'it waits for its server, which does not read';
   if (address?.kind !== 'tcp') return `${waits}; end the server, or let it go on`;
   return `${waits}; let it go on, or cut its connection: ss -K dst ${address.host} dport = ${address.port}`;

@@ -7,6 +7,7 @@ import {
   markKernelLog,
   memoryDir,
   ok,
+  run,
   until,
 } from './guest.js';
 import { expectNothingLeft, isSocket, pidBehind, startServer, tsnbd, tsnbdClient } from './programs.js';
@@ -42,10 +43,16 @@ test('a disconnect that hangs is not waited for; a new connection is offered onc
   expect(await ok(limits)).toBe('requestTimeoutSeconds: 30\n30000');
   const pid = await pidBehind('nbd0');
 
-  await ok(`${tsnbdClient} -unix ${folder}/other.sock nbd1 --kernel-api=netlink && kill -s STOP ${other.pid}`);
-  const writer = await background('exec dd if=/dev/zero of=/dev/nbd1 bs=1M count=8 conv=fsync');
+  await ok(`${tsnbdClient} -unix ${folder}/other.sock nbd1 --kernel-api=netlink`);
+  // By ioctl, and without us.
+  await ok(`nbd-client -L -unix ${folder}/other.sock /dev/nbd2 >/dev/null`);
+  await until('test -e /sys/block/nbd2/pid && head -c 4096 /dev/nbd2 >/dev/null');
+  await ok(`kill -s STOP ${other.pid}`);
+  const fill = (device: string) => background(`exec dd if=/dev/zero of=/dev/${device} bs=1M count=8 conv=fsync`);
+  const [writer, another] = [await fill('nbd1'), await fill('nbd2')];
   await until('test "$(awk \'{ print $2 }\' /sys/block/nbd1/inflight)" -ge 1');
   await ok('sleep 1');
+  await until('test "$(awk \'{ print $2 }\' /sys/block/nbd2/inflight)" -ge 1');
   await ok(`kill -s KILL ${await pidBehind('nbd1')}`);
   const detach = await background(`exec ${tsnbd} -d --force nbd1`);
   await until(
@@ -55,17 +62,23 @@ test('a disconnect that hangs is not waited for; a new connection is offered onc
   await server.stop('KILL');
   await serve('disk');
   await until(`test "$(cat /proc/${pid}/task/*/stat | grep -c ') D ')" -ge 1`);
+  const others = await run(`${tsnbd} -d --force nbd2`);
   const socketIsStuck = 'it waits for its server, which does not read; end the server, or let it go on';
   expect(await detach.result).toEqual({
     status: 7,
     stdout: '',
     stderr: `tsnbd: the kernel does not let go of /dev/nbd1: ${socketIsStuck}\n`,
   });
+  expect(others).toEqual({
+    status: 7,
+    stdout: '',
+    stderr: `tsnbd: the kernel does not let go of /dev/nbd2: ${socketIsStuck}\n`,
+  });
   expect(await deafThreads(pid)).toBe('1');
 
   await ok(`kill -s CONT ${other.pid}`);
-  await writer.result;
-  await until('! pgrep -f disconnect-process.js && ! test -e /sys/block/nbd1/pid');
+  for (const each of [writer, another]) await each.result;
+  await until('! pgrep -f disconnect-process.js && ! ls /sys/block/nbd[12]/pid');
   await until(`${tsnbd} status nbd0 | grep -q '^reconnects: 2$'`, 60_000);
   const log = await kernelLog(mark);
   expect(log.match(/nbd0: reconnected socket/g), log).toHaveLength(2);
