@@ -32,6 +32,8 @@ export interface Attachment {
   readonly isLeft: boolean;
   /** Absent: nobody replaces its connection. */
   link(): LinkStatus | undefined;
+  /** How many writes have failed; absent: nobody counts. */
+  readonly writeErrors: (() => number) | undefined;
   /** Flush, disconnect, wait. Refuses while something uses the device, unless forced. */
   detach(force: boolean): Promise<void>;
 }

@@ -52,7 +52,9 @@ export async function hold(
     const ended = attachment.ended;
     await Promise.race([ended, detachOnceUnused(attachment, stop, onEvent)]);
     const end = await ended;
+    const failed = attachment.writeErrors?.() ?? 0;
     if (end === 'handed over') undo.keep();
+    else if (failed > 0) onEvent({ kind: 'notice', text: failedWrites(failed, attachment.device) });
     return end;
   } finally {
     for (const { step, cause } of await undo.undoAll()) {
@@ -89,6 +91,11 @@ async function detachOnceUnused(attachment: Attachment, stop: AbortSignal, onEve
     }
     await sleep(IN_USE_POLL_MS, undefined, { ref: false });
   }
+}
+
+/** For who has asked this process to end. Who has had it detach the device is told by detach.ts. */
+function failedWrites(count: number, device: string): string {
+  return `${count} writes to /dev/${device} failed while it was attached`;
 }
 
 function interrupted(): AttachError {
