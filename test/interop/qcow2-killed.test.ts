@@ -1,9 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import {
   NBD_CMD_FLAG_FUA,
   NBD_CMD_FLAG_NO_HOLE,
@@ -36,10 +38,13 @@ const RECIPES: readonly Recipe[] = [
   { name: 'a snapshot, and a backing file', options: 'cluster_size=4096', backing: true, snapshot: true },
   { name: 'version 2, with a snapshot', options: 'compat=0.10,cluster_size=4096', snapshot: true },
 ];
-/** Of each image. */
+/** Of each image, at least: kills, and places in its server's work where a kill was or its image was looked at. */
 const KILLS = long ? 300 / RECIPES.length : 2;
+const POINTS = 300 / RECIPES.length;
 /** The call that is not made any more is one of the first so many that change the image's file, or sync it. */
 const CALLS = 400;
+/** Before each so-many-th such call the server is stopped: what is in its image then is what a kill would leave. */
+const STOP_EVERY = 7;
 
 let folder: string;
 let library: string;
@@ -135,6 +140,38 @@ function asRaw(path: string, ...options: string[]): Buffer {
   return readFileSync(inFolder('disk.raw'));
 }
 
+function readDisk(path: string): Buffer {
+  const opened = openImage(path, { readOnly: true, forceShare: true });
+  const image = imageFrom(opened.handle);
+  const disk = Buffer.alloc(SIZE);
+  expect(image.read(0, SIZE, disk, 0)).toBe(0);
+  image.close();
+  opened.close();
+  return disk;
+}
+
+/** Has a process that stops again and again go on when it was looked at, until it is gone. Answers how often that was. */
+async function atEachStop(pid: number, look: (stop: number) => Promise<void>): Promise<number> {
+  for (let stops = 0; ; await sleep(1)) {
+    const states = threadStates(pid);
+    if (states === '' || states.includes('Z')) return stops;
+    if (!/^T+$/.test(states)) continue;
+    stops += 1;
+    await look(stops);
+    process.kill(pid, 'SIGCONT');
+  }
+}
+
+/** A letter for each thread, as in proc(5): of a process that is gone none. */
+function threadStates(pid: number): string {
+  try {
+    const tasks = readdirSync(`/proc/${pid}/task`);
+    return tasks.map((task) => /\) (.)/.exec(readFileSync(`/proc/${pid}/task/${task}/stat`, 'latin1'))?.[1]).join('');
+  } catch {
+    return existsSync(`/proc/${pid}`) ? 'R' : '';
+  }
+}
+
 it.each(RECIPES)(
   'a server that is killed at any call, while four clients write, has lost nothing that was flushed: $name',
   async (recipe) => {
@@ -144,22 +181,41 @@ it.each(RECIPES)(
     const before = snapshot();
     const random = seeded(KILLS);
     let disk = asRaw(path);
-    for (let kill = 0; kill < KILLS; kill += 1) {
+    let points = 0;
+    for (let kill = 0; kill < KILLS || points < POINTS; kill += 1) {
       const at = 1 + random(CALLS);
       const socket = inFolder(`socket${kill}`);
-      const killing = { LD_PRELOAD: library, KILL_CALLS: 'change', KILL_AT: String(at) };
+      const killing = {
+        LD_PRELOAD: library,
+        KILL_CALLS: 'change',
+        KILL_AT: String(at),
+        STOP_EVERY: String(STOP_EVERY),
+      };
       served = await serveUnixIn(killing, socket, path, '-f', 'qcow2', '-e', '0', '-t');
+      const { pid = 0, exit } = served;
       const clients = await Promise.all(
         Array.from({ length: CLIENTS }, () => ProtocolClient.negotiate(createConnection(socket))),
       );
       const lanes = clients.map((client) => ({ client, possible: new PossibleDisk(firstBytes(disk)) }));
-      await Promise.all(lanes.map(({ client, possible }, lane) => work(client, lane, possible, random)));
-      expect(await served.exit).toBe(null);
+      const expectWhole = (found: Buffer, when: string) => {
+        const laneOf = (block: number) => Math.floor(block / LANE_BLOCKS);
+        const has = (block: number, value: number) => lanes[laneOf(block)]?.possible.has(block, value) ?? false;
+        expectPossible(found, { has }, when);
+      };
+      const stops = atEachStop(pid, async (stop) => {
+        const when = `kill ${kill}, stop ${stop}`;
+        // Meanwhile the clients hear what was answered before.
+        await expectNoErrors(path, when);
+        expectWhole(readDisk(path), when);
+      });
+      const lanesEnd = Promise.all(lanes.map(({ client, possible }, lane) => work(client, lane, possible, random)));
+      points += (await stops) + 1;
+      await lanesEnd;
+      expect(await exit).toBe(null);
       const when = `kill ${kill}, at call ${at}`;
       await expectNoErrors(path, when);
       disk = asRaw(path);
-      const laneOf = (block: number) => Math.floor(block / LANE_BLOCKS);
-      expectPossible(disk, { has: (block, value) => lanes[laneOf(block)]?.possible.has(block, value) ?? false }, when);
+      expectWhole(disk, when);
     }
     expect(snapshot().equals(before)).toBe(true);
   },

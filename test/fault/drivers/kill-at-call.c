@@ -1,6 +1,7 @@
 // Loaded into a program (LD_PRELOAD): ends its process by SIGKILL where it is about to make its KILL_AT-th call of the kinds
 // KILL_CALLS ('ioctl,bind'; 'change' is what an image's file is changed and synced by), and makes the file KILL_NOTE first, if there
-// is one. Calls of all threads count; a process that it starts counts its own.
+// is one. With STOP_EVERY it stops by SIGSTOP before each so-many-th call besides, for others to look at what a kill there would
+// leave. Calls of all threads count; a process that it starts counts its own.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 
 static char kinds[1000] = ",";
 static int at;
+static int stop_every;
 static const char *note;
 static atomic_int calls;
 
@@ -23,13 +25,18 @@ __attribute__((constructor)) static void start(void) {
   if (getenv("KILL_CALLS") == NULL || getenv("KILL_AT") == NULL) return;
   snprintf(kinds, sizeof kinds, ",%s,", getenv("KILL_CALLS"));
   at = atoi(getenv("KILL_AT"));
+  stop_every = getenv("STOP_EVERY") == NULL ? 0 : atoi(getenv("STOP_EVERY"));
   note = getenv("KILL_NOTE");
 }
 
 static void reach(const char *kind) {
   char sought[100];
   snprintf(sought, sizeof sought, ",%s,", kind);
-  if (strstr(kinds, sought) == NULL || atomic_fetch_add(&calls, 1) + 1 != at) return;
+  if (strstr(kinds, sought) == NULL) return;
+  int call = atomic_fetch_add(&calls, 1) + 1;
+  // To this thread: another that takes the signal would let this one go on for a moment.
+  if (stop_every > 0 && call % stop_every == 0) raise(SIGSTOP);
+  if (call != at) return;
   if (note != NULL) creat(note, 0600);
   kill(getpid(), SIGKILL);
 }
