@@ -81,15 +81,19 @@ export function replay(
   try {
     for (const [index, change] of done.entries()) {
       const all = index < synced;
-      if (change.kind === 'sync' || (change.kind !== 'write' && !all && !isKept())) continue;
-      if (change.kind === 'truncate') ftruncateSync(fd, change.bytes);
-      else if (change.kind === 'hole') fileCalls.fallocate(fd, 3, change.offsetBytes, change.length);
-      else if (all) writeSync(fd, change.bytes, 0, change.bytes.length, change.offsetBytes);
-      else writeSectors(fd, change.offsetBytes, change.bytes, isKept);
+      if (change.kind === 'write' && !all) writeSectors(fd, change.offsetBytes, change.bytes, isKept);
+      else if (all || change.kind === 'sync' || isKept()) make(fd, change);
     }
   } finally {
     closeSync(fd);
   }
+}
+
+/** Makes one change of a file. */
+export function make(fd: number, change: Change): void {
+  if (change.kind === 'truncate') ftruncateSync(fd, change.bytes);
+  else if (change.kind === 'hole') fileCalls.fallocate(fd, 3, change.offsetBytes, change.length);
+  else if (change.kind === 'write') writeSync(fd, change.bytes, 0, change.bytes.length, change.offsetBytes);
 }
 
 function writeSectors(fd: number, offsetBytes: number, bytes: Uint8Array, isKept: () => boolean): void {
