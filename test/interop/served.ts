@@ -30,15 +30,16 @@ export interface Served {
 export async function serveTcp(image: string, ...options: string[]): Promise<Served> {
   const port = await freePort();
   const address = { kind: 'tcp', host: '127.0.0.1', port } as const;
-  const child = start(['--port', String(port), '-f', 'raw', ...options, image]);
+  const child = start(['--bind', '127.0.0.1', '--port', String(port), ...formatAnd(options), image]);
   return ready(child, address, `nbd://127.0.0.1:${port}/`);
 }
 
 export async function serveUnix(path: string, image: string, ...options: string[]): Promise<Served> {
-  const format = options.includes('-f') ? [] : ['-f', 'raw'];
-  const child = start(['--socket', path, ...format, ...options, image]);
+  const child = start(['--socket', path, ...formatAnd(options), image]);
   return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
 }
+
+const formatAnd = (options: readonly string[]) => (options.includes('-f') ? options : ['-f', 'raw', ...options]);
 
 /** Like serveUnix, with variables of the environment besides. */
 export async function serveUnixIn(

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { runTsnbd, type Served, serveUnix, succeed } from '../interop/served.js';
+import { runTsnbd, type Served, serveTcp, succeed } from '../interop/served.js';
 import { boot, type Machine, makeDisk, makeRoot } from './machine.js';
 
 const DISK_BYTES = 64 << 20;
@@ -27,7 +27,8 @@ test('a virtual machine boots from our server, is killed while it writes, boots 
   makeRoot(join(folder, 'root'), 'disk-init.sh');
   await makeDisk(raw, DISK_BYTES, join(folder, 'root'));
   expect(await runTsnbd('create', '-f', 'qcow2', image, String(DISK_BYTES))).toMatchObject({ status: 0 });
-  server = await serveUnix(join(folder, 'socket'), image, '-f', 'qcow2', '-t', '-e', '0');
+  server = await serveTcp(image, '-f', 'qcow2', '-t', '-e', '0');
+  expect(server.uri).toMatch(/^nbd:\/\/127\.0\.0\.1:/);
   await succeed('nbdcopy', raw, server.uri);
 
   machine = boot(server.uri);

@@ -4,7 +4,7 @@ import { copyFileSync, cpSync, mkdirSync, readdirSync, truncateSync, writeFileSy
 import { basename, dirname, join } from 'node:path';
 import { succeed } from '../interop/served.js';
 
-/** Debian's kernel, which scripts/setup --long unpacks; what it needs for a disk is built in. */
+/** Debian's kernel, which scripts/setup unpacks; what it needs for a disk is built in. */
 const KERNELS = '/usr/local/lib/tsnbd-bench/machine/usr/lib/modules';
 const [VERSION = ''] = readdirSync(KERNELS);
 const REPOSITORY = dirname(dirname(import.meta.dirname));
