@@ -1,12 +1,15 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ImageError } from '#tsnbd/image/errors.js';
 import { type OpenedImage, type OpenOptions, openImage } from '#tsnbd/image/open-image.js';
 import { qcow2Bytes } from '../image/qcow2/qcow2-bytes.js';
-import { runTsnbd, type Served, serveUnix, succeed } from './served.js';
+import { ProtocolClient } from '../server/protocol-client.js';
+import { freePort } from './peers.js';
+import { run, runTsnbd, type Served, serveUnix, succeed, TSNBD } from './served.js';
 
 let folder: string;
 let served: Served | undefined;
@@ -116,6 +119,49 @@ it('what four connections write to it is there when the server has ended, and th
   const rest = ['write -P 5 50M 2M', 'write -z 51M 1M', 'write -z 20M 1M'].flatMap((command) => ['-c', command]);
   execFileSync('qemu-io', ['-f', 'raw', 'source.raw', ...rest], { cwd: folder, stdio: 'ignore' });
   expect(qemuImg('compare', '-f', 'raw', '-F', 'qcow2', 'source.raw', 'disk.qcow2')).toContain('identical');
+});
+
+it('what the last client wrote is there when it has left without a flush, and the server is killed then', async () => {
+  served = await serveUnix(inFolder('socket'), inFolder('disk.qcow2'), '-f', 'qcow2', '-t');
+  const client = await ProtocolClient.negotiate(createConnection(inFolder('socket')));
+  expect((await client.write(20 << 20, Buffer.alloc(300_000, 9))).error).toBe(0);
+  const found = (byte: number) => {
+    const read = ['-U', '-r', '-c', `read -P ${byte} 20M 300000`, 'disk.qcow2'];
+    return execFileSync('qemu-io', read, { cwd: folder, encoding: 'utf8' });
+  };
+  expect(found(0)).not.toMatch(/failed/);
+  await client.disconnect();
+  served.kill();
+  expect(await served.exit).toBe(null);
+  expect(qemuImg('check', 'disk.qcow2')).toContain('No errors were found');
+  expect(found(9)).not.toMatch(/failed/);
+});
+
+it('an image is made, described, served without -f, and checked by tsnbd where there is no QEMU', async () => {
+  const port = await freePort();
+  const nothing = inFolder('nothing');
+  mkdirSync(nothing);
+  const script = `
+    "$0" "$1" create -f qcow2 test01.img 10G && "$0" "$1" info test01.img && "$0" "$1" check test01.img
+    "$0" "$1" --bind=0.0.0.0 --port=${port} test01.img &
+    until "$0" "$1" info nbd://127.0.0.1:${port} 2>/dev/null; do :; done
+    "$0" "$1" map nbd://127.0.0.1:${port} && wait $! && "$0" "$1" check test01.img`;
+  const { status, stdout, stderr } = await run(
+    'env',
+    '-C',
+    folder,
+    `PATH=${nothing}`,
+    '/bin/sh',
+    '-c',
+    script,
+    process.execPath,
+    TSNBD,
+  );
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  expect(stdout).toMatch(/^Formatting 'test01.img', fmt=qcow2 /);
+  expect(stdout).toMatch(/file format: qcow2\nvirtual size: 10 GiB/);
+  expect(stdout.match(/No errors were found on the image\./g)).toHaveLength(2);
+  expect(stdout).toMatch(/^ *0  10737418240 {4}3  hole,zero$/m);
 });
 
 it('tsnbd says why an image is not opened', async () => {
