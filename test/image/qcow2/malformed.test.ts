@@ -49,6 +49,11 @@ const backing =
     extension(BACKING_FORMAT, format.length)(image);
     bytes.write(format, extensionsAt + 8);
   };
+/** The name of a data file. */
+const dataFile = (name: string): Break =>
+  both(u64(72, 4n), extension(DATA_FILE_NAME, name.length), ({ bytes, extensionsAt }) => {
+    bytes.write(name, extensionsAt + 8);
+  });
 const unknownFeature =
   (name: string): Break =>
   (image) => {
@@ -175,6 +180,8 @@ describe('what we cannot do is refused by name:', () => {
     ['json:', backing('json:{"driver":"raw"}'), /only names of files are opened/],
     ['nbd:', backing('nbd://127.0.0.1/x'), /only names of files are opened/],
     ['fat:', backing('fat:/etc'), /only names of files are opened/],
+    ['json: as a data file', dataFile('json:{}'), /has the data file 'json:\{\}': only names of files are opened/],
+    ['nbd: as a data file', dataFile('nbd:h:1'), /only names of files are opened/],
   ])('%s', (_, change, message) => {
     const error = refusal(made(change));
     expect(error.message).toMatch(message);
@@ -210,14 +217,11 @@ describe('a chain of backing files is refused', () => {
   });
 
   it('whose data file is itself', () => {
-    const change = both(u64(72, 4n), extension(DATA_FILE_NAME, 9), ({ bytes, extensionsAt }) => {
-      bytes.write('bad.qcow2', extensionsAt + 8);
-    });
-    expect(refusal(made(change)).message).toMatch(/is a part of itself \(the data file of/);
+    expect(refusal(made(dataFile('bad.qcow2'))).message).toMatch(/is a part of itself \(the data file of/);
   });
 });
 
-it('a backing file in another folder is opened, and told', () => {
+it('a backing or data file in another folder, by an absolute name or by .., is opened, and told', () => {
   writeFileSync(inFolder('bad.raw'), 'x');
   withImage(made(backing(inFolder('bad.raw'))), (_, opened) => {
     expect(opened.notices.join()).not.toContain('another folder');
@@ -225,6 +229,15 @@ it('a backing file in another folder is opened, and told', () => {
   withImage(made(backing('/usr/bin/env')), (_, opened) => {
     expect(opened.notices).toContain(`${inFolder('bad.qcow2')} has a backing file in another folder: /usr/bin/env`);
   });
+  const up = `${'../'.repeat(20)}usr/bin/env`;
+  for (const [change, kind] of [
+    [backing(up), 'backing'],
+    [dataFile(up), 'data'],
+  ] as const)
+    withImage(made(change), (_, opened) => {
+      const told = `${inFolder('bad.qcow2')} has a ${kind} file in another folder: ${inFolder('x').slice(0, -1)}${up}`;
+      expect(opened.notices).toContain(told);
+    });
 });
 
 describe('a damaged table is an error where it is read, and nowhere else:', () => {
