@@ -93,7 +93,7 @@ const images: readonly [string, Partial<OpenOptions>, (path: string) => void][] 
     { format: 'qcow2' },
     (path) => {
       raw(`${path}-base`);
-      qcow2(path, '-b', `${path}-base`, '-F', 'raw');
+      qcow2(path, '-b', `${path}-base`, '-F', 'raw', '-o', `data_file=${path}-data`);
     },
   ],
   ['a temporary overlay', { format: 'raw', temporary: true }, raw],
