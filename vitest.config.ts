@@ -20,7 +20,7 @@ const kernelTests = (name: string, groupOrder: number, kernel?: string) => ({
     sequence: { groupOrder },
     env: kernel === undefined ? {} : { TSNBD_BENCH_KERNEL: kernel },
     include: ['test/{kernel,fault}/**/*.test.ts'],
-    exclude: long ? [] : ['test/kernel/{boot,demo-here}.test.ts'],
+    exclude: long ? [] : ['test/kernel/boot.test.ts'],
     globalSetup: './test/kernel/bench-setup.ts',
     // A guest on a busy machine can be late for a wait that is bounded; a fault shows twice. The run tells of it.
     retry: 1,

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { inLongRun } from '../long.js';
 import { assertQuietKernel, background, memoryDir, run } from './guest.js';
 import { expectNothingLeft, ROOT } from './programs.js';
 
@@ -37,10 +38,13 @@ test('scripts/demo --here goes all the way, as it does in the guest that scripts
     stderr: '',
     end: '== Done: the device is free, nothing is left behind',
   });
+  const commands = stdout.split('\n').filter((line) => line.startsWith('$ '));
+  expect(commands.slice(0, 2)).toEqual(['$ tsnbd create -f qcow2 test01.img 10G', '$ tsnbd info test01.img']);
+  expect(commands.slice(-2)).toEqual(['$ tsnbd check test01.img', '$ qemu-img check test01.img']);
   await expectNothingOf(folder);
 });
 
-test.each(MOMENTS)(
+test.each(inLongRun(MOMENTS))(
   "scripts/demo --here leaves nothing behind when at '%s' there comes %s",
   async (said, signal, status) => {
     const { folder, demo } = await startDemo();
