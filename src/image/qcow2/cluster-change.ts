@@ -136,17 +136,39 @@ export class ClusterChange {
     return ((end === 32 ? ALL_UNITS : (1 << end) - 1) & ~((1 << first) - 1)) | 0;
   }
 
+  /**
+   * Before it is dropped, and before clusters are allocated: what the entry points to is counted. Else it would be somebody
+   * else's soon, who would lose it. Answers 0, or a positive errno.
+   */
+  checkOld(): number {
+    return this.#eachOld((cluster) => {
+      const refcount = this.#order.refcounts.get(cluster);
+      return refcount === 0 ? this.#order.markCorrupt() : Math.max(0, -refcount);
+    });
+  }
+
   dropOld(): void {
+    this.#eachOld((cluster) => {
+      this.#order.allocator.drop(cluster, 1);
+      return 0;
+    });
+  }
+
+  /** Each cluster of the image's own file that the entry points to, until one is answered with an errno. */
+  #eachOld(act: (cluster: number) => number): number {
     const { high, low, hasHost } = this.entry;
     const { clusterBytes, clusterBits, hasDataFile } = this.#geometry;
-    const { allocator } = this.#order;
-    if (hasDataFile) return;
+    if (hasDataFile) return 0;
     const host = hostOffset(high, low);
-    if (hasHost && host > 0 && host % clusterBytes === 0) allocator.drop(host / clusterBytes, 1);
-    if (!isCompressed(high) || !compressedPlace(high, low, clusterBits, this.#place)) return;
+    if (hasHost) return host > 0 && host % clusterBytes === 0 ? act(host / clusterBytes) : 0;
+    if (!isCompressed(high) || !compressedPlace(high, low, clusterBits, this.#place)) return 0;
     const first = Math.floor(this.#place.offsetBytes / clusterBytes);
     const end = Math.ceil((this.#place.offsetBytes + this.#place.lengthBytes) / clusterBytes);
-    for (let cluster = first; cluster < end; cluster += 1) allocator.drop(cluster, 1);
+    for (let cluster = first; cluster < end; cluster += 1) {
+      const errno = act(cluster);
+      if (errno !== 0) return errno;
+    }
+    return 0;
   }
 
   put(slot: number, index: number, high: number, low: number, allocated: number, zero: number): void {

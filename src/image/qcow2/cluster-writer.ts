@@ -63,17 +63,20 @@ export class ClusterWriter {
     if (this.#change.entry.isInPlace) return this.#writeInto(slot, index, offsetBytes, length, source, at);
     const inCluster = offsetBytes - cluster * clusterBytes;
     const wanted = Math.min(sliceEntries - index, Math.ceil((inCluster + length) / clusterBytes));
-    return this.#writeNew(slot, index, this.#runOfNew(slot, index, wanted), offsetBytes, length, source, at);
+    const count = this.#runOfNew(slot, index, wanted);
+    if (count < 0) return -count;
+    return this.#writeNew(slot, index, count, offsetBytes, length, source, at);
   }
 
-  /** How many clusters from `index` on, at most `wanted`, need new storage. */
+  /** How many clusters from `index` on, at most `wanted`, need new storage. Answers −errno where their old one makes no sense. */
   #runOfNew(slot: number, index: number, wanted: number): number {
-    let count = 1;
-    for (; count < wanted; count += 1) {
+    for (let count = 0; count < wanted; count += 1) {
       this.#change.decode(slot, index + count);
-      if (this.#change.entry.isInPlace) break;
+      if (this.#change.entry.isInPlace) return count;
+      const errno = this.#change.checkOld();
+      if (errno !== 0) return -errno;
     }
-    return count;
+    return wanted;
   }
 
   #writeNew(

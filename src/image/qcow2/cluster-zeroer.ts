@@ -78,25 +78,28 @@ export class ClusterZeroer {
       const begin = cluster * clusterBytes;
       const index = cluster - slice * sliceEntries;
       const isWhole = from <= begin && to >= begin + clusterBytes;
-      if (isWhole) this.#zeroCluster(slot, index, begin, mayDrop, isDiscard);
-      else this.#zeroUnits(slot, index, Math.max(from, begin), this.#change.units(from - begin, to - begin));
+      const failed = isWhole ? this.#zeroCluster(slot, index, begin, mayDrop, isDiscard) : 0;
+      if (failed !== 0) return failed;
+      if (!isWhole) this.#zeroUnits(slot, index, Math.max(from, begin), this.#change.units(from - begin, to - begin));
     }
     return hasDataFile ? this.#zeroData(from, to - from, mayDrop) : 0;
   }
 
-  #zeroCluster(slot: number, index: number, offsetBytes: number, mayDrop: boolean, isDiscard: boolean): void {
+  #zeroCluster(slot: number, index: number, offsetBytes: number, mayDrop: boolean, isDiscard: boolean): number {
     const { version, extendedL2 } = this.#geometry;
     this.#change.decode(slot, index);
     const entry = this.#change.entry;
     const isUnallocated = !entry.hasHost && !isCompressed(entry.high) && entry.allocated === 0;
     const isZero = entry.allocated === 0 && (entry.zero === ALL_UNITS || (!extendedL2 && entry.zero === 1));
-    if (isUnallocated && (isZero || (entry.zero === 0 && !this.#old.hasBacking(offsetBytes)))) return;
+    if (isUnallocated && (isZero || (entry.zero === 0 && !this.#old.hasBacking(offsetBytes)))) return 0;
     const keepsHost = entry.isInPlace && !mayDrop && version >= 3;
-    if (keepsHost && isZero) return;
+    if (keepsHost && isZero) return 0;
+    const errno = keepsHost ? 0 : this.#change.checkOld();
+    if (errno !== 0) return errno;
     this.#order.willChange();
     if (keepsHost) {
       this.#change.put(slot, index, entry.high, extendedL2 ? entry.low : entry.low | ZERO, 0, ALL_UNITS);
-      return;
+      return 0;
     }
     invariant(
       version >= 3 || isDiscard || !this.#old.hasBacking(offsetBytes),
@@ -104,6 +107,7 @@ export class ClusterZeroer {
     );
     this.#change.dropOld();
     this.#change.put(slot, index, 0, version >= 3 && !extendedL2 ? ZERO : 0, 0, ALL_UNITS);
+    return 0;
   }
 
   /** Subclusters of one cluster, which keeps its storage: only their bits change, as for QEMU, whoever else has the cluster. */

@@ -176,6 +176,25 @@ describe('an image whose tables contradict each other', () => {
     }
   });
 
+  it.each<[string, (image?: Image) => number | undefined]>([
+    ['is written', (image) => write(image, 1)],
+    ['is written and flushed', (image) => image?.write(4096, 4096, new Uint8Array(4096).fill(9), 0, true)],
+    ['is written with its neighbours', (image) => image?.write(4096, 32_768, new Uint8Array(32_768), 0, false)],
+    ['is trimmed', (image) => image?.trim(4096, 4096, false)],
+    ['is zeroed', (image) => image?.zero(0, 4 * 4096, ZERO_MAY_PUNCH, false)],
+  ])('is marked, and loses nothing that it acknowledges, when a cluster %s that is counted as free', (_, change) => {
+    for (const entry of [0n, (1n << 62n) | (1n << 58n)]) {
+      const image = good();
+      image.bytes.writeBigUInt64BE(entry | BigInt(image.bytes.length), (image.l2At.get(0) ?? 0) + 8);
+      const { images, path } = open(image.bytes, {});
+      expect(change(images[0])).toBe(EIO);
+      expect(isMarked(path)).toBe(true);
+      expect(write(images[0], 40)).toBe(EIO);
+      expect(firstByte(images[0], 2)).toBe(3);
+      for (const step of undo.splice(0).reverse()) step();
+    }
+  });
+
   it('is not opened for writing if the tables lie on one another, or it is marked', () => {
     const image = good();
     image.bytes.writeBigUInt64BE(COPIED | BigInt(image.refcountTableAt), image.l1At);
