@@ -1,11 +1,14 @@
 import { randomFillSync } from 'node:crypto';
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { FileRing } from '#tsnbd/kernel/file-ring.js';
+import { areReadsPiped } from '../large-pipes.js';
 import { inLongRun } from '../long.js';
-import { type Served, serveTcp, serveUnix, succeed } from './served.js';
+import { READ_CALLS, type Step, stepsIn, tracingInto, WAY_CALLS } from './data-path-trace.js';
+import { type Served, serveTraced, serveTracedTcp, succeed } from './served.js';
 
 const MIB = 1_048_576;
 const SIZE_BYTES = 64 * MIB;
@@ -29,11 +32,34 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
-const serve = async (transport: 'tcp' | 'unix', ...options: string[]) => {
-  const all = ['-t', '-e', '0', ...options];
-  server = await (transport === 'tcp' ? serveTcp(image, ...all) : serveUnix(join(folder, 'socket'), image, ...all));
+const trace = () => join(folder, 'trace');
+const serve = (transport: 'tcp' | 'unix', ...options: string[]) =>
+  serveWatched(`${WAY_CALLS},${READ_CALLS}`, transport, ...options);
+const serveWatched = async (calls: string, transport: 'tcp' | 'unix', ...options: string[]) => {
+  const args = ['-f', 'raw', '-t', '-e', '0', ...options, image];
+  const tracing = tracingInto(trace(), calls);
+  server = await (transport === 'tcp'
+    ? serveTracedTcp(tracing, ...args)
+    : serveTraced(join(folder, 'socket'), tracing, ...args));
   return server.uri;
 };
+
+/** With one core nobody waits awake, and everything is copied. */
+const hasCores = availableParallelism() > 1;
+const hasRing = isRingThere();
+
+function isRingThere(): boolean {
+  const ring = FileRing.open(1);
+  ring?.close();
+  return ring !== undefined;
+}
+
+/** How often each step was taken. */
+function stepsTaken(): Readonly<Partial<Record<Step['kind'], number>>> {
+  const counts: Partial<Record<Step['kind'], number>> = {};
+  for (const { kind } of stepsIn(trace())) counts[kind] = (counts[kind] ?? 0) + 1;
+  return counts;
+}
 
 /** fio's options, without their dashes. */
 type FioOptions = Readonly<Record<string, string | number>>;
@@ -104,17 +130,20 @@ const MIXED = { bsrange: '512-256k', bs_unaligned: 1 };
 const MIXED_AGAIN = { ...MIXED, iodepth: 16, norandommap: 1, serialize_overlap: 1 };
 
 describe('what fio writes is what it reads', () => {
-  test('one connection, one request at a time, over unix and TCP', async () => {
-    for (const transport of ['unix', 'tcp'] as const) {
-      const uri = await serve(transport);
-      await verify(uri, { rw: 'randwrite', bs: '4k', iodepth: 1, ...connections(1), size: 4 * MIB }, {});
-      await server?.stop();
-    }
+  test.each(['unix', 'tcp'] as const)('one connection, one request at a time, over %s', async (transport) => {
+    const uri = await serve(transport);
+    await verify(uri, { rw: 'randwrite', bs: '4k', iodepth: 1, ...connections(1), size: 4 * MIB }, {});
+    const { received, awake, asleep } = stepsTaken();
+    expect(received).toBeGreaterThan(0);
+    // At times the worker has waited awake, and as often it was seen again whether that is faster.
+    if (hasCores) expect({ awake, asleep }).toEqual({ awake: expect.any(Number), asleep: expect.any(Number) });
   });
 
-  test.each([2, 4, 8])('%i connections, 16 requests at a time each', async (count) => {
+  test.each([2, 4, 8])('%i connections, 16 requests at a time each, asleep in between', async (count) => {
     const uri = await serve('unix');
     await verify(uri, { rw: 'randrw', bs: '4k', iodepth: 16, ...connections(count) }, {});
+    const sleepers = stepsIn(trace()).filter(({ kind }) => kind === 'received');
+    expect(new Set(sleepers.map(({ socket }) => socket)).size).toBeGreaterThanOrEqual(count);
   });
 
   test.each(['unix', 'tcp'] as const)('blocks of 256 KiB and 1 MiB over %s', async (transport) => {
@@ -125,11 +154,13 @@ describe('what fio writes is what it reads', () => {
       {},
       { bs: '1m', offset: 16 * MIB },
     );
+    expectSpliced(transport);
   });
 
   test.each(['unix', 'tcp'] as const)('blocks of every size at every place over %s', async (transport) => {
     const uri = await serve(transport);
     await verify(uri, { rw: 'randwrite', ...MIXED, iodepth: 16, ...connections(4) }, {});
+    expectSpliced(transport);
   });
 
   test.each([
@@ -139,11 +170,16 @@ describe('what fio writes is what it reads', () => {
   ])('past the page cache (--cache=none): $bs, $iodepth at a time', async (shape) => {
     const uri = await serve('unix', '--cache=none');
     await verify(uri, { rw: 'randrw', ...shape, ...connections(2) }, {});
+    const { direct, begun = 0, spliced = 0 } = stepsTaken();
+    expect(direct).toBeGreaterThan(0);
+    expect(begun > 0).toBe(hasRing);
+    expect(spliced).toBe(0);
   });
 
   test('past the page cache, parts of blocks by several connections', async () => {
     const uri = await serve('unix', '--cache=none');
     await verify(uri, { rw: 'randwrite', bsrange: '512-32k', bs_unaligned: 1, iodepth: 8, ...connections(8) }, {});
+    expect(stepsTaken().direct).toBeGreaterThan(0);
   });
 
   test.each([
@@ -157,8 +193,16 @@ describe('what fio writes is what it reads', () => {
     const uri = await serve('unix');
     const { drops } = await whileDropped(verify(uri, { rw: 'randrw', ...shape, ...connections(4) }, {}));
     expect(drops).toBeGreaterThan(1);
+    const { begun = 0, announced = 0 } = stepsTaken();
+    expect(hasRing ? begun : announced).toBeGreaterThan(0);
   });
 });
+
+/** Large replies over unix sockets, and no others, have gone by reference. */
+function expectSpliced(transport: 'tcp' | 'unix'): void {
+  const { spliced = 0 } = stepsTaken();
+  expect(spliced > 0).toBe(transport === 'unix' && areReadsPiped);
+}
 
 describe('what fio writes is what it reads while the way it is served changes', () => {
   /** A client that comes later, and is gone before the first one. */
@@ -173,7 +217,7 @@ describe('what fio writes is what it reads while the way it is served changes', 
   test.each([[[]], ...inLongRun([[['--cache=none']]])])(
     'alone, among seven others, cold, and alone again (%j)',
     async (options) => {
-      const uri = await serve('unix', ...options);
+      const uri = await serveWatched(WAY_CALLS, 'unix', ...options);
       const others = [
         { bs: '4k', iodepth: 16 },
         { bs: '4k', iodepth: 1 },
@@ -191,6 +235,29 @@ describe('what fio writes is what it reads while the way it is served changes', 
       await whileDropped(Promise.race([fio, sleep(1_500)]));
       const [readAlone] = await fio;
       expect(readAlone).toBeGreaterThan(0); // the others' threads may hardly have begun, on a busy machine
+      const { begun = 0, announced = 0 } = stepsTaken();
+      expect(hasRing ? begun : announced).toBeGreaterThan(0);
+      if (areReadsPiped && options.length === 0) expectTurns(stepsIn(trace()));
     },
   );
 });
+
+/** Whoever was alone was waited for awake, asleep while others had large replies by reference, and awake again after them. */
+function expectTurns(steps: readonly Step[]): void {
+  const alone = steps.find(({ kind }) => kind === 'awake')?.socket;
+  const [first, last] = [
+    steps.findIndex(({ kind }) => kind === 'spliced'),
+    steps.findLastIndex(({ kind }) => kind === 'spliced'),
+  ];
+  const turns = steps.flatMap(({ kind, socket }, index) => {
+    if (socket !== alone || (kind !== 'awake' && kind !== 'asleep')) return [];
+    return [{ kind, when: index < first ? 'before' : index < last ? 'among others' : 'after' }];
+  });
+  expect(turns).toContainEqual({ kind: 'awake', when: 'before' });
+  // It may have been put to sleep a moment before.
+  const among = turns.filter(({ when }) => when === 'among others');
+  expect([...turns.filter(({ when }) => when === 'before').slice(-1), ...among].map(({ kind }) => kind)).toContain(
+    'asleep',
+  );
+  expect(turns).toContainEqual({ kind: 'awake', when: 'after' });
+}

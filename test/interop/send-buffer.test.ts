@@ -1,22 +1,19 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { NBD_CMD_READ } from '#tsnbd/protocol/constants.js';
 import { connect } from '#tsnbd/transport/connect.js';
-import { largePipes } from '../large-pipes.js';
+import { areReadsPiped, isSendLimitLarge, largePipes } from '../large-pipes.js';
 import { attachBy } from '../server/served-image.js';
 import { serveTraced } from './served.js';
 
 const MIB = 1_048_576;
-const ofMany = availableParallelism() > 1; // with one core everything is copied
-const isLimitLarge = Number(readFileSync('/proc/sys/net/core/wmem_max', 'latin1')) >= MIB;
-const isRoot = process.getuid?.() === 0;
 
 /** A worker asks for a limit of its reads first, then for a larger send buffer: as root, then as anybody. */
 test.each([
-  ['granted', 'setsockopt:error=EPERM:when=9+', ofMany && (isRoot || isLimitLarge)],
-  ['granted up to net.core.wmem_max only', 'setsockopt:error=EPERM:when=2', ofMany && isLimitLarge],
+  ['granted', 'setsockopt:error=EPERM:when=9+', areReadsPiped],
+  ['granted up to net.core.wmem_max only', 'setsockopt:error=EPERM:when=2', areReadsPiped && isSendLimitLarge],
   ['not granted at all', 'setsockopt:error=EPERM:when=2+', false],
 ])(
   'large reads are right where a large send buffer is %s, and copied where it is small',

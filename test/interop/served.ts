@@ -59,10 +59,16 @@ export async function serveAsNobody(path: string, ...args: string[]): Promise<Se
 }
 
 /** Like serveUnix, with every option given, under strace with `tracing`, which watches from the side: the process is tsnbd's own. */
-export async function serveTraced(path: string, tracing: readonly string[], ...args: string[]): Promise<Served> {
-  const traced = [process.execPath, TSNBD, '--socket', path, ...args];
-  const child = spawn('strace', ['-D', '-f', '-qq', '-o', '/dev/null', ...tracing, ...traced], OWN_STDIO);
-  return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
+export function serveTraced(path: string, tracing: readonly string[], ...args: string[]): Promise<Served> {
+  const address = { kind: 'unix', path } as const;
+  return ready(startTraced(tracing, ['--socket', path, ...args]), address, `nbd+unix:///?socket=${path}`);
+}
+
+/** The same over TCP. */
+export async function serveTracedTcp(tracing: readonly string[], ...args: string[]): Promise<Served> {
+  const port = await freePort();
+  const address = { kind: 'tcp', host: '127.0.0.1', port } as const;
+  return ready(startTraced(tracing, ['--port', String(port), ...args]), address, `nbd://127.0.0.1:${port}/`);
 }
 
 /** `tsnbd serve` with `args`, over the unix socket `path`. */
@@ -119,6 +125,11 @@ export function sha256(path: string): string {
 
 function start(args: readonly string[], options = OWN_STDIO): ChildProcess {
   return spawn(process.execPath, [TSNBD, ...args], options);
+}
+
+function startTraced(tracing: readonly string[], args: readonly string[]): ChildProcess {
+  const traced = [process.execPath, TSNBD, ...args];
+  return spawn('strace', ['-D', '-f', '-qq', '-o', '/dev/null', ...tracing, ...traced], OWN_STDIO);
 }
 
 async function ready(child: ChildProcess, address: Parameters<typeof connect>[0], uri: string): Promise<Served> {
