@@ -4,7 +4,7 @@ import { afterEach, expect, test } from 'vitest';
 import { long } from '../long.js';
 import { assertQuietKernel, freshDir, ok, until } from './guest.js';
 import { expectNothingLeft, isSocket, startServer, tsnbd } from './programs.js';
-import { type Durability, durabilityOf, isWorkerTrace, TRACE_OPTIONS } from './server-trace.js';
+import { type Durability, durabilityOf, isWorkerTrace, TRACE_OPTIONS, WITHOUT_RING } from './server-trace.js';
 import { dropStorage, ext4Folder } from './storage.js';
 
 afterEach(async () => {
@@ -25,12 +25,12 @@ const JOBS = [
 ];
 
 /** What a server's worker does for Linux and fio, as strace sees it. */
-async function traced(cache: string): Promise<Durability> {
+async function traced(cache: string, tracing = TRACE_OPTIONS): Promise<Durability> {
   const image = `${await ext4Folder('64M')}/disk.raw`;
   const socket = `${image}.socket`;
   const dir = freshDir('trace');
   await ok(`truncate -s 24M ${image}`);
-  const command = `strace ${TRACE_OPTIONS} -o ${dir}/thread ${tsnbd} -k ${socket} -f raw --cache=${cache} ${image}`;
+  const command = `strace ${tracing} -o ${dir}/thread ${tsnbd} -k ${socket} -f raw --cache=${cache} ${image}`;
   const server = await startServer(command, isSocket(socket));
   await ok(`nbd-client -L -unix ${socket} /dev/nbd0`);
   await until('test -e /sys/block/nbd0/pid');
@@ -45,15 +45,20 @@ async function traced(cache: string): Promise<Durability> {
 
 /** Past the page cache another way of writing is taken, for the same replies. */
 const MODES = long ? ['writeback', 'none', 'directsync'] : ['writeback'];
+const WAYS = [
+  ['which syncs beside other requests', TRACE_OPTIONS],
+  ['which has no io_uring', `${TRACE_OPTIONS} ${WITHOUT_RING}`],
+] as const;
 
-test.each(MODES)(
-  'with --cache=%s a sync or a durable write comes before the reply to each FLUSH and each FUA',
-  async (cache) => {
-    const { flushes, fuas, writes, early } = await traced(cache);
+test.each(MODES.flatMap((cache) => WAYS.map(([which, tracing]) => [cache, which, tracing] as const)))(
+  'with --cache=%s, by a server %s, a sync or a durable write comes before the reply to each FLUSH and each FUA',
+  async (cache, _, tracing) => {
+    const { flushes, begunFlushes, fuas, writes, early } = await traced(cache, tracing);
     expect(early).toEqual([]);
     expect(flushes).toBeGreaterThanOrEqual(FLUSHES_MIN);
     expect(fuas).toBeGreaterThanOrEqual(FUAS_MIN);
     expect(writes).toBeGreaterThan(0);
+    expect(begunFlushes > 0).toBe(tracing === TRACE_OPTIONS);
   },
 );
 
