@@ -109,8 +109,7 @@ export class DiskModel {
   }
 
   /**
-   * `later` are those requests that the client sent before it had this reply: they are done at the same time, and what is
-   * read may show what they did.
+   * `later` are requests that are done at the same time as this one: what is read may show what they did.
    */
   complaint(
     request: AskedRequest,
