@@ -41,7 +41,11 @@ export interface ServedConnection {
   readonly ended: Promise<ConnectionEnd>;
   /** How many writes and flushes it has answered with an error. */
   writeErrors(): number;
-  /** Lets the worker answer the requests it has, and then end. */
+  /**
+   * Lets the worker answer the requests it has, refuse those that have come behind them with ESHUTDOWN, and end. It waits for no more:
+   * Linux makes an I/O error of ESHUTDOWN, but keeps the requests of a connection that ends for the next one. A unix socket takes
+   * nothing more from the client from here on.
+   */
   drain(): void;
   /** Lets the worker end between two requests, at the latest a second after the last. */
   halt(): void;

@@ -2,10 +2,13 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { openImage } from '#tsnbd/image/open-image.js';
+import { SYNC_LOCK } from '#tsnbd/image/shared-layout.js';
+import { SharedLock } from '#tsnbd/image/shared-lock.js';
 import type { ClientGoal } from '#tsnbd/protocol/client-goal.js';
 import { ClientHandshake } from '#tsnbd/protocol/client-handshake.js';
 import {
   NBD_CMD_DISC,
+  NBD_CMD_FLUSH,
   NBD_CMD_READ,
   NBD_CMD_WRITE,
   NBD_EPERM,
@@ -21,6 +24,7 @@ import type { Address } from '#tsnbd/transport/address.js';
 import { connect } from '#tsnbd/transport/connect.js';
 import { runHandshake } from '#tsnbd/transport/handshake-socket.js';
 import { listen } from '#tsnbd/transport/listen.js';
+import type { AskedRequest } from './raw-client.js';
 import { CLIENT_FLAGS, GO, GO_REPLIES_BYTES, readsWell, ServedImage, SIZE_BYTES, TCP } from './served-image.js';
 
 let served: ServedImage;
@@ -224,6 +228,36 @@ describe('the end of a server', () => {
     expect(failures()).toEqual([expect.stringContaining('interrupted')]);
   });
 });
+
+test.each(['tcp', 'unix'] as const)(
+  'a server that ends answers what has come over %s by then, and what comes behind that with ESHUTDOWN',
+  async (kind) => {
+    const started = await start(kind === 'tcp' ? {} : { address: { kind, path: join(served.folder, 'socket') } });
+    const client = await attach();
+    const send = (...requests: AskedRequest[]) =>
+      client.send(Buffer.concat(requests.map((request) => client.encode(request))));
+    const write = (byte: number) => ({ type: NBD_CMD_WRITE, data: Buffer.alloc(512, byte) });
+    // The disk takes its time.
+    const lock = new SharedLock(served.image.handle.shared, SYNC_LOCK);
+    lock.take();
+    send(write(8), { type: NBD_CMD_FLUSH });
+    expect(await client.reply()).toMatchObject({ cookie: 1, error: 0 });
+    const late = [write(9), { type: NBD_CMD_READ, lengthBytes: 512 }, { type: NBD_CMD_FLUSH }];
+    send(...late);
+    const stopped = started.stop();
+    // To a unix socket whose other end is not read any more nothing can be sent, as if the server were gone already.
+    if (kind === 'tcp') send(...late);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    lock.leave();
+    expect(await client.reply()).toMatchObject({ cookie: 2, error: 0 });
+    for (let cookie = 3; cookie < 3 + late.length * (kind === 'tcp' ? 2 : 1); cookie += 1) {
+      expect(await client.reply()).toMatchObject({ cookie, error: NBD_ESHUTDOWN });
+    }
+    expect(await client.end()).toHaveLength(0);
+    await stopped;
+    expect(readFileSync(served.path)[0]).toBe(8);
+  },
+);
 
 describe('a client that is slow to read', () => {
   test('still gets the whole answer to its request when the server is stopped', async () => {
