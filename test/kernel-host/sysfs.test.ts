@@ -181,13 +181,11 @@ describe('the driver', () => {
 describe('waiting', () => {
   it('ends as soon as it is so', async () => {
     let looks = 0;
-    const start = performance.now();
     await waitFor('the third look', 10_000, () => {
       looks += 1;
       return looks === 3;
     });
     expect(looks).toBe(3);
-    expect(performance.now() - start).toBeLessThan(10_000);
   });
 
   it('ends at its limit with what it waited for, and looks at least once', async () => {
