@@ -24,6 +24,7 @@
  *   and each block is read at most once; was dropped, and the server goes past it (O_DIRECT)
  * @property {'full' | 'new' | 'backed'} [qcow2] the image is a qcow2 of clusters of 64 KiB: all of it allocated; nothing, and made
  *   anew for each figure; nothing, on a backing file that is full. Else it is raw
+ * @property {true} [underLimit] net.core.wmem_max is at the kernel's default, and no server may pass it
  * @property {number} [writesASync] fio syncs after so many writes
  * @property {Target} [speed]
  * @property {Target} [cpu]
@@ -106,6 +107,7 @@ function besides() {
     fio('unix randread 256k d16 once'),
     ...['4k d1', '4k d32', '64k d32', '256k d16'].map((what) => fio(`unix randread ${what} direct`)),
     ...['4k d1', '4k d32', '64k d32', '256k d16'].map((what) => fio(`unix randwrite ${what} direct`)),
+    ...['64k d16', '256k d16'].map((what) => fio(`unix randread ${what} wmem`)),
     fio('kernel randwrite 4k d1'),
     fio('kernel randwrite 256k d8'),
   ];
@@ -118,13 +120,15 @@ function withoutKnown(cases) {
 }
 
 /**
- * The case that a name stands for: `TRANSPORT ACCESS SIZEk dDEPTH [cCONNECTIONS] [cold|once|direct]`.
+ * The case that a name stands for: `TRANSPORT ACCESS SIZEk dDEPTH [cCONNECTIONS] [cold|once|direct|wmem]`.
  * @param {string} name
  * @param {{ speed?: Target, cpu?: Target }} [targets]
  * @returns {FioCase}
  */
 export function fio(name, targets = {}) {
-  const match = /^(unix|tcp|kernel) (rand)?(read|write) (\d+)k d(\d+)(?: c(\d+))?(?: (cold|once|direct))?$/.exec(name);
+  const match = /^(unix|tcp|kernel) (rand)?(read|write) (\d+)k d(\d+)(?: c(\d+))?(?: (cold|once|direct|wmem))?$/.exec(
+    name,
+  );
   if (match === null) throw new Error(`'${name}' is not the name of a case`);
   const [, transport, random = '', direction, kibibytes, depth, connections = '1', cache = 'warm'] = match;
   return {
@@ -135,7 +139,8 @@ export function fio(name, targets = {}) {
     blockBytes: Number(kibibytes) * KIB,
     depth: Number(depth),
     connections: Number(connections),
-    cache: /** @type {FioCase['cache']} */ (cache),
+    cache: /** @type {FioCase['cache']} */ (cache === 'wmem' ? 'warm' : cache),
+    ...(cache === 'wmem' ? { underLimit: /** @type {const} */ (true) } : {}),
     ...targets,
   };
 }

@@ -7,6 +7,7 @@ import { measure, needsLarge } from './measure.js';
 import { UsageError } from './options.js';
 import { others, tsnbd } from './peers.js';
 import { inTurns, isOfImageServers } from './rounds.js';
+import { canHaveDefault, DEFAULT_BYTES, SEND_LIMIT } from './send-limit.js';
 import { ServerError, startServer } from './server.js';
 
 /**
@@ -25,10 +26,18 @@ const LARGE = 4;
 /**
  * @param {Owned} owned
  * @param {readonly Peer[]} peers
- * @param {readonly Case[]} cases
+ * @param {readonly Case[]} allCases
  * @param {Options} options
  */
-export async function measureOnHost(owned, peers, cases, options) {
+export async function measureOnHost(owned, peers, allCases, options) {
+  const cases = allCases.filter((one) => !isUnderLimit(one) || canHaveDefault());
+  if (cases.length < allCases.length)
+    console.log(
+      `left out: ${SEND_LIMIT} cannot be ${DEFAULT_BYTES}, as ${allCases
+        .filter(isUnderLimit)
+        .map(({ name }) => name)
+        .join(', ')} would have it`,
+    );
   if (cases.length === 0) return [];
   if (options.checks) await checkAll(owned, peers, cases, options.quick ? QUICK_CHECK_BYTES : CHECK_BYTES);
   const { seconds, sizeBytes } = options;
@@ -42,6 +51,11 @@ export async function measureOnHost(owned, peers, cases, options) {
   return inTurns(cases, peers, { rounds: options.rounds, lateAt: options.lateAt.host }, (one, peer) =>
     named(`${peer.name}, ${one.name}`, measure(owned, peer, one, { small, large, source, seconds })),
   );
+}
+
+/** @param {Case} one */
+function isUnderLimit(one) {
+  return one.kind === 'fio' && one.underLimit === true;
 }
 
 /**

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { drop, fullOf, qcow2Image, settle, warm } from './image.js';
 import { rampSeconds, runCopy, runFio } from './load.js';
 import { cpuSeconds } from './processes.js';
+import { atDefaultLimit } from './send-limit.js';
 import { startServer } from './server.js';
 
 /**
@@ -53,7 +54,19 @@ export function needsLarge(one) {
  * @param {Setting} setting
  * @returns {Promise<Sample>}
  */
-export async function measure(owned, peer, one, { small, large = small, source, seconds }) {
+export async function measure(owned, peer, one, setting) {
+  const act = () => measureNow(owned, peer, one, setting);
+  return one.kind === 'fio' && one.underLimit === true ? atDefaultLimit(owned.folder, act) : act();
+}
+
+/**
+ * @param {Owned} owned
+ * @param {Peer} peer
+ * @param {Case} one
+ * @param {Setting} setting
+ * @returns {Promise<Sample>}
+ */
+async function measureNow(owned, peer, one, { small, large = small, source, seconds }) {
   const { path: raw, sizeBytes } = needsLarge(one) ? large : small;
   const qcow2 = one.kind === 'fio' ? one.qcow2 : undefined;
   const image = qcow2 === undefined ? raw : qcow2Image(raw, qcow2);
@@ -61,6 +74,7 @@ export async function measure(owned, peer, one, { small, large = small, source, 
   const server = await startServer(owned, peer, one.transport, image, {
     format: qcow2 === undefined ? 'raw' : 'qcow2',
     direct: one.kind === 'fio' && one.cache === 'direct',
+    underLimit: one.kind === 'fio' && one.underLimit === true,
   });
   try {
     if (one.kind === 'fio' && one.cache !== 'warm') drop(image, sizeBytes);

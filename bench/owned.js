@@ -3,13 +3,14 @@ import { spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
+import { KEPT_LIMIT, putBack, SEND_LIMIT } from './send-limit.js';
 
 /** @typedef {import('node:child_process').ChildProcess} ChildProcess */
 
 /**
  * Waits for the bench's end, whatever it is, and does what it could not: kills the process groups that it was told of and
  * removes the folder. A line `+PID` adds a group, `-PID` takes it away; files `*.daemon` hold those of programs that
- * leave the group they were started in.
+ * leave the group they were started in. Puts back a limit of the system that was changed (send-limit.js).
  */
 const guard = `
 groups=' '
@@ -19,6 +20,7 @@ while read -r line; do
     -*) groups="\${groups%% \${line#-} *} \${groups#* \${line#-} }" ;;
   esac
 done
+if [ -e "$1/${KEPT_LIMIT}" ]; then cat "$1/${KEPT_LIMIT}" >${SEND_LIMIT}; fi
 for group in $groups $(cat "$1"/*.daemon 2>/dev/null); do kill -s KILL -- "-$group" 2>/dev/null; done
 rm -rf "$1"`;
 
@@ -71,6 +73,7 @@ export class Owned {
   destroy() {
     for (const { pid } of this.#children) killGroup(pid);
     this.#children.clear();
+    putBack(this.folder);
     for (const name of this.#daemonFiles()) killGroup(Number(readFileSync(join(this.folder, name), 'utf8')));
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 });
     this.#guard.kill('SIGKILL');

@@ -7,7 +7,10 @@ import { join } from 'node:path';
  * @typedef {{ kind: 'unix', path: string } | { kind: 'tcp', port: number }} Address
  */
 
-/** How an image is opened. @typedef {{ format: 'raw' | 'qcow2', direct: boolean }} Opening */
+/**
+ * How an image is opened, and whether the server is one that may not pass the limit of send buffers.
+ * @typedef {{ format: 'raw' | 'qcow2', direct: boolean, underLimit?: boolean }} Opening
+ */
 
 /**
  * @typedef {object} Peer

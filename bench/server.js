@@ -5,6 +5,7 @@ import { createConnection, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isAlive } from './processes.js';
+import { UNDER_LIMIT } from './send-limit.js';
 
 /**
  * @typedef {import('./owned.js').Owned} Owned
@@ -42,7 +43,8 @@ export class ServerError extends Error {
  */
 export async function startServer(owned, peer, transport, image, opening = { format: 'raw', direct: false }) {
   const address = await freeAddress(owned, transport);
-  const [program = '', ...args] = peer.command(address, image, owned.folder, opening);
+  const command = peer.command(address, image, owned.folder, opening);
+  const [program = '', ...args] = opening.underLimit === true ? [...UNDER_LIMIT, ...command] : command;
   const child = owned.start(program, args, ['ignore', 'ignore', 'pipe']);
   let said = '';
   child.stderr?.setEncoding('utf8').on('data', (text) => {

@@ -16,7 +16,8 @@ describe('the list of cases', () => {
         one.qcow2 === undefined &&
         [1, 16, 64].includes(one.depth) &&
         one.cache !== 'once' &&
-        one.cache !== 'direct',
+        one.cache !== 'direct' &&
+        one.underLimit === undefined,
     );
     // transports, accesses, sizes, depths, connections, warm and cold
     expect(cross).toHaveLength(2 * 4 * 3 * 3 * 2 * 2);
@@ -42,6 +43,7 @@ describe('the list of cases', () => {
       connections: 4,
       cache: 'cold',
     });
+    expect(fio('unix randread 256k d16 wmem')).toMatchObject({ cache: 'warm', underLimit: true });
     expect(fio('unix read 4k d1')).toMatchObject({ access: 'read', connections: 1, cache: 'warm' });
     expect(() => fio('unix randread 4k 16')).toThrow('not the name of a case');
   });
