@@ -15,6 +15,7 @@ import { UNDER_LIMIT } from './send-limit.js';
 
 const READY_LIMIT_MS = 20_000;
 const STOP_LIMIT_MS = 20_000;
+const STOP_AGAIN_MS = 1_000;
 const LOOK_MS = 5;
 
 /** A server could not be started; the message has its own words. */
@@ -127,16 +128,19 @@ async function takesConnections(address, mayStill) {
 }
 
 /**
- * SIGTERM, and SIGKILL if that is not enough.
+ * SIGTERM, and SIGKILL if that is not enough. QEMU 7.2 may miss one that comes when it has only just begun to serve (seen on a busy
+ * machine), so it is sent again.
  * @param {number} pid
  * @param {Promise<unknown> | undefined} exit of our own child
  */
 async function terminate(pid, exit) {
   const timer = setTimeout(() => signal(pid, 'SIGKILL'), STOP_LIMIT_MS);
+  const again = setInterval(() => signal(pid, 'SIGTERM'), STOP_AGAIN_MS);
   signal(pid, 'SIGTERM');
   if (exit === undefined) while (isAlive(pid)) await sleep(LOOK_MS);
   else await exit;
   clearTimeout(timer);
+  clearInterval(again);
 }
 
 /**
