@@ -1,5 +1,5 @@
 // The command line of scripts/bench.
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { allCases, targetCases } from './cases.js';
 
@@ -15,11 +15,11 @@ Measures tsnbd side by side with nbdkit, qemu-nbd and nbd-server: every case, se
   --us PATH          measure the dist/ of another checkout in place of this one's
   --versus PATH      compare with the dist/ of another checkout too
   --folder PATH      where the image is made; a disk (/var/tmp)
+  --results PATH     where the table, its data in JSON and the plot are written (bench/results)
   --no-kernel        leave out what needs the bench kernel
   --no-checks        do not compare what was read and written: for tuning only, the figures do not count
   --list             print the names of the cases and stop
-  --help             print this and stop
-The table, its data in JSON, and the plot are written to bench/results/.`;
+  --help             print this and stop`;
 
 /**
  * @typedef {object} Options
@@ -32,6 +32,7 @@ The table, its data in JSON, and the plot are written to bench/results/.`;
  * @property {string} us a checkout
  * @property {string | undefined} versus
  * @property {string} folder
+ * @property {string} results
  * @property {boolean} kernel
  * @property {boolean} checks
  * @property {{ host: number, settling: number, boot: number, devices: number }} lateAt milliseconds from the start, after which a
@@ -65,6 +66,7 @@ export function parseOptions(words, checkout) {
     us: resolve(values.us ?? checkout),
     versus: values.versus === undefined ? undefined : resolve(values.versus),
     folder: resolve(values.folder ?? '/var/tmp'),
+    results: resolve(values.results ?? join(checkout, 'bench/results')),
     kernel: values['no-kernel'] !== true,
     checks: values['no-checks'] !== true,
     lateAt: quick ? QUICK_LATE_AT : { host: Infinity, settling: Infinity, boot: Infinity, devices: Infinity },
@@ -82,7 +84,16 @@ function parsed(words) {
       options: {
         ...{ quick: flag, targets: flag, list: flag, help: flag, 'no-kernel': flag, 'no-checks': flag },
         ...{ only: { type: /** @type {const} */ ('string'), multiple: /** @type {const} */ (true) } },
-        ...{ peers: text, rounds: text, seconds: text, size: text, us: text, versus: text, folder: text },
+        ...{
+          peers: text,
+          rounds: text,
+          seconds: text,
+          size: text,
+          us: text,
+          versus: text,
+          folder: text,
+          results: text,
+        },
       },
     }).values;
   } catch (error) {

@@ -1,6 +1,6 @@
 // The bench's main program: scripts/bench installs and builds, then runs this.
 import { mkdirSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 import { allCases } from './cases.js';
@@ -53,7 +53,7 @@ async function bench(options) {
     const report = { versions: found, options, ...(await measureAll(owned, options)) };
     console.log(`\n${reportText(report)}\n`);
     const name = new Date().toISOString().slice(0, 19).replaceAll(':', '-');
-    for (const path of writeReport(report, join(checkout, 'bench/results'), name)) console.log(path);
+    for (const path of writeReport(report, options.results, name)) console.log(path);
   } finally {
     owned.destroy();
   }
