@@ -294,6 +294,7 @@ export const clientSides = {
   /** The first request right behind the option. */
   goAndRequest: join([clientFlags, option(GO, goQuestion), wire('25609513 0000 0000 # …')]),
   info: join([clientFlags, option(INFO, goQuestion), option(2)]),
+  infoTwice: join([clientFlags, option(INFO, goQuestion), option(INFO, goQuestion), option(2)]),
   infoThenGo: join([clientFlags, option(INFO, goQuestion), option(GO, goQuestion)]),
   list: join([clientFlags, option(LIST), option(2)]),
   listWithData: join([clientFlags, option(LIST, wire('00')), option(2)]),

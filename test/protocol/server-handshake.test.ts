@@ -87,6 +87,12 @@ describe.each([
   ['GO without NO_ZEROES', clientSides.goZeroes, allInformation(GO), 'transmission'],
   ['GO and a request at once', clientSides.goAndRequest, allInformation(GO), 'transmission'],
   ['INFO and ABORT', clientSides.info, join([allInformation(INFO), reply(2, ACK)]), 'closed'],
+  [
+    'INFO twice and ABORT',
+    clientSides.infoTwice,
+    join([allInformation(INFO), allInformation(INFO), reply(2, ACK)]),
+    'closed',
+  ],
   ['INFO and GO', clientSides.infoThenGo, join([allInformation(INFO), allInformation(GO)]), 'transmission'],
   [
     'INFO and GO without NO_ZEROES',
