@@ -42,6 +42,8 @@ interface Run {
   readonly image: Buffer;
   readonly log: Buffer;
   readonly marks: number;
+  /** Of io_uring, which the server had at last: by one it syncs beside other requests. */
+  readonly rings: number;
 }
 
 /** Attaches a disk on dm-log-writes, writes numbered blocks to its partition and its file system, and gives the log. */
@@ -69,13 +71,14 @@ async function writeNumbered(options: string, format: Run['format'] = 'raw'): Pr
     ),
   );
   await ok(`umount ${mount}`);
+  const rings = Number(await ok(`ls -l /proc/${attachment.pid}/fd | grep -c io_uring; true`));
   expect((await attachment.stop()).status).toBe(0);
   // The blocks of the sparse file are those that were written, and the log is written from its beginning on.
   await ok(
     `dmsetup remove logged && head -c $(($(stat -c %b /tmp/power-cut.log) * 512)) /tmp/power-cut.log >${dir}/log`,
   );
   expect(written.acknowledged).toEqual(LANES.map(() => ROUNDS_ALONE + ROUNDS_TOGETHER));
-  return { dir, format, image: readFileSync(disk), log: readFileSync(join(dir, 'log')), marks: written.marks };
+  return { dir, format, image: readFileSync(disk), log: readFileSync(join(dir, 'log')), marks: written.marks, rings };
 }
 
 function makeDisk(path: string, format: Run['format']): void {
@@ -171,6 +174,7 @@ test.each(long ? ['writeback', 'none'] : ['writeback'])(
     const run = await writeNumbered(`--cache=${cache}`);
     const { marks, flushes, losses } = replay(run);
     expect(losses).toEqual([]);
+    expect(run.rings).toBeGreaterThan(0);
     expect(marks).toBe(run.marks);
     expect(flushes).toBeGreaterThan(ROUNDS_TOGETHER);
   },
