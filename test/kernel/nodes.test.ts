@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from 'vitest';
-import { assertQuietKernel, memoryDir, ok, run } from './guest.js';
+import { assertQuietKernel, background, memoryDir, ok, run } from './guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, TWO_PARTITIONS, tsnbd, tsnbdClient } from './programs.js';
 
 afterEach(async () => {
@@ -11,7 +11,8 @@ afterEach(async () => {
 test('a partition is waited for by number, label or UUID, and its node printed; one that is not there in vain', async () => {
   const image = await newImage('80M');
   const attach = `${tsnbd} -c auto -f raw ${image}`;
-  await ok(`${TWO_PARTITIONS} | sfdisk -q --no-tell-kernel ${image}`);
+  await ok(`${TWO_PARTITIONS} | sfdisk -q --no-tell-kernel ${image} && cp ${image} ${image}.copy`);
+  const vain = await background(`exec ${tsnbd} -c nbd5 -f raw ${image}.copy --wait-partition 3`);
   const uuid = '12345678-1234-1234-1234-123456789abc';
   const first = `${attach} --wait-partition 2 && mkfs.ext4 -q -L 'a b' -U ${uuid} /dev/nbd0p2 && ${tsnbd} -d nbd0`;
   expect(await ok(first)).toBe('/dev/nbd0p2\n/dev/nbd0 disconnected');
@@ -19,11 +20,12 @@ test('a partition is waited for by number, label or UUID, and its node printed; 
   await ok(`${tsnbd} -d nbd0`);
   expect(await ok(`${attach} --wait-partition uuid=${uuid}`)).toBe('/dev/nbd0p2');
   await ok(`${tsnbd} -d nbd0`);
-  expect(await run(`${attach} --wait-partition 3`)).toEqual({
+  expect(await vain.result).toEqual({
     status: 7,
     stdout: '',
-    stderr: 'tsnbd: waited 10 s in vain for partition 3 on /dev/nbd0\n',
+    stderr: 'tsnbd: waited 10 s in vain for partition 3 on /dev/nbd5\n',
   });
+  await expectNothingLeft('nbd5');
 });
 
 /** Runs a script of sh in a /dev of its own, in which nobody makes nodes. */
