@@ -225,7 +225,7 @@ describe('what fio writes is what it reads while the way it is served changes', 
       { bs: '512', iodepth: 64 },
     ];
     // It reads each block right after it wrote it: on a busy machine it may write few.
-    const alone = { bs: '4k', iodepth: 1, offset: 0, size: SIZE_BYTES / 8, runtime: 8, verify_backlog: 1 };
+    const alone = { bs: '4k', iodepth: 1, offset: 0, size: SIZE_BYTES / 8, runtime: 7, verify_backlog: 1 };
     const jobs = others.map((shape, index) => later(index, shape));
     const fio = verify(uri, { rw: 'randwrite', time_based: 1, verify_backlog: 8 }, alone, ...jobs);
     await sleep(2_000);
