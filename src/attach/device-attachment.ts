@@ -86,6 +86,7 @@ export class DeviceAttachment implements Attachment {
       return this.#asked || (byOther && this.#lastUser?.isOn) ? 'detached' : 'lost';
     });
     this.ended = Promise.race([gone, left]);
+    if (serverEnd !== undefined) nbd.servedUntil?.(serverEnd);
   }
 
   link(): LinkStatus | undefined {

@@ -72,6 +72,11 @@ export interface NbdDevice {
   resize(sizeBytes: number): Promise<void>;
   /** From now on the kernel disconnects it when its last opener closes it. Absent by ioctl. */
   disconnectOnClose?(): Promise<void>;
+  /**
+   * `end` resolves when nobody in this process serves its connections any more: so that is seen when they are lost, which nobody has to
+   * look for. Absent by ioctl, which tells it.
+   */
+  servedUntil?(end: Promise<unknown>): void;
   /** Leaves it to the kernel: this process has no part in it any more, and may end. Absent where it has to stay. */
   leave?(): void;
 }

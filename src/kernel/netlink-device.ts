@@ -18,7 +18,7 @@ import { within } from './within.js';
 
 const { EINVAL } = constants.errno;
 
-/** How long it takes at most to see that every connection is gone. */
+/** How long it takes at most to see that every connection is gone, where nobody tells. */
 const watchMs = 1_000;
 /** A server that leaves its socket full gets so long to read the goodbye; meanwhile nobody else's netlink is answered. */
 const goodbyeLimitMs = 1_000;
@@ -77,9 +77,7 @@ export class NetlinkDevice implements NbdDevice {
     this.#resolveEnded = resolveEnded;
     // Without its connections a device is of no use, and what waits for them would wait for ever: it ends. One that is taken
     // over gets others, as long as nobody else has disconnected it.
-    this.#watch = setInterval(() => {
-      if (this.#isLost() && !(this.#isTakenOver && this.#mayBeOurs())) this.disconnect();
-    }, watchMs);
+    this.#watch = setInterval(() => this.#look(), watchMs);
     this.link = setup.deadTimeoutSeconds === undefined ? undefined : this.#linkOf();
   }
 
@@ -89,6 +87,12 @@ export class NetlinkDevice implements NbdDevice {
 
   cut(): void {
     for (const socket of this.#sockets) shutdownFd(socket);
+  }
+
+  servedUntil(end: Promise<unknown>): void {
+    // What ends at a request's limit is lost while whoever serves may wait for a disk, and hear of nothing.
+    if (this.#setup.requestTimeoutSeconds === 0) clearInterval(this.#watch);
+    void end.then(() => this.#look());
   }
 
   /** All flags are told at once: one that is left out is taken back (nbd_genl_reconfigure). */
@@ -138,6 +142,10 @@ export class NetlinkDevice implements NbdDevice {
         this.#failsRequests = true;
       },
     };
+  }
+
+  #look(): void {
+    if (this.#isLost() && !(this.#isTakenOver && this.#mayBeOurs())) this.disconnect();
   }
 
   #isLost(): boolean {

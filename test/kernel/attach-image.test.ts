@@ -169,6 +169,21 @@ describe('an attached image', () => {
     expect((await attachment.stop()).status).toBe(0);
   });
 
+  test.each(['ioctl', 'netlink'])(
+    'takes no processor while nobody uses it, and ends when another disconnects it (%s)',
+    async (api) => {
+      const image = await newImage('16M');
+      await ok(`${tsnbd} --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`);
+      const pid = await pidBehind('nbd0');
+      // Whoever wakes each second is seen. V8 collects garbage once more when a program has become quiet.
+      const turns = `cat /proc/${pid}/task/*/status | awk '/ctxt_switches/ { sum += $2 } END { print sum }'`;
+      await until(`before=$(${turns}); sleep 2.5; test $(${turns}) = $before`);
+      await ok('nbd-client -d /dev/nbd0');
+      await expectFree();
+      await until(`! test -e /proc/${pid}/fd/0`);
+    },
+  );
+
   test('stays while its process is asked to end, until it is unmounted', async () => {
     const image = await newImage('64M');
     const dir = await memoryDir('mount');
