@@ -77,7 +77,7 @@ export default defineConfig({
               test: {
                 name: 'virtual machine',
                 ...interop,
-                include: [`test/virtual-machine/${long ? '**/*' : 'boot'}.test.ts`],
+                include: ['test/virtual-machine/**/*.test.ts'],
               },
             },
           ]
