@@ -79,7 +79,18 @@ export function boot(disk: string, { processors = 1, memoryMiB = 256 } = {}): Ma
   const child = spawn(
     'qemu-system-x86_64',
     [
-      ...['-accel', 'tcg', '-m', String(memoryMiB), '-smp', String(processors), '-nodefaults', '-display', 'none'],
+      // A thread for each processor would now and then run into an instruction that the kernel just changes: 'Oops: int3' (seen).
+      ...[
+        '-accel',
+        'tcg,thread=single',
+        '-m',
+        String(memoryMiB),
+        '-smp',
+        String(processors),
+        '-nodefaults',
+        '-display',
+        'none',
+      ],
       ...['-serial', 'stdio', '-no-reboot', '-kernel', join(KERNELS, VERSION, 'vmlinuz')],
       // On a busy machine the virtual timer is late for the kernel's check of it.
       ...['-append', 'console=ttyS0 quiet panic=-1 no_timer_check root=/dev/nvme0n1 rw init=/init'],
