@@ -60,10 +60,13 @@ export class FileReads {
     return ticket;
   }
 
-  /** Hands over what was begun, waits until at least `waitFor` of them are done (or all, if they are fewer), and tells of each. */
-  take(waitFor: number, onRead: OnRead): void {
+  /**
+   * Hands over what was begun, waits until at least `waitFor` of them are done (or all, if they are fewer), and tells of each. With `most`,
+   * which is for those that do not wait, it tells of no more at a time; the others are told next time.
+   */
+  take(waitFor: number, onRead: OnRead, most?: number): void {
     this.#told = onRead;
-    this.#calls.take(waitFor, this.#onDone, this.#onBroken);
+    this.#calls.take(waitFor, this.#onDone, this.#onBroken, most);
   }
 
   /** Gives the memory back, which the next reads take again. */

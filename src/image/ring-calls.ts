@@ -64,14 +64,14 @@ export class RingCalls {
 
   /**
    * Hands over what was added, and waits until at least `waitFor` calls have ended (or all, if they are fewer). `onDone` is told the ticket
-   * and the result of each that is done, and ends it or adds more; `onBroken` ends all that are left.
+   * and the result of each that is done, at most `most` at a time, and ends it or adds more; `onBroken` ends all that are left.
    */
-  take(waitFor: number, onDone: (ticket: number, result: number) => void, onBroken: () => void): void {
+  take(waitFor: number, onDone: (ticket: number, result: number) => void, onBroken: () => void, most?: number): void {
     const left = Math.max(0, this.#count - waitFor);
-    if (!this.#broken) this.#ring.take(onDone);
+    if (!this.#broken) this.#ring.take(onDone, most);
     while (this.#added || this.#count > left) {
       this.#added = false;
-      if (this.#ring.submit(this.#count > left ? 1 : 0) === 0) this.#ring.take(onDone);
+      if (this.#ring.submit(this.#count > left ? 1 : 0) === 0) this.#ring.take(onDone, most);
       else {
         this.#broken = true;
         onBroken();

@@ -109,12 +109,12 @@ export class FileRing {
     return Atomics.load(this.#fields, this.#cqTail) !== this.#fields[this.#cqHead];
   }
 
-  /** Calls `done` with the tag, and the bytes moved or −errno, of each call that is done. */
-  take(done: (tag: number, result: number) => void): void {
+  /** Calls `done` with the tag, and the bytes moved or −errno, of each call that is done, or of so many. */
+  take(done: (tag: number, result: number) => void, most = this.#cqEntries): void {
     const { user_data, res, sizeof } = STRUCT_IO_URING_CQE;
     let head = this.#fields[this.#cqHead] ?? 0;
     const tail = Atomics.load(this.#fields, this.#cqTail);
-    while (head !== tail) {
+    for (let left = most; head !== tail && left > 0; left -= 1) {
       const at = this.#cqesAt + (head & (this.#cqEntries - 1)) * sizeof;
       done(this.#ringsView.getUint32(at + user_data, true), this.#ringsView.getInt32(at + res, true));
       head = (head + 1) | 0; // the kernel's counter wraps around

@@ -8,6 +8,12 @@ import type { Replies } from './replies.js';
 /** After so many, none is on its way for once: what an image gave up meanwhile can have another use then. */
 const READS_IN_A_ROW_MAX = 4_096;
 
+/**
+ * Of data that are answered at a time. What a client asks for when it has read them is for the disk, which would have ever less to do
+ * until all that are done were answered.
+ */
+const TOGETHER_BYTES = 131_072;
+
 /** READs that a disk does at the same time: each is answered when it is done, in whatever order. */
 export class BegunReads {
   readonly #image: Image;
@@ -18,6 +24,8 @@ export class BegunReads {
   readonly #place = emptyPlace();
   readonly #begun = new KeptRequests(FILE_READS_MAX);
   #inARow = 0;
+  /** READs of so many bytes as the last. */
+  #together = 1;
   readonly #onRead = (ticket: number, at: number) => this.#answer(ticket, at);
 
   constructor(image: Image, replies: Replies, reads: Reads) {
@@ -53,6 +61,7 @@ export class BegunReads {
       if (ticket < 0) this.#take(1);
     }
     this.#begun.keep(ticket, request);
+    this.#together = Math.max(1, Math.floor(TOGETHER_BYTES / request.lengthBytes));
     this.#inARow += 1;
     return true;
   }
@@ -62,9 +71,9 @@ export class BegunReads {
     return this.#begun.overlaps(request);
   }
 
-  /** Sees that all are on their way, and answers those that are done. */
+  /** Sees that all are on their way, and answers those that are done, or TOGETHER_BYTES of them. */
   answerDone(): void {
-    this.#take(0);
+    this.#take(0, this.#together);
   }
 
   /** Waits for all of them, and answers. */
@@ -88,10 +97,10 @@ export class BegunReads {
     return this.#files;
   }
 
-  #take(waitFor: number): void {
+  #take(waitFor: number, most?: number): void {
     if (this.#begun.count === 0 || typeof this.#files !== 'object') return;
     if (waitFor > 0) this.#replies.send();
-    this.#files.take(waitFor, this.#onRead);
+    this.#files.take(waitFor, this.#onRead, most);
     if (this.#begun.count > 0) return;
     this.#inARow = 0;
     this.#image.letGoPlaces();

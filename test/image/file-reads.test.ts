@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { DIRECT_FILE_READ_BYTES_MAX, FILE_READ_BYTES_MAX, FILE_READS_MAX, FileReads } from '#tsnbd/image/file-reads.js';
 import { makePipe, type Pipe } from '#tsnbd/kernel/pipe-calls.js';
-import { waitAnyReadable } from '#tsnbd/kernel/socket-calls.js';
+import { waitAnyReadable, waitReadable } from '#tsnbd/kernel/socket-calls.js';
 
 const FILE_BYTES = 2_000_100;
 const content = Buffer.alloc(FILE_BYTES);
@@ -127,4 +127,15 @@ describe('a read', () => {
     reads.take(1, tell);
     expect(told.map(({ isThere }) => isThere)).toEqual([true, true]);
   });
+});
+
+test('are told of a few at a time, if that is asked for, and none is forgotten', () => {
+  const tickets = [0, 4_096, 8_192].map((offset) => begin(offset, 4_096));
+  reads.take(0, tell, 0);
+  for (const count of [1, 2, 3]) {
+    expect(waitReadable(reads.readableFd, 10_000)).toBe(1);
+    reads.take(0, tell, 1);
+    expect(told.length).toBe(count);
+  }
+  expect(told.map(({ ticket }) => ticket).sort()).toEqual(tickets);
 });
