@@ -24,10 +24,12 @@ dd if=/dev/nbd0 of=/dev/null bs=1M count=1 iflag=direct 2>/dev/null
 
 kill -STOP $server
 dd if=/dev/zero of=/dev/nbd0 bs=64M count=1 oflag=direct 2>/dev/null &
-until ss -tnH dport = :10809 | awk '{ full = full || $3 > 500000 } END { exit !full }'; do sleep 1; done
+# One by which our process just asked whether the server answers, and which its end closes, has next to nothing to send.
+full() { ss -tnH dport = :10809 | awk '$3 > 500000 { full++ } END { print full + 0 }'; }
+until [ "$(full)" != 0 ]; do sleep 1; done
 kill -KILL "$(sed 's/.*"pid":\([0-9]*\).*/\1/' /run/tsnbd/nbd0.json)"
 client -d /dev/nbd0 --force 2>&1
-echo "detached with $?, size $(cat /sys/block/nbd0/size), connections $(ss -tnH dport = :10809 | wc -l)"
+echo "detached with $?, size $(cat /sys/block/nbd0/size), full connections $(full)"
 client -d /dev/nbd1
 echo "the other with $?"
 poweroff -f

@@ -18,7 +18,7 @@ afterEach(async () => {
 test('a device whose process was killed is detached although its server has stopped with the socket full', async () => {
   machine = await bootTsnbd(folder, 'stuck-server-init.sh', 1_024);
   const [, first] = await machine.says(/(detached with .*?)\r?\n/);
-  expect(first).toBe('detached with 0, size 0, connections 0');
+  expect(first).toBe('detached with 0, size 0, full connections 0');
   const [, other] = await machine.says(/the other with (.*?)\r?\n/);
   expect(other).toBe('0');
   expect(await machine.status).toBe(0);
