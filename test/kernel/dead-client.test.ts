@@ -17,11 +17,10 @@ test('a client whose network is gone holds its place at a server no longer than 
 /bin/ip addr add 10.98.0.1/24 dev near && /bin/ip link set near up
 /bin/ip -n gone addr add 10.98.0.2/24 dev far && /bin/ip -n gone link set far up`);
   started.push(await startServer(`${tsnbd} -t -e 1 -f raw --bind=0.0.0.0 --port=${PORT} ${image}`, listensOn(PORT)));
-  const there = '/bin/ip netns exec gone ss -Htn state established | grep -q 10.98.0.1';
-  started.push(
-    await background(`exec /bin/ip netns exec gone qemu-io -f raw nbd://10.98.0.1:${PORT} -r -c 'sleep 300000'`),
-  );
-  await until(there);
+  const reading = `stdbuf -oL qemu-io -f raw nbd://10.98.0.1:${PORT} -r -c 'read 0 512' -c 'sleep 300000'`;
+  const client = await background(`exec /bin/ip netns exec gone ${reading}`);
+  started.push(client);
+  await expect.poll(() => client.output().stdout, { timeout: 20_000 }).toContain('read 512/512');
   await ok('/bin/ip -n gone link set far down');
   const another = `nbdinfo --size nbd://127.0.0.1:${PORT}`;
   expect((await run(another)).status).not.toBe(0);
