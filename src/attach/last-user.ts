@@ -1,4 +1,3 @@
-import { open } from 'node:fs/promises';
 import type { NbdDevice } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
 import { AttachError, attachErrorOf } from './errors.js';
@@ -66,7 +65,7 @@ export class LastUserEnds {
  * is not the last, for this process has it open.
  */
 export async function leaveToLastUser(device: string): Promise<void> {
-  const held = await open(`/dev/${device}`);
+  const held = await process.getBuiltinModule('node:fs/promises').open(`/dev/${device}`);
   try {
     const answer = await askOwner(device, { command: 'leave to last user' }, TELL_LIMIT_MS);
     if (!answer.ok) throw attachErrorOf(answer);
