@@ -1,6 +1,6 @@
 import { afterAll, afterEach, expect, test } from 'vitest';
 import { assertQuietKernel, background, memoryDir, ok, run, until } from './guest.js';
-import { expectNothingLeft, newImage, pidBehind, tsnbd } from './programs.js';
+import { expectNothingLeft, isSocket, newImage, pidBehind, startServer, tsnbd, tsnbdClient } from './programs.js';
 import { dropStorage, loopDevice, mappedDevice } from './storage.js';
 
 afterEach(async () => {
@@ -75,6 +75,47 @@ test('a file system that was unmounted lazily, or in a namespace without a proce
   expect(await run(`${tsnbd} -d nbd0`)).toEqual(inUse(hidden));
   await ok(`umount ${dir}/ns/mnt ${dir}/ns`);
   expect(await run(`${tsnbd} -d nbd0`)).toEqual({ status: 0, stdout: '/dev/nbd0 disconnected\n', stderr: '' });
+});
+
+// The driver counts openers: nbd_config_put, at the last close, ends what a device is, and by then it has neither holders nor requests.
+test.each([
+  ['netlink', /is still attached, though its process is gone, and in use: dm-0 \(top\) holds \/dev\/nbd0\n$/],
+  ['ioctl', /is not free: it is attached by process or thread \d+; detach it first, or take another device\n$/],
+])('a device that was cut off under another is not taken while that has it, and is then (%s)', async (api, refusal) => {
+  const image = await newImage('16M');
+  const attach = `${tsnbd} -c nbd0 -f raw ${image} --kernel-api=${api}`;
+  await ok(attach);
+  const mapped = await mappedDevice('top', '/dev/nbd0', 'linear /dev/nbd0 0');
+  const cut = await run(`${tsnbd} -d --force nbd0`);
+  expect(cut).toMatchObject({
+    status: 5,
+    stderr: expect.stringContaining('not free until nothing uses it: dm-0 (top)'),
+  });
+  expect(await run(attach)).toEqual({ status: 5, stdout: '', stderr: expect.stringMatching(refusal) });
+  expect(await run(`dd if=${mapped} of=/dev/null bs=64k count=1 iflag=direct`)).toMatchObject({ status: 1 });
+  await ok(`dmsetup remove top && ${attach} && ${tsnbd} -d nbd0`);
+});
+
+test('a device that cannot be opened in 5 s, as while its server is silent, counts as one that nobody claims', async () => {
+  const dir = await memoryDir('claim');
+  const server = await startServer(`nbdkit -f -U ${dir}/sock memory 16M`, isSocket(`${dir}/sock`));
+  await ok(`${tsnbdClient} -unix ${dir}/sock nbd0 --no-persist && kill -s STOP ${server.pid}`);
+  // It reads, and no other can open the device meanwhile (disk->open_mutex).
+  const reader = await background('exec blockdev --rereadpt /dev/nbd0');
+  await until(`grep -q "^State:.D" /proc/${reader.pid}/status`);
+  // That it says what became of the flush, not who uses the device, tells that it did not take the silence for a claim.
+  expect(await run(`timeout 40 ${tsnbd} -d nbd0`)).toEqual({
+    status: 7,
+    stdout: '',
+    stderr: expect.stringMatching(
+      /^tsnbd: what was written last to \/dev\/nbd0, whose process is gone, may be lost \(.*\n$/,
+    ),
+  });
+  await ok(`kill -s CONT ${server.pid}`);
+  expect(await reader.result).toMatchObject({ status: 0 });
+  await until('! pgrep -f disconnect-process.js');
+  await ok(`${tsnbd} -d nbd0`);
+  await server.stop('KILL');
 });
 
 test('a device is freed by force though its process is stopped, or does not answer, and without it that is said', async () => {
