@@ -96,7 +96,7 @@ export async function bringUp(
   const onLate = (text: string) => onEvent({ kind: 'notice', text });
   const partitions = await undo.step('wait until the device is usable', () =>
     Promise.race([
-      usableByConnection(device, setup, { udev: nodes.udev, onMade, onLate }),
+      usableByConnection(device, setup, { isLeft, udev: nodes.udev, onMade, onLate }),
       lostMeanwhile(attachment),
       aborted(stop),
     ]),

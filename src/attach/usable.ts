@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { rescanPartitions } from '../kernel/device-child.js';
+import { rescanPartitions, rescanPartitionsHere } from '../kernel/device-child.js';
 import { deviceState, waitFor } from '../kernel/sysfs.js';
 import { makeNode, type UdevView, udevRuns, waitForUdev } from '../kernel/udev.js';
 
@@ -8,6 +8,8 @@ const SCAN_LIMIT_MS = 10_000;
 const NODES_LIMIT_MS = 5_000;
 
 export interface NodeWatch {
+  /** This process is not to stay behind the device, so it may open it. */
+  readonly isLeft: boolean;
   /** What udev had done before the device was set up. */
   readonly udev: UdevView;
   /** Called with the name of a node that was made. */
@@ -24,11 +26,11 @@ export interface NodeWatch {
 export async function waitUntilUsable(
   device: string,
   sizeBytes: number,
-  { udev, onMade, onLate }: NodeWatch,
+  { isLeft, udev, onMade, onLate }: NodeWatch,
 ): Promise<readonly string[]> {
   await waitFor(`${device} to have its size`, NODES_LIMIT_MS, () => deviceState(device).sizeBytes === sizeBytes);
   await requireNode(device, onMade);
-  await rescanPartitions(device, SCAN_LIMIT_MS);
+  await (isLeft ? rescanPartitionsHere : rescanPartitions)(device, SCAN_LIMIT_MS);
   const { partitions } = deviceState(device);
   for (const partition of partitions) await requireNode(partition, onMade);
   if (!(await waitForUdev([device, ...partitions], udev, NODES_LIMIT_MS))) {

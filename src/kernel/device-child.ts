@@ -1,7 +1,9 @@
-import { existsSync } from 'node:fs';
+import { close, existsSync, open } from 'node:fs';
+import { errnoText } from './errno.js';
 import { KernelError } from './errors.js';
 import { firstLine, runProgram } from './run-program.js';
 import { deviceState } from './sysfs.js';
+import { within } from './within.js';
 
 // What has to open a device that is up. The process that serves the device must not: a thread of its own that waits for
 // the device keeps it from being killed, for ever if the answer was to come from it (kernel-facts, "Around it"). So a
@@ -14,13 +16,37 @@ import { deviceState } from './sysfs.js';
  */
 export async function rescanPartitions(name: string, limitMs: number): Promise<void> {
   const end = await runProgram('/bin/sh', ['-c', 'exec 3<"$0"', `/dev/${name}`], { limitMs });
-  if (end.isLate) {
-    throw new KernelError(
-      'time-limit',
-      `the server did not answer in ${limitMs / 1000} s when the kernel read the partition table of /dev/${name}`,
-    );
-  }
-  if (end.status !== 0) throw new KernelError('system', `cannot open /dev/${name}: ${firstLine(end.stderr)}`);
+  if (end.isLate) throw lateError(name, limitMs);
+  if (end.status !== 0) throw openError(name, firstLine(end.stderr));
+}
+
+/**
+ * The same in this process, for one that has no part in serving the device, and ends soon: a child takes ten times as long. An open that
+ * is late ends with the connections of the device.
+ *
+ * @throws KernelError 'time-limit', 'system'
+ */
+export async function rescanPartitionsHere(name: string, limitMs: number): Promise<void> {
+  const opened = new Promise<number>((resolve) => {
+    open(`/dev/${name}`, 'r', (error, fd) => {
+      if (error === null) close(fd, () => resolve(0));
+      else resolve(-(error.errno ?? -1));
+    });
+  });
+  const errno = await within(opened, limitMs);
+  if (errno === 'late') throw lateError(name, limitMs);
+  if (errno !== 0) throw openError(name, errnoText(errno));
+}
+
+function lateError(name: string, limitMs: number): KernelError {
+  return new KernelError(
+    'time-limit',
+    `the server did not answer in ${limitMs / 1000} s when the kernel read the partition table of /dev/${name}`,
+  );
+}
+
+function openError(name: string, why: string): KernelError {
+  return new KernelError('system', `cannot open /dev/${name}: ${why}`);
 }
 
 /** A device without a size has no partitions to read: it takes no time, unless another program has taken the device meanwhile. */

@@ -4,7 +4,7 @@ import { closeSync, existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { UndoStack } from '#tsnbd/base/undo.js';
-import { flushDevice, rescanPartitions } from '#tsnbd/kernel/device-child.js';
+import { flushDevice, rescanPartitions, rescanPartitionsHere } from '#tsnbd/kernel/device-child.js';
 import { exitNow, socketPair } from '#tsnbd/kernel/fd-calls.js';
 import { loadLibc } from '#tsnbd/kernel/libc.js';
 import { connectDevice, disconnectForeignDevice, disconnectLeftover } from '#tsnbd/kernel/nbd-device.js';
@@ -133,7 +133,8 @@ async function hold(nbd) {
   device = nbd.name;
   say({ up: { device, kernelApi: nbd.kernelApi, ...deviceState(device) } });
   if (task.rescanMs !== undefined) {
-    await attempt(() => rescanPartitions(device, task.rescanMs));
+    const rescan = task.rescanHere ? rescanPartitionsHere : rescanPartitions;
+    await attempt(() => rescan(device, task.rescanMs));
     say({ partitions: deviceState(device).partitions });
   }
   if (task.hold) await Promise.race([nbd.ended, new Promise((resolve) => process.once('SIGUSR2', resolve))]);

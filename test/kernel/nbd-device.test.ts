@@ -226,6 +226,17 @@ describe.each(APIS)('by %s', (api) => {
       await until('! test -e /sys/block/nbd0/pid && test "$(cat /sys/block/nbd0/size)" = 0');
     });
 
+    test('does not keep who reads the partitions itself, and is to leave a device that netlink set up', async () => {
+      if (api === 'ioctl') return; // there nobody leaves it
+      const said = await say({ manner: 'mute', rescanMs: 500, rescanHere: true });
+      expect(said.find((one) => 'code' in one)).toEqual({
+        code: 'time-limit',
+        message: 'the server did not answer in 0.5 s when the kernel read the partition table of /dev/nbd0',
+      });
+      expect(find(said, 'ended')).toEqual({ result: 0 });
+      await until('! test -e /sys/block/nbd0/pid && test "$(cat /sys/block/nbd0/size)" = 0');
+    });
+
     test('with its socket full blocks the goodbye, not the process', async () => {
       const patienceMs = api === 'ioctl' ? 1_000 : 20_000;
       const holder = await hold({ manner: 'stalls at a write', patienceMs });
