@@ -12,16 +12,19 @@ import { flushed } from './run.js';
  */
 export async function attach(request: AttachRequest, foreground: boolean, onEvent: OnAttachEvent): Promise<number> {
   if (!foreground) {
-    if (request.kind === 'remote' && request.unattended) {
-      const { attachAndLeave } = await import('./attach-and-leave.js');
-      if (await attachAndLeave(request, onEvent)) return EXIT_STATUSES.done.status;
-    }
-    await attachInBackground(request, onEvent);
+    if (!(await isLeft(request, onEvent))) await attachInBackground(request, onEvent);
     await flushed(process.stdout);
     exitNow(EXIT_STATUSES.done.status); // Node's own end hears no signal: one would be the status of an attach that is done
   }
   const { attachHere } = await import('./attach-here.js');
   return attachHere(request, onEvent);
+}
+
+/** Answers false, and has done nothing, where a process is to stay behind the device. */
+async function isLeft(request: AttachRequest, onEvent: OnAttachEvent): Promise<boolean> {
+  if (request.kind !== 'remote' || !request.unattended) return false;
+  const { attachAndLeave } = await import('./attach-and-leave.js');
+  return attachAndLeave(request, onEvent);
 }
 
 /**
