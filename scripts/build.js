@@ -39,6 +39,8 @@ await bundle(
   { name, version, exports: { './package.json': './package.json' } },
 );
 execFileSync(process.execPath, [join(root, 'scripts/completion.js')], { stdio: 'inherit' });
+copyFileSync(join(root, 'scripts/compile.cjs'), join(dist, 'compile.cjs'));
+execFileSync(process.execPath, [join(dist, 'compile.cjs')], { stdio: 'inherit' });
 for (const program of programs) chmodSync(join(dist, `${program.split('/').pop()}.js`), 0o755);
 // Their code is in the bundles.
 for (const name of ['commander', 'fzstd']) {

@@ -1,6 +1,8 @@
 // Makes small CommonJS files of modules, one for each program, process or thread that Node starts by its own file: for the
-// time that this takes. Node's loader is asked for nothing but ffi-rs, which is native.
-import { writeFileSync } from 'node:fs';
+// time that this takes. Node's loader is asked for nothing but ffi-rs, which is native, and V8 for nothing where it has
+// compiled the code before (compile.cjs).
+import { createHash } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { build } from 'esbuild';
 
@@ -22,15 +24,32 @@ function partsApart(entries) {
 }
 
 /**
+ * What Node loads: it runs the code beside it, as V8 has compiled it, where that was done by this version of Node. The code is
+ * named by its hash, so that none is taken for another; V8 compares no more than lengths.
+ * @param {string} code
+ */
+function starter(code) {
+  const hash = createHash('sha256').update(code).digest('hex').slice(0, 16);
+  return `#!/usr/bin/env node
+"use strict";
+const fs=require("node:fs"),{Script}=require("node:vm"),filename=__filename.slice(0,-2)+"code.js";
+let cachedData;
+try{cachedData=fs.readFileSync(\`\${filename}.${hash}.\${process.version}-\${process.arch}.cache\`)}catch{}
+new Script(fs.readFileSync(filename,"latin1"),{filename,cachedData}).runInThisContext()(exports,require,module,__filename);
+`;
+}
+
+/**
  * @param {readonly string[]} entries files, of different basenames: `folder` is flat
  * @param {string} folder inside the package, or ffi-rs is not found
  * @param {Record<string, unknown>} [manifest] what its package.json says besides the kind of its modules
  */
 export async function bundle(entries, folder, manifest = {}) {
-  await build({
+  const { outputFiles } = await build({
     entryPoints: [...entries],
     outdir: folder,
     entryNames: '[name]',
+    write: false,
     bundle: true,
     format: 'cjs',
     platform: 'node',
@@ -38,13 +57,24 @@ export async function bundle(entries, folder, manifest = {}) {
     // Names stay, for the stack that --debug shows.
     minifyWhitespace: true,
     minifySyntax: true,
-    banner: { js: '"use strict";const fileUrl=require("node:url").pathToFileURL(__filename).href;' },
-    define: { 'import.meta.url': 'fileUrl' },
+    // What Node gives a module, which is made here; the URL when it is asked for, for that takes as long as a small module.
+    banner: {
+      js: '(function(exports,require,module,__filename){"use strict";const file={get url(){return require("node:url").pathToFileURL(__filename).href}};',
+    },
+    footer: { js: '})' },
+    define: { 'import.meta.url': 'file.url', 'import.meta.filename': '__filename' },
     external: ['ffi-rs'],
     plugins: [partsApart(entries)],
     supported: { 'dynamic-import': false },
+    charset: 'ascii',
     logLevel: 'warning',
   });
+  mkdirSync(folder, { recursive: true });
+  for (const { path, text } of outputFiles) {
+    const code = text.replace(/^#!.*\n/, '');
+    writeFileSync(path, starter(code));
+    writeFileSync(path.replace(/js$/, 'code.js'), code);
+  }
   // The nearest one tells Node how to read a file.
   writeFileSync(join(folder, 'package.json'), `${JSON.stringify({ ...manifest, type: 'commonjs' }, null, 2)}\n`);
 }

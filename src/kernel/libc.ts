@@ -208,7 +208,7 @@ function bind(): Binding {
  * that it takes to load (native-notes/ffi-rs). So it is told that this is glibc, and asks only where that fails.
  */
 function requireFfi(): Ffi {
-  const require = createRequire(import.meta.url);
+  const require = createRequire(import.meta.filename);
   const { report } = process;
   const { getReport } = report;
   report.getReport = () => ({ header: { glibcVersionRuntime: 'assumed' } });

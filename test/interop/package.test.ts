@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -33,6 +33,7 @@ test('installed from the tarball into an empty prefix, both programs work', () =
     ).toBe(true);
   }
   expect(inside).toContain('man/tsnbd.8');
+  expect(inside.filter((path) => path.endsWith('.cache'))).toEqual([]); // only where they are to run programs are compiled
 
   const prefix = join(folder, 'prefix');
   command('npm', [
@@ -50,6 +51,10 @@ test('installed from the tarball into an empty prefix, both programs work', () =
     expect(command(path, ['--version'])).toBe(`${program} ${version}\n`);
     expect(command(path, ['--help'])).toContain(program);
   }
+  const installed = readdirSync(join(prefix, 'lib/node_modules/tsnbd/dist'));
+  expect(installed.filter((name) => name.endsWith('.cache')).length).toBe(
+    installed.filter((name) => name.endsWith('.code.js')).length,
+  );
   expect(command(join(prefix, 'bin', 'tsnbd'), ['completion', 'bash'])).toContain(
     'complete -o default -F _tsnbd tsnbd',
   );
