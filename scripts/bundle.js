@@ -24,8 +24,9 @@ function partsApart(entries) {
 }
 
 /**
- * What Node loads: it runs the code beside it, as V8 has compiled it, where that was done by this version of Node. The code is
- * named by its hash, so that none is taken for another; V8 compares no more than lengths.
+ * What Node loads: it runs the code beside it, as V8 has compiled it, where that was done by this very Node. The code is
+ * named by its hash, so that none is taken for another: V8 compares no more than lengths. Node is named by its file's size and time
+ * too: what was compiled points into the heap that comes with each build of it.
  * @param {string} code
  */
 function starter(code) {
@@ -34,7 +35,10 @@ function starter(code) {
 "use strict";
 const fs=require("node:fs"),{Script}=require("node:vm"),filename=__filename.slice(0,-2)+"code.js";
 let cachedData;
-try{cachedData=fs.readFileSync(\`\${filename}.${hash}.\${process.version}-\${process.arch}.cache\`)}catch{}
+try{
+const{size,mtimeMs}=fs.statSync(process.execPath);
+cachedData=fs.readFileSync(\`\${filename}.${hash}.\${process.version}-\${size}-\${Math.trunc(mtimeMs)}.cache\`);
+}catch{}
 new Script(fs.readFileSync(filename,"latin1"),{filename,cachedData}).runInThisContext()(exports,require,module,__filename);
 `;
 }

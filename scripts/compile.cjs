@@ -10,12 +10,14 @@ const {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } = require('node:fs');
 const { join } = require('node:path');
 const { setFlagsFromString } = require('node:v8');
 const { Script } = require('node:vm');
 
+const { size, mtimeMs } = statSync(process.execPath);
 const files = readdirSync(__dirname).map((name) => join(__dirname, name));
 for (const old of files.filter((name) => name.endsWith('.cache'))) rmSync(old);
 for (const filename of files.filter((name) => name.endsWith('.code.js'))) {
@@ -24,7 +26,7 @@ for (const filename of files.filter((name) => name.endsWith('.code.js'))) {
   setFlagsFromString('--no-lazy');
   const script = new Script(code, { filename });
   setFlagsFromString('--lazy'); // V8 takes only what was made with the flags that it has
-  keep(`${filename}.${hash}.${process.version}-${process.arch}.cache`, script.createCachedData());
+  keep(`${filename}.${hash}.${process.version}-${size}-${Math.trunc(mtimeMs)}.cache`, script.createCachedData());
 }
 
 /**

@@ -1,5 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Script } from 'node:vm';
@@ -51,4 +60,17 @@ test('what V8 does not take, and what was compiled of other code, is of no effec
   expect(said()).toBe('two\n');
   truncateSync(join(folder, 'dist', cache), 0);
   expect(said()).toBe('two\n');
+});
+
+test('what one build of Node has compiled is of no effect with another, of the same version too', async () => {
+  await make('one');
+  compile();
+  const [cache = ''] = cachesIn(join(folder, 'dist'));
+  await make('two');
+  const [, two = ''] = /\.([0-9a-f]{16})\./.exec(readFileSync(join(folder, 'dist/program.js'), 'utf8')) ?? [];
+  renameSync(join(folder, 'dist', cache), join(folder, 'dist', cache.replace(/[0-9a-f]{16}/, two)));
+  expect(said()).toBe('one\n'); // V8 was deceived, so it does take what has this name
+  const another = join(folder, 'node');
+  copyFileSync(process.execPath, another);
+  expect(execFileSync(another, [join(folder, 'dist/program.js')], { encoding: 'utf8' })).toBe('two\n');
 });
