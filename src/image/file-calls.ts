@@ -12,7 +12,7 @@ export interface FileCalls {
   read(fd: number, target: Uint8Array, at: number, length: number, offsetBytes: number): number;
   /** Answers the bytes written, perhaps fewer than given. */
   write(fd: number, source: Uint8Array, at: number, length: number, offsetBytes: number): number;
-  /** `mode` is PUNCH_HOLE or ZERO_RANGE of kernel/fd-calls. */
+  /** `mode` is PUNCH_HOLE, ZERO_RANGE or RESERVE of kernel/fd-calls. */
   fallocate(fd: number, mode: number, offsetBytes: number, length: number): number;
   /** Answers an offset; `what` is NEXT_DATA, NEXT_HOLE or END_OF_FILE of kernel/fd-calls. */
   seek(fd: number, offsetBytes: number, what: number): number;

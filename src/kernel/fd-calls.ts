@@ -30,9 +30,13 @@ import {
 
 const { EACCES, EAGAIN, EINTR, ENOTCONN } = constants.errno;
 
-/** Modes of `fallocate`. The size of the file stays; a hole gives its storage back, a zeroed range keeps it. */
+/**
+ * Modes of `fallocate`. The size of the file stays; a hole gives its storage back, a zeroed range keeps it; a reserved one has storage
+ * from then on, and its content stays.
+ */
 export const PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 export const ZERO_RANGE = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+export const RESERVE = FALLOC_FL_KEEP_SIZE;
 
 /** A signal can interrupt fallocate(2) half-way on some file systems; doing it again is harmless, doing it for ever is not. */
 const interruptionsMax = 100;
@@ -70,7 +74,7 @@ export function setNonBlocking(fd: number): void {
   expect('set the flags of a file descriptor', libc.fcntl(fd, F_SETFL, statusFlags(fd) | O_NONBLOCK));
 }
 
-/** fallocate(2) with PUNCH_HOLE, ZERO_RANGE or 0. Answers 0 or −errno (EOPNOTSUPP where the file system cannot). */
+/** fallocate(2) with PUNCH_HOLE, ZERO_RANGE, RESERVE or 0. Answers 0 or −errno (EOPNOTSUPP where the file system cannot). */
 export function fallocate(fd: number, mode: number, offsetBytes: number, lengthBytes: number): number {
   let result = -EINTR;
   for (let i = 0; i < interruptionsMax && result === -EINTR; i += 1) {

@@ -1,6 +1,7 @@
 import { closeSync, copyFileSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import type { BegunSync } from '#tsnbd/image/begun-sync.js';
 import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
+import { RESERVE } from '#tsnbd/kernel/fd-calls.js';
 
 /** A change of a file, as it was asked of the system. */
 export type Change =
@@ -20,7 +21,7 @@ export function recordingCalls(changes: Change[]): FileCalls {
       return fileCalls.write(fd, source, at, length, offsetBytes);
     },
     fallocate: (fd, mode, offsetBytes, length) => {
-      changes.push({ kind: 'hole', offsetBytes, length });
+      if (mode !== RESERVE) changes.push({ kind: 'hole', offsetBytes, length });
       return fileCalls.fallocate(fd, mode, offsetBytes, length);
     },
     truncate: (fd, bytes) => {

@@ -17,6 +17,7 @@ import {
 import { L2_TABLE, MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
 import { pushRange } from './pushed-ranges.js';
 import type { Refcounts } from './refcounts.js';
+import { ReservedStorage } from './reserved-storage.js';
 import type { WorkerTurns } from './worker-turns.js';
 
 const { EFBIG, EIO } = constants.errno;
@@ -44,6 +45,7 @@ export class Allocator {
   isFresh = false;
 
   readonly areas: MetadataAreas;
+  readonly reserved: ReservedStorage;
   readonly #refcounts: Refcounts;
   readonly #memory: WriteMemory;
   readonly #duties: AllocatorDuties;
@@ -61,6 +63,7 @@ export class Allocator {
     file: { readonly fd: number; readonly calls: FileCalls },
   ) {
     this.areas = new MetadataAreas(memory.areas);
+    this.reserved = new ReservedStorage(memory, file);
     this.#refcounts = refcounts;
     this.#memory = memory;
     this.#duties = duties;
@@ -89,6 +92,7 @@ export class Allocator {
     this.isFresh = cluster >= freshFrom;
     numbers[NEXT_FREE] = cluster + count;
     numbers[FRESH_FROM] = Math.max(freshFrom, cluster + count);
+    if (this.isFresh) this.reserved.reserve(cluster * this.#clusterBytes, (cluster + count) * this.#clusterBytes);
     return 0;
   }
 
@@ -231,6 +235,7 @@ export class Allocator {
     if (this.#calls.truncate(this.#fd, first * this.#clusterBytes) !== 0) return false;
     numbers[FRESH_FROM] = first;
     numbers[REACHED] = 0;
+    this.reserved.forget();
     return true;
   }
 

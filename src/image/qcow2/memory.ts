@@ -39,6 +39,7 @@ export const FREEING_COUNT = 9;
 export const REACHED = 10;
 export const TABLE_ROOM = 11;
 export const LENT_COUNT = 12;
+export const RESERVED_TO = 13;
 const NUMBERS = 16;
 
 /** What all workers of an image know of its tables; it crosses threads. */
@@ -72,6 +73,7 @@ export interface WriteMemory {
    * | L1_DIRTY_FROM, L1_DIRTY_TO | entries that are not yet in the file; none if equal |
    * | TABLE_DIRTY_FROM, TABLE_DIRTY_TO | the same for the refcount table |
    * | REACHED | the file has at least so many bytes |
+   * | RESERVED_TO | up to this byte the file was given storage ahead of new clusters, behind its end too; 0: nothing was |
    * | DROPPED_COUNT, FREEING_COUNT | how many ranges `dropped` and `freeing` have |
    * | LENT_COUNT | how many of `freeing`, the first ones, wait for nothing but for being read out of a pipe |
    */

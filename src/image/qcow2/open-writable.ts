@@ -159,6 +159,7 @@ export function finishWriting(path: string, handle: Qcow2Handle, calls: FileCall
   let errno = order.flush();
   if (errno === 0) errno = order.settle();
   if (errno === 0) errno = order.flush();
+  order.allocator.reserved.giveBack();
   if (errno !== 0)
     throw new ImageError('system', `what was written to ${path} could not be brought to the disk: ${errnoText(errno)}`);
 }

@@ -11,6 +11,7 @@ import { type Image, LENT_BYTES_MAX, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/im
 import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
 import { firstZero, putRefcount, refcountAt } from '#tsnbd/image/qcow2/refcount-codec.js';
 import { newTurnsMemory, WorkerTurns } from '#tsnbd/image/qcow2/worker-turns.js';
+import { RESERVE } from '#tsnbd/kernel/fd-calls.js';
 import { growPipe, makePipe } from '#tsnbd/kernel/pipe-calls.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { type Cluster, type Qcow2Bytes, qcow2Bytes, type Wish } from './qcow2-bytes.js';
@@ -233,6 +234,35 @@ describe('what the disk does not do', () => {
     expect(write(images[0], 10)).toBe(0);
     expect(images[0]?.flush()).toBe(0);
     expect(firstByte(images[0], 10)).toBe(9);
+  });
+});
+
+describe('storage for new clusters', () => {
+  const storedBytes = (path: string) => statSync(path).blocks * 512;
+
+  it('is reserved for many at a time, and what was not used goes back when the image is closed', () => {
+    const reserved: number[] = [];
+    const { images, path } = open(good().bytes, {
+      fallocate: (fd, mode, offsetBytes, length) => {
+        if (mode === RESERVE) reserved.push(offsetBytes);
+        return fileCalls.fallocate(fd, mode, offsetBytes, length);
+      },
+    });
+    const { size } = statSync(path);
+    for (let cluster = 10; cluster < 60; cluster += 1) expect(write(images[0], cluster)).toBe(0);
+    expect(reserved).toEqual([size]);
+    expect(storedBytes(path)).toBeGreaterThan(2 ** 22);
+    for (const step of undo.splice(0).reverse()) step();
+    expect(statSync(path).size).toBe(size + 50 * clusterBytes);
+    expect(storedBytes(path)).toBe(size + 50 * clusterBytes);
+  });
+
+  it('is left to their writes where none can be reserved', () => {
+    const { images, path } = open(good().bytes, { fallocate: () => -ENOSPC });
+    expect(write(images[0], 10)).toBe(0);
+    expect(images[0]?.flush()).toBe(0);
+    expect(firstByte(images[0], 10)).toBe(9);
+    expect(storedBytes(path)).toBe(statSync(path).size);
   });
 });
 
