@@ -20,7 +20,7 @@ const WORTH = 0.9;
  * while the scheduler moves client and worker apart, and any may be stretched by another process.
  */
 const BAD_PERIODS_MAX = 4;
-/** Before a try, at least; the shortest of them counts. */
+/** Before a try, at least; the shortest of the last of them counts. */
 const PERIODS_ASLEEP = 3;
 /** While it pays, the other way is tried again after so many periods: the machine's load changes. */
 const PERIODS_AWAKE = 256;
@@ -58,7 +58,7 @@ export class PacedSocket {
   #glances = 0;
   /** 0: the last period was not compared, so that nobody knows when this one began. */
   #periodBegan = 0;
-  /** The shortest period since it has slept. */
+  /** The shortest of the last PERIODS_ASLEEP periods that it slept. */
   #asleepMs = Number.POSITIVE_INFINITY;
   #badPeriods = 0;
   #patience = PERIODS_ASLEEP;
@@ -175,7 +175,8 @@ export class PacedSocket {
     if (!isWhole) return;
     this.#periodsToGo -= 1;
     if (!this.#spinning) {
-      this.#asleepMs = Math.min(periodMs, this.#asleepMs);
+      // Client and worker may have been on one core before, where to sleep is faster than anything.
+      if (this.#periodsToGo < PERIODS_ASLEEP) this.#asleepMs = Math.min(periodMs, this.#asleepMs);
       if (this.#periodsToGo <= 0) this.#spin(true, PERIODS_AWAKE);
       return;
     }

@@ -99,6 +99,14 @@ describe('a socket', () => {
     expect([12, 12, 12, 12].map((ms) => period(socket, ms))).toEqual([true, true, true, false]);
   });
 
+  test('compares being awake with how it slept last, not with how it once did', () => {
+    const socket = paced();
+    const ms = [...Array(8).fill(10), 2, 2, 2, 10, 10, 10, ...Array(50).fill(5)];
+    const modes = ms.map((each) => period(socket, each));
+    expect(modes.slice(0, 13)).toEqual(ms.slice(0, 13).map((_, count) => count >= 3 && count < 7));
+    expect(modes.slice(13)).toEqual(Array(51).fill(true));
+  });
+
   test('looks now and then whether sleeping has become faster', () => {
     const socket = paced();
     for (let count = 0; count < 3; count += 1) period(socket, 10);
