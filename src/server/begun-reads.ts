@@ -14,7 +14,10 @@ const READS_IN_A_ROW_MAX = 4_096;
  */
 const TOGETHER_BYTES = 131_072;
 
-/** READs that a disk does at the same time: each is answered when it is done, in whatever order. */
+/**
+ * READs that a disk does at the same time: each is answered when it is done, in whatever order. Small ones are read into memory; of
+ * large ones in the page cache only the last byte is, so as to be told when they are there.
+ */
 export class BegunReads {
   readonly #image: Image;
   readonly #replies: Replies;
@@ -53,10 +56,15 @@ export class BegunReads {
     const files = this.#reads.isBeginnable(request) ? this.#opened() : undefined;
     if (files === undefined) return false;
     if (this.#inARow === READS_IN_A_ROW_MAX) this.finish();
+    const { offsetBytes, lengthBytes } = request;
+    const isSentCached = this.#reads.isSentCached(request);
+    if (isSentCached) this.#image.cache(offsetBytes, lengthBytes);
     let ticket = -1;
     while (ticket < 0) {
-      if (files.isBroken || !this.#image.findPlace(request.offsetBytes, request.lengthBytes, this.#place)) return false;
-      ticket = files.begin(this.#place, request.lengthBytes);
+      if (files.isBroken || !this.#image.findPlace(offsetBytes, lengthBytes, this.#place)) return false;
+      // What is asked for behind the rest comes behind it, mostly: where not, the answer waits.
+      if (isSentCached) this.#place.offsetBytes += lengthBytes - 1;
+      ticket = files.begin(this.#place, isSentCached ? 1 : lengthBytes);
       // By the time that there is room the place may be another one.
       if (ticket < 0) this.#take(1);
     }
@@ -101,6 +109,7 @@ export class BegunReads {
     if (this.#begun.count === 0 || typeof this.#files !== 'object') return;
     if (waitFor > 0) this.#replies.send();
     this.#files.take(waitFor, this.#onRead, most);
+    this.#reads.sendTogether();
     if (this.#begun.count > 0) return;
     this.#inARow = 0;
     this.#image.letGoPlaces();
@@ -110,7 +119,7 @@ export class BegunReads {
     this.#begun.letGo(ticket);
     const request = this.#begun.at(ticket);
     if (request === undefined || typeof this.#files !== 'object') return;
-    if (at < 0) this.#reads.answer(request);
+    if (at < 0 || this.#reads.isSentCached(request)) this.#reads.answerTogether(request);
     else this.#replies.copyOf(request, this.#files.bytes, at);
   }
 }

@@ -13,13 +13,15 @@ import { sendPiped } from './socket-bytes.js';
 export const PIPED_BYTES_MIN = 65_536;
 /** Of the pipe, and so the longest reply that goes through it. */
 const PIPE_BYTES = 1_048_576;
+/** Of replies that are sent together, with their headers in the pipe: each takes up to two pages more than its data. */
+const TOGETHER_BYTES = PIPE_BYTES / 2;
 /** What a socket must hold so that a reply goes into it at once: with less a copy is faster. */
 const SEND_BUFFER_BYTES = 4_194_304;
 const SEND_BUFFER_BYTES_MIN = 1_048_576;
 
 /**
- * Large READs without a copy: the pages of the image go by reference into a pipe, and from there to the socket. All of
- * them are in the pipe before the header is sent, so that an error can still be told. On TCP it brings nothing.
+ * Large READs without a copy: the pages of the image go by reference into a pipe, and from there to the socket. All
+ * of a reply is in the pipe before any of it is sent, so that an error can still be told. On TCP it brings nothing.
  */
 export class PipedReads {
   readonly #socketFd: number;
@@ -27,6 +29,8 @@ export class PipedReads {
   readonly #replies: Replies;
   /** Bytes that were sent by reference may not have been read yet. */
   #isLent = false;
+  /** Of whole replies in the pipe. */
+  #heldBytes = 0;
   /** 'unused' until the first large read; absent where it cannot be done. */
   #pipe: Pipe | 'unused' | undefined = 'unused';
 
@@ -38,22 +42,43 @@ export class PipedReads {
     this.#replies = replies;
   }
 
-  /** Answers a READ; false where it must be copied: nothing has happened then. */
+  /** Answers a READ, by the next `send`; false where it must be copied: nothing has happened then. */
   answer(request: Readonly<Request>): boolean {
     const { offsetBytes, lengthBytes } = request;
     if (lengthBytes < PIPED_BYTES_MIN || lengthBytes > PIPE_BYTES) return false;
     if (this.#pipe === 'unused') this.#pipe = this.#isWorthIt() ? openPipe() : undefined;
     if (this.#pipe === undefined) return false;
+    if (this.#heldBytes + lengthBytes > TOGETHER_BYTES) this.send();
+    // What waits there is whole replies, as in the pipe: which goes first is all the same.
+    if (!this.#replies.send() || this.#replies.roomForData(0) < 0) return true;
     this.#isLent = this.#image.lendsPages;
+    const isAlone = lengthBytes > TOGETHER_BYTES;
+    let headerBytes = 0;
+    if (!isAlone) {
+      this.#replies.dataHeader(request, offsetBytes, lengthBytes, true);
+      headerBytes = this.#replies.putInto(this.#pipe.writeFd);
+    }
     const moved = this.#image.readIntoPipe(offsetBytes, lengthBytes, this.#pipe.writeFd);
     if (moved < lengthBytes) {
-      empty(this.#pipe, moved);
+      this.send();
+      empty(this.#pipe, headerBytes + moved);
       return false;
     }
-    if (this.#replies.roomForData(0) < 0) return true;
-    this.#replies.dataHeader(request, offsetBytes, lengthBytes, true);
-    if (this.#replies.send()) this.#replies.sendErrno = -sendPiped(this.#socketFd, this.#pipe.readFd, lengthBytes);
+    this.#heldBytes += headerBytes + lengthBytes;
+    if (isAlone) {
+      this.#replies.dataHeader(request, offsetBytes, lengthBytes, true);
+      this.#replies.send();
+      this.send();
+    }
     return true;
+  }
+
+  /** Sends the replies that the pipe holds. */
+  send(): void {
+    if (this.#heldBytes === 0 || typeof this.#pipe !== 'object') return;
+    const length = this.#heldBytes;
+    this.#heldBytes = 0;
+    if (this.#replies.sendErrno === 0) this.#replies.sendErrno = -sendPiped(this.#socketFd, this.#pipe.readFd, length);
   }
 
   /** Whether bytes that were sent by reference may be changed before the client has them, unless `takeBack` is asked. */

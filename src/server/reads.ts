@@ -36,6 +36,12 @@ export class Reads {
   }
 
   answer(request: Readonly<Request>): void {
+    this.answerTogether(request);
+    this.sendTogether();
+  }
+
+  /** As `answer`, for one of several: `sendTogether` is called behind the last, before anything is waited for. */
+  answerTogether(request: Readonly<Request>): void {
     const { lengthBytes } = request;
     if (lengthBytes === 0) this.#replies.reply(request, 0);
     else if (lengthBytes < WORTH_LOOKING_BYTES) this.#copy(request);
@@ -45,12 +51,21 @@ export class Reads {
     }
   }
 
+  sendTogether(): void {
+    this.#piped.send();
+  }
+
   /** Whether such a READ may be one read of a file beside others: larger ones have another way, or are in pieces. */
   isBeginnable(request: Readonly<Request>): boolean {
     const { lengthBytes } = request;
     if (lengthBytes < WORTH_LOOKING_BYTES) return lengthBytes > 0;
     const bytesMax = this.#image.isDirect ? DIRECT_FILE_READ_BYTES_MAX : FILE_READ_BYTES_MAX;
     return lengthBytes <= bytesMax && this.#isWhole(request);
+  }
+
+  /** Whether such a READ is only brought into the page cache beside others: it is answered from there with a copy less. */
+  isSentCached({ lengthBytes }: Readonly<Request>): boolean {
+    return lengthBytes >= WORTH_LOOKING_BYTES && !this.#image.isDirect;
   }
 
   /** Asked now and then: what was sent by reference may have been read. */

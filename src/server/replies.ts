@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs';
 import { invariant } from '../base/invariant.js';
 import { alignedMemory, forget, PAGE_ALIGNMENT_BYTES } from '../kernel/memory.js';
 import {
@@ -97,6 +98,13 @@ export class Replies {
     }
     this.#length = 0;
     return this.sendErrno === 0;
+  }
+
+  /** Puts what waits, a header, into a pipe that has room for it. Answers how many bytes that is. */
+  putInto(pipeWriteFd: number): number {
+    const length = this.#length;
+    this.#length = 0;
+    return writeSync(pipeWriteFd, this.bytes, 0, length);
   }
 
   /** Gives the buffer's memory back; nothing may wait in it. */
