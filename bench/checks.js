@@ -60,9 +60,9 @@ export async function checkQcow2Bytes(owned, peer, kind, sizeBytes) {
   await check(owned, peer, sizeBytes, {
     words: `with a qcow2 image (${kind})`,
     isEmpty: kind === 'new',
-    start: (image) => {
+    start: async (image) => {
       rmSync(fullOf(image), { force: true });
-      path = qcow2Image(image, kind);
+      path = await qcow2Image(image, kind);
       return startServer(owned, peer, 'unix', path, { format: 'qcow2', direct: false });
     },
     rawOf: async (image) => {

@@ -7,6 +7,7 @@ import {
   existsSync,
   fdatasyncSync,
   openSync,
+  readFileSync,
   readSync,
   statfsSync,
   statSync,
@@ -14,6 +15,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 const PIECE_BYTES = 16 * 2 ** 20;
 const BLOCK_BYTES = 4096;
@@ -21,6 +23,8 @@ const TMPFS_MAGIC = 0x01021994;
 
 const WARM_READS_MAX = 5;
 const WARM_PIECE_BYTES = 2 ** 20;
+const QUIET_MS = 500;
+const QUIET_TRIES_MAX = 60;
 /** Share of the image that may be in the page cache after it was dropped. */
 const COLD_SHARE_MAX = 0.001;
 
@@ -49,7 +53,7 @@ export function fullOf(raw) {
  * @param {string} raw
  * @param {'full' | 'new' | 'backed'} kind
  */
-export function qcow2Image(raw, kind) {
+export async function qcow2Image(raw, kind) {
   const full = fullOf(raw);
   if (kind !== 'new' && !existsSync(full)) {
     execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, full]);
@@ -59,7 +63,28 @@ export function qcow2Image(raw, kind) {
   const path = `${raw}.${kind}.qcow2`;
   const backing = kind === 'backed' ? ['-F', 'qcow2', '-b', full] : [];
   execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, path, String(statSync(raw).size)]);
+  await untilQuiet(path);
   return path;
+}
+
+/**
+ * Waits until the file's disk does nothing. A file system that is mounted with `discard` tells the disk what a file had that was made
+ * empty, extent by extent, when it commits: of a qcow2 image that was written at random that takes seconds, and all that write wait.
+ * @param {string} path
+ */
+async function untilQuiet(path) {
+  execFileSync('sync', ['-f', path]);
+  const number = execFileSync('findmnt', ['-n', '-o', 'MAJ:MIN', '-T', path], { encoding: 'utf8' }).trim();
+  const counters = `/sys/dev/block/${number}/stat`;
+  if (!existsSync(counters)) return; // a file system without a disk, or of several
+  let before = '';
+  for (let tries = 0; tries < QUIET_TRIES_MAX; tries++) {
+    const now = readFileSync(counters, 'utf8');
+    if (now === before) return;
+    before = now;
+    await sleep(QUIET_MS);
+  }
+  throw new Error(`the disk below ${path} is never quiet`);
 }
 
 /**

@@ -69,7 +69,7 @@ export async function measure(owned, peer, one, setting) {
 async function measureNow(owned, peer, one, { small, large = small, source, seconds }) {
   const { path: raw, sizeBytes } = needsLarge(one) ? large : small;
   const qcow2 = one.kind === 'fio' ? one.qcow2 : undefined;
-  const image = qcow2 === undefined ? raw : qcow2Image(raw, qcow2);
+  const image = qcow2 === undefined ? raw : await qcow2Image(raw, qcow2);
   if (one.transport === 'kernel') throw new Error(`${one.name} is measured in the guest`);
   const server = await startServer(owned, peer, one.transport, image, {
     format: qcow2 === undefined ? 'raw' : 'qcow2',
