@@ -1,5 +1,5 @@
-import { afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { assertQuietKernel, memoryDir, ok } from '../kernel/guest.js';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { assertQuietKernel, type Background, memoryDir, ok } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, testProgram } from '../kernel/programs.js';
 import { long } from '../long.js';
 
@@ -17,9 +17,10 @@ interface Leftovers {
 
 /** The two attaches, each as its request; the server of the first stays up. */
 const requests: Record<string, object> = {};
+let server: Background | undefined;
 beforeAll(async () => {
   const socket = `${await memoryDir('server')}/sock`;
-  await startServer(`nbdkit -f -U ${socket} memory 16M`, isSocket(socket), { limitMs: 7_200_000 });
+  server = await startServer(`nbdkit -f -U ${socket} memory 16M`, isSocket(socket), { limitMs: 7_200_000 });
   requests['a remote export'] = {
     kind: 'remote',
     address: { kind: 'unix', path: socket },
@@ -33,6 +34,7 @@ beforeAll(async () => {
   const imagePath = await newImage('16M');
   requests['an image'] = { kind: 'image', imagePath, format: 'raw', readOnly: false, device: 'nbd0' };
 });
+afterAll(() => server?.stop('KILL'));
 
 afterEach(async () => {
   await expectNothingLeft();

@@ -1,5 +1,5 @@
-import { afterEach, beforeAll, expect, test } from 'vitest';
-import { assertQuietKernel, memoryDir, ok } from '../kernel/guest.js';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { assertQuietKernel, type Background, memoryDir, ok } from '../kernel/guest.js';
 import { expectNothingLeft, isSocket, newImage, startServer, tsnbd, tsnbdClient } from '../kernel/programs.js';
 import { long } from '../long.js';
 
@@ -9,11 +9,13 @@ const MOMENT_MS_MAX = 900;
 
 let image = '';
 let socket = '';
+let server: Background | undefined;
 beforeAll(async () => {
   image = await newImage('16M');
   socket = `${await memoryDir('server')}/sock`;
-  await startServer(`nbdkit -f -U ${socket} memory 16M`, isSocket(socket), { limitMs: 7_200_000 });
+  server = await startServer(`nbdkit -f -U ${socket} memory 16M`, isSocket(socket), { limitMs: 7_200_000 });
 });
+afterAll(() => server?.stop('KILL'));
 
 afterEach(async () => {
   await expectNothingLeft();

@@ -21,6 +21,8 @@ test('a client whose network is gone holds its place at a server no longer than 
   const client = await background(`exec /bin/ip netns exec gone ${reading}`);
   started.push(client);
   await expect.poll(() => client.output().stdout, { timeout: 20_000 }).toContain('read 512/512');
+  // Keepalive has nothing to say of what is not acknowledged yet: that is sent again for as long as TCP's own limit.
+  await until(`ss -Htn sport = :${PORT} | awk '{ waiting += $3 } END { exit waiting > 0 || NR != 1 }'`);
   await ok('/bin/ip -n gone link set far down');
   const another = `nbdinfo --size nbd://127.0.0.1:${PORT}`;
   expect((await run(another)).status).not.toBe(0);
