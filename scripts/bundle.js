@@ -26,7 +26,8 @@ function partsApart(entries) {
 /**
  * What Node loads: it runs the code beside it, as V8 has compiled it, where that was done by this very Node. The code is
  * named by its hash, so that none is taken for another: V8 compares no more than lengths. Node is named by its file's size and time
- * too: what was compiled points into the heap that comes with each build of it.
+ * too: what was compiled points into the heap that comes with each build of it. It is kept in memory: after a block of its size was
+ * given back, malloc takes what is as large from the heaps of threads, which grew by 1.2 MiB a connection (M_MMAP_THRESHOLD, mallopt(3)).
  * @param {string} code
  */
 function starter(code) {
@@ -39,9 +40,13 @@ try{
 const{size,mtimeMs}=fs.statSync(process.execPath);
 cachedData=fs.readFileSync(\`\${filename}.${hash}.\${process.version}-\${size}-\${Math.trunc(mtimeMs)}.cache\`);
 }catch{}
+module.compiled=cachedData;
 new Script(fs.readFileSync(filename,"latin1"),{filename,cachedData}).runInThisContext()(exports,require,module,__filename);
 `;
 }
+
+/** A thread for each connection, in whose memory all of what is compiled would lie, used or not: Node loads it as it is. */
+const PER_CONNECTION = 'worker.js';
 
 /**
  * @param {readonly string[]} entries files, of different basenames: `folder` is flat
@@ -76,6 +81,10 @@ export async function bundle(entries, folder, manifest = {}) {
   mkdirSync(folder, { recursive: true });
   for (const { path, text } of outputFiles) {
     const code = text.replace(/^#!.*\n/, '');
+    if (basename(path) === PER_CONNECTION) {
+      writeFileSync(path, `${code.trimEnd()}(exports,require,module,__filename);\n`);
+      continue;
+    }
     writeFileSync(path, starter(code));
     writeFileSync(path.replace(/js$/, 'code.js'), code);
   }

@@ -216,7 +216,8 @@ test('when the process of an image is killed, a second one goes on, or a restart
     expect({ status, stderr }, stdout).toEqual({ status: 0, stderr: '' });
   }
   await until(`! grep -q '"pid":${second},' /run/tsnbd/nbd0.json`);
-  await ok(`${tsnbd} -d nbd1 && qemu-img check -q ${dir}/qcow2`);
+  // 3: a cluster at most that was taken when the process was killed, and belongs to nothing.
+  await ok(`${tsnbd} -d nbd1 && { qemu-img check -q ${dir}/qcow2 || test $? = 3; }`);
   expect(await loop.result).toEqual({ status: 0, stdout: '/dev/nbd1 restarted\n', stderr: '' });
 
   // Another file in the place of the image is not the image.
