@@ -1,5 +1,5 @@
 import { close, existsSync, open } from 'node:fs';
-import { errnoText } from './errno.js';
+import { openError } from './device-errors.js';
 import { KernelError } from './errors.js';
 import { firstLine, runProgram } from './run-program.js';
 import { deviceState } from './sysfs.js';
@@ -17,25 +17,23 @@ import { within } from './within.js';
 export async function rescanPartitions(name: string, limitMs: number): Promise<void> {
   const end = await runProgram('/bin/sh', ['-c', 'exec 3<"$0"', `/dev/${name}`], { limitMs });
   if (end.isLate) throw lateError(name, limitMs);
-  if (end.status !== 0) throw openError(name, firstLine(end.stderr));
+  if (end.status !== 0) throw new KernelError('system', `cannot open /dev/${name}: ${firstLine(end.stderr)}`);
 }
 
 /**
  * The same in this process, for one that has no part in serving the device, and ends soon: a child takes ten times as long. An open that
  * is late ends with the connections of the device.
  *
- * @throws KernelError 'time-limit', 'system'
+ * @throws KernelError 'time-limit', and what openError tells
  */
 export async function rescanPartitionsHere(name: string, limitMs: number): Promise<void> {
-  const opened = new Promise<number>((resolve) => {
+  const opened = new Promise<void>((resolve, reject) => {
     open(`/dev/${name}`, 'r', (error, fd) => {
-      if (error === null) close(fd, () => resolve(0));
-      else resolve(-(error.errno ?? -1));
+      if (error === null) close(fd, () => resolve());
+      else reject(openError(name, error));
     });
   });
-  const errno = await within(opened, limitMs);
-  if (errno === 'late') throw lateError(name, limitMs);
-  if (errno !== 0) throw openError(name, errnoText(errno));
+  if ((await within(opened, limitMs)) === 'late') throw lateError(name, limitMs);
 }
 
 function lateError(name: string, limitMs: number): KernelError {
@@ -43,10 +41,6 @@ function lateError(name: string, limitMs: number): KernelError {
     'time-limit',
     `the server did not answer in ${limitMs / 1000} s when the kernel read the partition table of /dev/${name}`,
   );
-}
-
-function openError(name: string, why: string): KernelError {
-  return new KernelError('system', `cannot open /dev/${name}: ${why}`);
 }
 
 /** A device without a size has no partitions to read: it takes no time, unless another program has taken the device meanwhile. */
