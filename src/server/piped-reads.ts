@@ -13,7 +13,7 @@ import { sendPiped } from './socket-bytes.js';
 export const PIPED_BYTES_MIN = 65_536;
 /** Of the pipe, and so the longest reply that goes through it. */
 const PIPE_BYTES = 1_048_576;
-/** Of replies that are sent together, with their headers in the pipe: each takes up to two pages more than its data. */
+/** Of replies that are sent together, with their headers in the pipe: each takes up to two pages more than its data, of 4 KiB. */
 const TOGETHER_BYTES = PIPE_BYTES / 2;
 /** What a socket must hold so that a reply goes into it at once: with less a copy is faster. */
 const SEND_BUFFER_BYTES = 4_194_304;
@@ -56,7 +56,7 @@ export class PipedReads {
     let headerBytes = 0;
     if (!isAlone) {
       this.#replies.dataHeader(request, offsetBytes, lengthBytes, true);
-      headerBytes = this.#replies.putInto(this.#pipe.writeFd);
+      headerBytes = this.#putHeader(this.#pipe);
     }
     const moved = this.#image.readIntoPipe(offsetBytes, lengthBytes, this.#pipe.writeFd);
     if (moved < lengthBytes) {
@@ -71,6 +71,14 @@ export class PipedReads {
       this.send();
     }
     return true;
+  }
+
+  /** A small cluster, or a large page, takes a place in the pipe as well: none may be left. */
+  #putHeader({ writeFd }: Pipe): number {
+    const put = this.#replies.putInto(writeFd);
+    if (put > 0) return put;
+    this.send();
+    return this.#replies.putInto(writeFd);
   }
 
   /** Sends the replies that the pipe holds. */

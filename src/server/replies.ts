@@ -1,4 +1,3 @@
-import { writeSync } from 'node:fs';
 import { invariant } from '../base/invariant.js';
 import { alignedMemory, forget, PAGE_ALIGNMENT_BYTES } from '../kernel/memory.js';
 import {
@@ -33,7 +32,7 @@ import {
   writeStatusDescriptor,
 } from '../protocol/reply.js';
 import type { Request } from '../protocol/request.js';
-import { sendBytes } from './socket-bytes.js';
+import { putBytes, sendBytes } from './socket-bytes.js';
 
 /** Replies are sent when they come to this: a batch stays in the processor's cache. Holds a READ of 256 KiB. */
 export const BATCH_BYTES = 262_144 + 65_536;
@@ -100,11 +99,11 @@ export class Replies {
     return this.sendErrno === 0;
   }
 
-  /** Puts what waits, a header, into a pipe that has room for it. Answers how many bytes that is. */
+  /** Puts what waits, a header, into a pipe that does not wait. Answers how many bytes that is; 0: it is full, and the header waits on. */
   putInto(pipeWriteFd: number): number {
-    const length = this.#length;
-    this.#length = 0;
-    return writeSync(pipeWriteFd, this.bytes, 0, length);
+    const put = putBytes(pipeWriteFd, this.bytes, this.#length);
+    if (put > 0) this.#length = 0;
+    return put;
   }
 
   /** Gives the buffer's memory back; nothing may wait in it. */

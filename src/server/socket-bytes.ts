@@ -48,6 +48,16 @@ export function sendBytes(socketFd: number, source: Uint8Array, length: number, 
   return 0;
 }
 
+/** Writes a few bytes, all or none, to a pipe that does not wait. Answers how many it took: 0 where it is full. */
+export function putBytes(pipeWriteFd: number, source: Uint8Array, length: number): number {
+  try {
+    return writeSync(pipeWriteFd, source, 0, length, null);
+  } catch (error) {
+    if (errnoOf(error) === EAGAIN) return 0;
+    throw error;
+  }
+}
+
 /** Moves all `length` bytes that a pipe holds to a socket, and waits until it has taken them. Answers 0 or −errno. */
 export function sendPiped(socketFd: number, pipeReadFd: number, length: number): number {
   for (let sent = 0; sent < length; ) {

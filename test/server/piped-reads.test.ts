@@ -24,6 +24,8 @@ let replies: Replies;
 let piped: PipedReads;
 /** Of a piece of the image that is put into the pipe: what comes behind cannot be read. */
 let readableBytes: number;
+/** What takes a place in the pipe: the first of a read is twice as long. */
+let pieceBytes: number;
 
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'tsnbd-piped-'));
@@ -32,10 +34,19 @@ beforeEach(() => {
   const [clientFd, socketFd] = socketPair();
   fds = [fileFd, socketFd];
   readableBytes = IMAGE_BYTES;
+  pieceBytes = IMAGE_BYTES;
   const image = {
     lendsPages: false,
-    readIntoPipe: (offset: number, length: number, pipeFd: number) =>
-      fileIntoPipe(fileFd, offset, Math.min(length, readableBytes), pipeFd),
+    readIntoPipe: (offset: number, length: number, pipeFd: number) => {
+      const bytes = Math.min(length, readableBytes);
+      for (let done = 0; done < bytes; ) {
+        const piece = done === 0 ? 2 * pieceBytes : pieceBytes;
+        const moved = fileIntoPipe(fileFd, offset + done, Math.min(piece, bytes - done), pipeFd);
+        if (moved <= 0) return done;
+        done += moved;
+      }
+      return bytes;
+    },
   } as unknown as Image;
   client = RawClient.onFd(clientFd);
   replies = new Replies(socketFd, 'simple', new Int32Array(new SharedArrayBuffer(4)));
@@ -84,5 +95,16 @@ test.runIf(isGranted && availableParallelism() > 1)(
     piped.send();
     await expectReply(1, 1);
     await expectReply(4, 4);
+  },
+);
+
+test.runIf(isGranted && availableParallelism() > 1)(
+  'a header that finds no place in the pipe goes there when what the pipe holds was sent',
+  async () => {
+    pieceBytes = 512; // two reads, of 127 pieces each, and their headers take all 256 places
+    const offsets = [0, PIPED_BYTES_MIN, 2 * PIPED_BYTES_MIN];
+    for (const offset of offsets) expect(piped.answer(read(offset))).toBe(true);
+    piped.send();
+    for (const [index, offset] of offsets.entries()) await expectReply(index + 1, offset);
   },
 );
