@@ -19,7 +19,7 @@ const { Script } = require('node:vm');
 
 const { size, mtimeMs } = statSync(process.execPath);
 const files = readdirSync(__dirname).map((name) => join(__dirname, name));
-for (const old of files.filter((name) => name.endsWith('.cache'))) rmSync(old);
+for (const old of files.filter((name) => name.endsWith('.cache'))) rmSync(old, { force: true });
 for (const filename of files.filter((name) => name.endsWith('.code.js'))) {
   const code = readFileSync(filename, 'latin1');
   const hash = createHash('sha256').update(code).digest('hex').slice(0, 16);
@@ -30,14 +30,15 @@ for (const filename of files.filter((name) => name.endsWith('.code.js'))) {
 }
 
 /**
- * V8 looks at the head and the length of what it takes, so the name is given to what is whole.
+ * V8 looks at the head and the length of what it takes, so the name is given to what is whole; another may do the same now.
  * @param {string} path
  * @param {Buffer} bytes
  */
 function keep(path, bytes) {
-  const fd = openSync(`${path}.new`, 'w');
+  const whole = `${path}.${process.pid}.new`;
+  const fd = openSync(whole, 'w');
   writeFileSync(fd, bytes);
   fsyncSync(fd);
   closeSync(fd);
-  renameSync(`${path}.new`, path);
+  renameSync(whole, path);
 }

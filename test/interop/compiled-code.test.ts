@@ -1,6 +1,7 @@
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import {
   copyFileSync,
+  cpSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -11,6 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { Script } from 'node:vm';
 import { afterAll, expect, test } from 'vitest';
 import { bundle } from '../../scripts/bundle.js';
@@ -60,6 +62,15 @@ test('what V8 does not take, and what was compiled of other code, is of no effec
   expect(said()).toBe('two\n');
   truncateSync(join(folder, 'dist', cache), 0);
   expect(said()).toBe('two\n');
+});
+
+test('two that compile at the same time do not get in each other’s way', async () => {
+  const both = join(folder, 'both');
+  cpSync(dist, both, { recursive: true });
+  copyFileSync(join(import.meta.dirname, '../../scripts/compile.cjs'), join(both, 'compile.cjs'));
+  const compiled = () => promisify(execFile)(process.execPath, [join(both, 'compile.cjs')]);
+  await Promise.all([compiled(), compiled()]);
+  expect(readdirSync(both).sort()).toEqual(readdirSync(dist).sort());
 });
 
 test('what one build of Node has compiled is of no effect with another, of the same version too', async () => {
