@@ -1,6 +1,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { messageOf } from '../base/message-of.js';
 import { ImageError, reasonOf } from '../image/errors.js';
-import { openImage } from '../image/open-image.js';
+import { type OpenedImage, openImage } from '../image/open-image.js';
 import { tellOfTrouble } from '../image/trouble.js';
 import { loadLibc } from '../kernel/libc.js';
 import { messageInWords } from '../protocol/handshake-message.js';
@@ -49,9 +50,20 @@ export async function serveUntilEnd(action: ServeAction, { say, stop, onListenin
       if (pidFile !== undefined) removePid(pidFile);
     }
   } finally {
-    for (const { image } of exports) image.close();
+    for (const { image } of exports) if (!isClosed(image, say)) hasLostWrites = true;
   }
   return !hasLostWrites;
+}
+
+/** One that cannot be written any more keeps no other from its end. */
+function isClosed(image: OpenedImage, say: Serving['say']): boolean {
+  try {
+    image.close();
+    return true;
+  } catch (error) {
+    say(messageOf(error));
+    return false;
+  }
 }
 
 const PID = `${process.pid}\n`;

@@ -77,6 +77,12 @@ export async function serveExports(path: string, ...args: string[]): Promise<Ser
   return ready(child, { kind: 'unix', path }, `nbd+unix:///?socket=${path}`);
 }
 
+/** `tsnbd serve` with every option given, over the unix socket `path`, under strace as by serveTraced. */
+export function serveExportsTraced(path: string, tracing: readonly string[], ...args: string[]): Promise<Served> {
+  const address = { kind: 'unix', path } as const;
+  return ready(startTraced(tracing, ['serve', '--socket', path, ...args]), address, `nbd+unix:///?socket=${path}`);
+}
+
 /** Has systemd-socket-activate listen on the unix socket `path`, which starts `tsnbd` with `args` at the first client. */
 export async function serveActivated(path: string, ...args: string[]): Promise<Served> {
   const child = spawn('systemd-socket-activate', ['--listen', path, process.execPath, TSNBD, ...args], OWN_STDIO);
