@@ -126,7 +126,8 @@ export class BegunWrites {
   #overlaps(offsetBytes: number, length: number): boolean {
     for (let ticket = 0; ticket < BEGUN_MAX; ticket += 1) {
       const begin = this.#offsets[ticket] ?? 0;
-      if (begin < offsetBytes + length && offsetBytes < begin + (this.#lengths[ticket] ?? 0)) return true;
+      const end = begin + (this.#lengths[ticket] ?? 0);
+      if (begin < end && begin < offsetBytes + length && offsetBytes < end) return true;
     }
     return false;
   }

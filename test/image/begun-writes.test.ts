@@ -95,6 +95,14 @@ describe('writes that are begun', () => {
     expect(told.size).toBe(BEGUN_MAX - done + 1);
   });
 
+  test('overlap none that is done', () => {
+    expect(writes.begin(BLOCK, BLOCK, source, 0)).toBeGreaterThanOrEqual(0);
+    expect(writes.begin(0, 4 * BLOCK, source, 0)).toBe(NOT_BEGUN);
+    finish();
+    expect(writes.begin(0, 4 * BLOCK, source, 0)).toBeGreaterThanOrEqual(0);
+    finish();
+  });
+
   test('of many sizes lie beside each other, whichever is done first', () => {
     const expected = Buffer.alloc(FILE_BYTES);
     let begun = 0;
