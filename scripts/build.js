@@ -21,7 +21,14 @@ const processes = [
   'cli/serve-process',
 ];
 /** What these load only when it is asked for. */
-const parts = ['cli/tsnbd-actions', 'cli/attach-here', 'cli/attach-and-leave', 'cli/client-list'];
+const parts = [
+  'cli/tsnbd-actions',
+  'cli/attach-here',
+  'cli/attach-and-leave',
+  'cli/client-list',
+  'attach/detach',
+  'attach/release',
+];
 const threads = ['server/worker', 'kernel/do-it-thread'];
 
 execFileSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.json')], {
@@ -32,8 +39,10 @@ execFileSync(process.execPath, [join(root, 'scripts/man.js')], { stdio: 'inherit
 
 rmSync(dist, { recursive: true, force: true });
 const { name, version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+const built = (/** @type {string} */ entry) => join(root, 'build', `${entry}.js`);
 await bundle(
-  [...programs, ...parts, ...processes, ...threads].map((entry) => join(root, 'build', `${entry}.js`)),
+  [...programs, ...processes, ...threads].map(built),
+  parts.map(built),
   dist,
   // Under this name the version is asked for (cli/version.ts).
   { name, version, exports: { './package.json': './package.json' } },

@@ -33,8 +33,10 @@ export function detachAction(device: string, values: OptionValues<ReturnType<typ
 
 export async function detach(program: string, { device, force, release }: DetachAction): Promise<void> {
   const { detachDevice } = await import('../attach/detach.js');
-  const { releaseDevice } = await import('../attach/release.js');
-  if (release) await releaseDevice(device, tellNotice(program));
+  if (release) {
+    const { releaseDevice } = await import('../attach/release.js');
+    await releaseDevice(device, tellNotice(program));
+  }
   const { isUncounted } = await detachDevice(device, force, tellNotice(program));
   if (isUncounted) tellNotice(program)(`nobody counted writes that failed: /dev/${device} was a remote device`);
 }

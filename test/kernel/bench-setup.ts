@@ -61,6 +61,7 @@ export async function setup(project: TestProject): Promise<void> {
   // Loaded module by module they take a second longer to start.
   await bundle(
     PROGRAMS.map((path) => join(ROOT, path)),
+    [],
     TEST_PROGRAMS,
   );
   compileLibrary('test/fault/drivers/kill-at-call.c', KILL_AT_CALL);
