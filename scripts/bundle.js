@@ -57,9 +57,6 @@ run("${name}",module);
 `;
 }
 
-/** A thread for each connection, in whose memory all of what is compiled would lie, used or not: Node loads it as it is. */
-const PER_CONNECTION = 'worker';
-
 /**
  * @param {readonly string[]} entries what Node starts: files, of different basenames, for `folder` is flat
  * @param {readonly string[]} parts what these load only when they need it
@@ -99,10 +96,6 @@ export async function bundle(entries, parts, folder, manifest = {}) {
   const partNames = parts.map((part) => basename(part, '.js'));
   const hashes = codes.map(({ name, code }) => [name, createHash('sha256').update(code).digest('hex').slice(0, 16)]);
   for (const { name, code } of codes) {
-    if (name === PER_CONNECTION) {
-      writeFileSync(join(folder, `${name}.js`), `${code.trimEnd()}(exports,require,module,__filename);\n`);
-      continue;
-    }
     writeFileSync(join(folder, `${name}.code.js`), code);
     if (partNames.includes(name)) continue;
     const loadable = hashes.filter(([hashed = '']) => hashed === name || partNames.includes(hashed));
