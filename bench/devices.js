@@ -1,6 +1,7 @@
 // The cases in the bench kernel: a device attached by each program; and how long an attach takes.
 import { join } from 'node:path';
-import { byNbdkit, byQemuNbd, byTsnbd, DeviceBench } from './guest.js';
+import { boundServer } from './bound/build.js';
+import { byBound, byNbdkit, byQemuNbd, byTsnbd, DeviceBench } from './guest.js';
 import { inTime, inTurns } from './rounds.js';
 import { median, spread } from './statistics.js';
 
@@ -43,6 +44,7 @@ export async function measureDevices(cases, options, checkout) {
       ...[byNbdkit(), byQemuNbd('threads'), byQemuNbd('io_uring')].filter(
         ({ group }) => options.peers === undefined || options.peers.includes(group),
       ),
+      ...(options.bound ? [byBound(boundServer(bench.guest.workDir))] : []),
     ];
     if (options.checks) {
       for (const attacher of asked) await bench.checkBytes(attacher, SPARE, CHECK_BYTES);

@@ -81,6 +81,21 @@ export function byNbdkit(client = 'nbd-client', name = 'nbdkit', options = '') {
   };
 }
 
+/**
+ * The server of bench/bound, and nbd-client.
+ * @param {string} program its path in the guest
+ * @returns {Attacher}
+ */
+export function byBound(program) {
+  const run = (/** @type {Place} */ { device }) => `/run/bench-${basename(device)}`;
+  return {
+    ...byNbdkit('nbd-client', 'bound'),
+    prepare: (place) =>
+      `${quote(program)} unix:${run(place)}.sock ${quote(place.image)} </dev/null >/dev/null 2>&1 &
+      echo $! >${run(place)}.pid; ${until(`test -S ${run(place)}.sock`)}`,
+  };
+}
+
 /** A booted guest, as the bench uses it. */
 export class DeviceBench {
   /** @param {Guest} guest */

@@ -1,12 +1,13 @@
 // The cases on this machine: servers over unix sockets and TCP.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { boundServer } from './bound/build.js';
 import { checkBytes, checkDirectBytes, checkQcow2Bytes } from './checks.js';
 import { makeImage, settle } from './image.js';
 import { measure, needsLarge } from './measure.js';
 import { UsageError } from './options.js';
-import { others, tsnbd } from './peers.js';
-import { inTurns, isOfImageServers } from './rounds.js';
+import { bounds, others, tsnbd } from './peers.js';
+import { canServe, inTurns } from './rounds.js';
 import { canHaveDefault, DEFAULT_BYTES, SEND_LIMIT } from './send-limit.js';
 import { ServerError, startServer } from './server.js';
 
@@ -63,9 +64,13 @@ function isUnderLimit(one) {
  * @param {Owned} owned
  * @param {Options} options
  */
-export async function usablePeers(owned, { us, versus, peers }) {
+export async function usablePeers(owned, { us, versus, peers, bound }) {
   const ours = [tsnbd(programOf(us)), ...(versus === undefined ? [] : [tsnbd(programOf(versus), 'tsnbd-before')])];
-  const asked = [...ours, ...others.filter(({ group }) => peers === undefined || peers.includes(group))];
+  const asked = [
+    ...ours,
+    ...others.filter(({ group }) => peers === undefined || peers.includes(group)),
+    ...(bound ? bounds(boundServer(owned.folder)) : []),
+  ];
   const image = join(owned.folder, 'probe.raw');
   makeImage(image, PROBE_BYTES);
   /** @type {Peer[]} */
@@ -111,26 +116,28 @@ export function programOf(folder) {
  * @param {number} sizeBytes
  */
 async function checkAll(owned, peers, cases, sizeBytes) {
-  const imageServers = peers.filter(({ servesImages }) => servesImages === true);
   const check = async (
     /** @type {string} */ words,
-    /** @type {readonly Peer[]} */ checked,
+    /** @type {(one: Case) => boolean} */ concerns,
     /** @type {(peer: Peer) => Promise<void>} */ act,
   ) => {
+    const concerned = cases.filter(concerns);
+    const checked = peers.filter((peer) => concerned.some((one) => canServe(one, peer)));
+    if (checked.length === 0) return;
     for (const peer of checked) await named(`${peer.name} ${words}`, act(peer));
     const names = checked.map(({ name }) => name).join(', ');
     console.log(`sha256 of what was read and written ${words} is right: ${names}`);
   };
+  const isDirect = (/** @type {Case} */ one) => one.kind === 'fio' && one.cache === 'direct';
+  const qcow2Of = (/** @type {Case} */ one) => (one.kind === 'fio' ? one.qcow2 : undefined);
   for (const transport of /** @type {const} */ (['unix', 'tcp'])) {
-    if (!cases.some((one) => one.transport === transport && !isOfImageServers(one))) continue;
-    await check(`over ${transport}`, peers, (peer) => checkBytes(owned, peer, transport, sizeBytes));
+    const concerns = (/** @type {Case} */ one) =>
+      one.transport === transport && !isDirect(one) && qcow2Of(one) === undefined;
+    await check(`over ${transport}`, concerns, (peer) => checkBytes(owned, peer, transport, sizeBytes));
   }
-  if (cases.some((one) => one.kind === 'fio' && one.cache === 'direct')) {
-    await check('past the page cache', imageServers, (peer) => checkDirectBytes(owned, peer, sizeBytes));
-  }
+  await check('past the page cache', isDirect, (peer) => checkDirectBytes(owned, peer, sizeBytes));
   for (const kind of /** @type {const} */ (['full', 'new', 'backed'])) {
-    if (!cases.some((one) => one.kind === 'fio' && one.qcow2 === kind)) continue;
-    const words = `with a qcow2 image (${kind})`;
-    await check(words, imageServers, (peer) => checkQcow2Bytes(owned, peer, kind, sizeBytes));
+    const concerns = (/** @type {Case} */ one) => qcow2Of(one) === kind;
+    await check(`with a qcow2 image (${kind})`, concerns, (peer) => checkQcow2Bytes(owned, peer, kind, sizeBytes));
   }
 }

@@ -10,6 +10,7 @@ Measures tsnbd side by side with nbdkit, qemu-nbd and nbd-server: every case, se
   --only PATTERN     only cases whose name matches the regular expression; may be repeated
   --peers NAMES      only these peers, by commas: nbdkit, qemu-nbd, nbd-server
   --rounds N         how often each case is measured (3)
+  --bound            also a server in C that only reads and sends: what no server gets past
   --seconds S        how long each time (2)
   --size MIB         size of the image (1024)
   --us PATH          measure the dist/ of another checkout in place of this one's
@@ -31,6 +32,7 @@ Measures tsnbd side by side with nbdkit, qemu-nbd and nbd-server: every case, se
  * @property {number} sizeBytes
  * @property {string} us a checkout
  * @property {string | undefined} versus
+ * @property {boolean} bound
  * @property {string} folder
  * @property {string} results
  * @property {boolean} kernel
@@ -65,6 +67,7 @@ export function parseOptions(words, checkout) {
     sizeBytes: positive('size', values.size ?? (quick ? '256' : '1024')) * 2 ** 20,
     us: resolve(values.us ?? checkout),
     versus: values.versus === undefined ? undefined : resolve(values.versus),
+    bound: values.bound === true,
     folder: resolve(values.folder ?? '/var/tmp'),
     results: resolve(values.results ?? join(checkout, 'bench/results')),
     kernel: values['no-kernel'] !== true,
@@ -82,7 +85,7 @@ function parsed(words) {
     return parseArgs({
       args: words,
       options: {
-        ...{ quick: flag, targets: flag, list: flag, help: flag, 'no-kernel': flag, 'no-checks': flag },
+        ...{ quick: flag, targets: flag, list: flag, help: flag, bound: flag, 'no-kernel': flag, 'no-checks': flag },
         ...{ only: { type: /** @type {const} */ ('string'), multiple: /** @type {const} */ (true) } },
         ...{
           peers: text,

@@ -19,7 +19,7 @@ import { join } from 'node:path';
  * @property {(address: Address, image: string, folder: string, opening: Opening) => string[]} command program and arguments; stays in the
  *   foreground (but see daemonPidFile) and serves any number of connections, one after another and at the same time, until
  *   SIGTERM
- * @property {boolean} [servesImages] qcow2 too, and past the page cache
+ * @property {(one: import('./cases.js').Case) => boolean} [serves] if not said, all but qcow2 images and what goes past the page cache
  * @property {string} [exportName] of one that has no export without a name
  * @property {string} [daemonPidFile] of one that in the foreground would serve one connection only: the file, in the
  *   folder, in which the process that stays writes its id
@@ -34,7 +34,7 @@ export function tsnbd(program, name = 'tsnbd') {
   return {
     name,
     group: name,
-    servesImages: true,
+    serves: () => true,
     command: (address, image, _, { format, direct }) => [
       ...[process.execPath, program, '-t', '-e', '0', '-f', format, ...(direct ? ['--cache=none'] : [])],
       ...(address.kind === 'unix' ? ['-k', address.path] : ['-b', '127.0.0.1', '-p', String(address.port)]),
@@ -76,6 +76,25 @@ const nbdServer = {
 export const others = [nbdkit, qemuNbd('threads'), qemuNbd('io_uring'), nbdServer];
 
 /**
+ * The server of bench/bound, in each of its ways. It reads one request after the other, so it says nothing about data that come from
+ * the disk, and it allocates no clusters.
+ * @param {string} program path of what bench/bound/server.c became
+ * @returns {Peer[]}
+ */
+export function bounds(program) {
+  const ways = { '': [], ' awake': ['-a'], ' by reference': ['-s', '-w'] };
+  return Object.entries(ways).map(([way, flags]) => ({
+    name: `bound${way}`,
+    group: 'bound',
+    serves: (one) => one.kind !== 'fio' || (one.cache === 'warm' && (one.qcow2 ?? 'full') === 'full'),
+    command: (address, image, _, { format }) => [
+      ...[program, ...flags, ...(format === 'qcow2' ? ['-q'] : [])],
+      ...[address.kind === 'unix' ? `unix:${address.path}` : `tcp:${address.port}`, image],
+    ],
+  }));
+}
+
+/**
  * @param {'threads' | 'io_uring'} aio `threads` is its default
  * @returns {Peer}
  */
@@ -83,7 +102,7 @@ function qemuNbd(aio) {
   return {
     name: aio === 'threads' ? 'qemu-nbd' : `qemu-nbd ${aio}`,
     group: 'qemu-nbd',
-    servesImages: true,
+    serves: () => true,
     command: (address, image, _, { format, direct }) => [
       ...['qemu-nbd', '-t', '-e', '0', '-f', format, `--cache=${direct ? 'none' : 'writeback'}`, `--aio=${aio}`],
       ...(address.kind === 'unix' ? ['-k', address.path] : ['-b', '127.0.0.1', '-p', String(address.port)]),

@@ -14,6 +14,7 @@ import { median, meets, ratio, spread } from './statistics.js';
  * @property {Spread} ratio ours divided by the peer's
  * @property {number} [target]
  * @property {boolean} [met]
+ * @property {number} [bound] the same ratio, of the bound in its best way, where it was measured
  */
 
 /**
@@ -43,8 +44,10 @@ export function resultOf(one, peers, samples) {
   const [us, ...rest] = peers;
   if (us === undefined) throw new Error('nobody was measured');
   const groups = [...new Set(rest.map(({ group }) => group))];
+  const bounds = rest.filter(({ group }) => group === 'bound');
   const compare = (/** @type {'speed' | 'cpu'} */ what) => {
     const values = (/** @type {Peer} */ peer) => samples(peer).map(what === 'speed' ? rateOf : costOf);
+    const [best] = bestFirst(bounds, (peer) => median(values(peer)), what);
     return groups.flatMap((group) => {
       const modes = bestFirst(
         rest.filter((peer) => peer.group === group),
@@ -54,7 +57,8 @@ export function resultOf(one, peers, samples) {
       return modes.slice(0, haveOwnTargets(modes, one[what]) ? modes.length : 1).flatMap((mode) => {
         const [ours, theirs] = [values(us), values(mode)];
         if ([...ours, ...theirs].some(Number.isNaN)) return [];
-        return [judged(mode, ratio(ours, theirs), one[what], what)];
+        const bound = best === undefined || best === mode ? {} : { bound: ratio(values(best), theirs).median };
+        return [{ ...judged(mode, ratio(ours, theirs), one[what], what), ...bound }];
       });
     });
   };

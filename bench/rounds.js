@@ -11,7 +11,7 @@ import { resultOf } from './results.js';
  * Round after round, each case after the other, each peer in turn; who is first changes from case to case and from round
  * to round.
  * @template {import('./cases.js').Case} C
- * @template {{ name: string, group: string, servesImages?: boolean }} P
+ * @template {{ name: string, group: string, serves?: (one: import('./cases.js').Case) => boolean }} P
  * @param {readonly C[]} cases
  * @param {readonly P[]} peers ours first
  * @param {{ rounds: number, lateAt: number }} limits a case is not begun after `lateAt` (of performance.now()), and is told
@@ -42,16 +42,13 @@ export async function inTurns(cases, peers, { rounds, lateAt }, measure) {
 }
 
 /**
+ * Whether a server takes part: not every one knows qcow2, or goes past the page cache.
  * @param {import('./cases.js').Case} one
- * @param {{ servesImages?: boolean }} peer
+ * @param {{ serves?: (one: import('./cases.js').Case) => boolean }} peer
  */
-function canServe(one, peer) {
-  return !isOfImageServers(one) || peer.servesImages === true;
-}
-
-/** Not every server knows qcow2, or goes past the page cache. @param {import('./cases.js').Case} one */
-export function isOfImageServers(one) {
-  return one.kind === 'fio' && (one.qcow2 !== undefined || one.cache === 'direct');
+export function canServe(one, { serves }) {
+  if (serves !== undefined) return serves(one);
+  return one.kind !== 'fio' || (one.qcow2 === undefined && one.cache !== 'direct');
 }
 
 /**

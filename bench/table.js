@@ -53,8 +53,10 @@ export function cpuTable(results) {
 export function verdict(results, measured) {
   const ratios = results.flatMap(({ name, speed, cpu }) =>
     [...speed.map((one) => ({ what: name, ...one })), ...cpu.map((one) => ({ what: `${name}, CPU`, ...one }))].flatMap(
-      ({ what, peer, ratio, target, met }) =>
-        target === undefined ? [] : [{ met, text: `${what} / ${peer}: ${ratio.median.toFixed(2)}, not ${target}` }],
+      ({ what, peer, ratio, target, met, bound }) =>
+        target === undefined
+          ? []
+          : [{ met, text: `${what} / ${peer}: ${ratio.median.toFixed(2)}, not ${target}${ofBound(bound)}` }],
     ),
   );
   const limits = measured.flatMap(({ what, unit, value, limit }) =>
@@ -68,6 +70,11 @@ export function verdict(results, measured) {
     `${judged.length - missed.length} of ${judged.length} targets met${missed.length > 0 ? '; missed:' : ''}`,
     ...missed.map((one) => `  ${one.text}`),
   ].join('\n');
+}
+
+/** @param {number | undefined} bound */
+function ofBound(bound) {
+  return bound === undefined ? '' : ` (the bound: ${bound.toFixed(2)})`;
 }
 
 /**

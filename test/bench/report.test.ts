@@ -28,6 +28,21 @@ describe('what a run says at its end', () => {
     );
   });
 
+  test('says of what was missed how far the bound got, in its best way', () => {
+    const ways = ['bound', 'bound awake'].map((name) => ({ name, group: 'bound' }));
+    const withBound = { ...rates, bound: 330, 'bound awake': 345 } as Record<string, number>;
+    const bounded = resultOf(fio('unix randread 4k d1', targets), [...peers, ...ways], ({ name }) => [
+      { rate: withBound[name] ?? 0, requests: 1000 },
+    ]);
+    const text = reportText({
+      versions: {},
+      options: { rounds: 1, seconds: 1, sizeBytes: 1, checks: true },
+      results: [bounded],
+      measured: [],
+    });
+    expect(text).toContain('unix randread 4k d1 / qemu-nbd io_uring: 2.00, not 2.5 (the bound: 2.30)');
+  });
+
   test('says that nothing was compared where that was left out', () => {
     expect(report(true)).not.toContain('compared');
     expect(report(false)).toMatch(/nothing that was read or written was compared, .* none of these figures counts$/);

@@ -39,9 +39,10 @@ test.runIf(isOnDisk(PLACE))(
   'a run of the bench compares bytes first, says what it ran on, and writes table, data and plot',
   async () => {
     const cases = ['unix randread 4k d16', 'unix nbdcopy read'];
-    const { status, stdout, stderr } = await bench(...cases.flatMap((name) => ['--only', `^${name}$`]));
+    const { status, stdout, stderr } = await bench('--bound', ...cases.flatMap((name) => ['--only', `^${name}$`]));
     expect({ status, stderr: stderr.replaceAll(/^round .*\n/gm, '') }).toEqual({ status: 0, stderr: '' });
-    const peers = ['tsnbd', 'nbdkit', 'qemu-nbd', 'qemu-nbd io_uring'].filter(
+    const bounds = ['bound', 'bound awake', 'bound by reference'];
+    const peers = ['tsnbd', 'nbdkit', 'qemu-nbd', 'qemu-nbd io_uring', ...bounds].filter(
       (peer) => !stdout.includes(`left out: ${peer} `),
     );
     expect(stdout).toContain(`sha256 of what was read and written over unix is right: ${peers.join(', ')}\n`);
