@@ -1,4 +1,6 @@
 // The raw image that all servers are given, and where its bytes are: in the page cache or only on the disk.
+
+import { constants } from 'node:buffer';
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import {
@@ -13,6 +15,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
+import { freemem } from 'node:os';
 import { dirname } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -85,6 +88,16 @@ async function untilQuiet(path) {
     await sleep(QUIET_MS);
   }
   throw new Error(`the disk below ${path} is never quiet`);
+}
+
+/**
+ * Touches as much memory as a file of that size will take in the page cache, as far as it is free. The host of a virtual machine may
+ * have taken free memory away (free page reporting), and gives it back page by page when it is touched: who is first pays for that.
+ * @param {number} sizeBytes
+ */
+export function touchMemory(sizeBytes) {
+  const bytes = Math.min(sizeBytes, Math.floor(freemem() / 2), constants.MAX_LENGTH);
+  execFileSync(process.execPath, ['-e', `Buffer.alloc(${bytes}, 1)`]);
 }
 
 /**

@@ -3,7 +3,7 @@
 import { statSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { drop, fullOf, qcow2Image, settle, warm } from './image.js';
+import { drop, fullOf, qcow2Image, settle, touchMemory, warm } from './image.js';
 import { rampSeconds, runCopy, runFio } from './load.js';
 import { cpuSeconds } from './processes.js';
 import { atDefaultLimit } from './send-limit.js';
@@ -80,6 +80,7 @@ async function measureNow(owned, peer, one, { small, large = small, source, seco
     if (one.kind === 'fio' && one.cache !== 'warm') drop(image, sizeBytes);
     else warm(image, statSync(image).size);
     if (qcow2 === 'backed') warm(fullOf(raw), statSync(fullOf(raw)).size);
+    if (qcow2 === 'new' || (one.kind === 'fio' && one.cache !== 'warm')) touchMemory(sizeBytes);
     if (one.kind === 'nbdcopy') {
       const copy = (/** @type {number} */ limit) =>
         runCopy(owned, one, server.uri, { seconds: limit, sizeBytes, source });
