@@ -1,5 +1,5 @@
 // A bound: a server in C that does for READ and WRITE only what no server can do without, in as few calls of the system as can be.
-// What it does not reach with a client on a machine, no server of one thread a connection does. Nothing else of a server is here: no
+// Where it is no faster than ours, a better program of one thread a connection has little to win. Nothing else of a server is here: no
 // checks, no limits, no TLS, one way to be configured; a disk error or a lie of the client ends it. Not for use.
 //
 //     server [-a] [-s] [-w] [-q] unix:PATH|tcp:PORT IMAGE
