@@ -50,13 +50,13 @@ export async function serveUntilEnd(action: ServeAction, { say, stop, onListenin
       if (pidFile !== undefined) removePid(pidFile);
     }
   } finally {
-    for (const { image } of exports) if (!isClosed(image, say)) hasLostWrites = true;
+    for (const { image } of exports) if (!closeOrTell(image, say)) hasLostWrites = true;
   }
   return !hasLostWrites;
 }
 
-/** One that cannot be written any more keeps no other from its end. */
-function isClosed(image: OpenedImage, say: Serving['say']): boolean {
+/** One that cannot be written any more keeps no other from its end. Answers whether all was written. */
+function closeOrTell(image: OpenedImage, say: Serving['say']): boolean {
   try {
     image.close();
     return true;
