@@ -68,7 +68,6 @@ export function byQemuNbd(aio) {
  * @returns {Attacher}
  */
 export function byNbdkit(client = 'nbd-client', name = 'nbdkit', options = '') {
-  const run = (/** @type {Place} */ { device }) => `/run/bench-${basename(device)}`;
   return {
     name,
     group: name,
@@ -82,12 +81,11 @@ export function byNbdkit(client = 'nbd-client', name = 'nbdkit', options = '') {
 }
 
 /**
- * The server of bench/bound, and nbd-client.
+ * The same with the server of bench/bound, and nbd-client.
  * @param {string} program its path in the guest
  * @returns {Attacher}
  */
 export function byBound(program) {
-  const run = (/** @type {Place} */ { device }) => `/run/bench-${basename(device)}`;
   return {
     ...byNbdkit('nbd-client', 'bound'),
     prepare: (place) =>
@@ -225,6 +223,11 @@ function isUsable({ device }) {
 function isFree({ device }) {
   const folder = `/sys/block/${basename(device)}`;
   return `test ! -e ${folder}/pid && test "$(cat ${folder}/size)" = 0`;
+}
+
+/** What the socket of a device's server and the file with its process id begin with. @param {Place} place */
+function run({ device }) {
+  return `/run/bench-${basename(device)}`;
 }
 
 /** Waits for a condition, up to 20 s. @param {string} condition a command line of sh */

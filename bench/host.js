@@ -7,7 +7,7 @@ import { makeImage, settle } from './image.js';
 import { measure, needsLarge } from './measure.js';
 import { UsageError } from './options.js';
 import { bounds, others, tsnbd } from './peers.js';
-import { canServe, inTurns } from './rounds.js';
+import { canServe, inTurns, isOfImageServers } from './rounds.js';
 import { canHaveDefault, DEFAULT_BYTES, SEND_LIMIT } from './send-limit.js';
 import { ServerError, startServer } from './server.js';
 
@@ -128,16 +128,14 @@ async function checkAll(owned, peers, cases, sizeBytes) {
     const names = checked.map(({ name }) => name).join(', ');
     console.log(`sha256 of what was read and written ${words} is right: ${names}`);
   };
-  const isDirect = (/** @type {Case} */ one) => one.kind === 'fio' && one.cache === 'direct';
-  const qcow2Of = (/** @type {Case} */ one) => (one.kind === 'fio' ? one.qcow2 : undefined);
   for (const transport of /** @type {const} */ (['unix', 'tcp'])) {
-    const concerns = (/** @type {Case} */ one) =>
-      one.transport === transport && !isDirect(one) && qcow2Of(one) === undefined;
+    const concerns = (/** @type {Case} */ one) => one.transport === transport && !isOfImageServers(one);
     await check(`over ${transport}`, concerns, (peer) => checkBytes(owned, peer, transport, sizeBytes));
   }
+  const isDirect = (/** @type {Case} */ one) => one.kind === 'fio' && one.cache === 'direct';
   await check('past the page cache', isDirect, (peer) => checkDirectBytes(owned, peer, sizeBytes));
   for (const kind of /** @type {const} */ (['full', 'new', 'backed'])) {
-    const concerns = (/** @type {Case} */ one) => qcow2Of(one) === kind;
+    const concerns = (/** @type {Case} */ one) => one.kind === 'fio' && one.qcow2 === kind;
     await check(`with a qcow2 image (${kind})`, concerns, (peer) => checkQcow2Bytes(owned, peer, kind, sizeBytes));
   }
 }

@@ -77,10 +77,11 @@ async function measureNow(owned, peer, one, { small, large = small, source, seco
     underLimit: one.kind === 'fio' && one.underLimit === true,
   });
   try {
-    if (one.kind === 'fio' && one.cache !== 'warm') drop(image, sizeBytes);
+    const cache = one.kind === 'fio' ? one.cache : 'warm';
+    if (cache !== 'warm') drop(image, sizeBytes);
     else warm(image, statSync(image).size);
     if (qcow2 === 'backed') warm(fullOf(raw), statSync(fullOf(raw)).size);
-    if (qcow2 === 'new' || (one.kind === 'fio' && one.cache !== 'warm')) touchMemory(sizeBytes);
+    if (qcow2 === 'new' || cache === 'cold' || cache === 'once') touchMemory(sizeBytes);
     if (one.kind === 'nbdcopy') {
       const copy = (/** @type {number} */ limit) =>
         runCopy(owned, one, server.uri, { seconds: limit, sizeBytes, source });

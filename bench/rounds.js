@@ -47,8 +47,12 @@ export async function inTurns(cases, peers, { rounds, lateAt }, measure) {
  * @param {{ serves?: (one: import('./cases.js').Case) => boolean }} peer
  */
 export function canServe(one, { serves }) {
-  if (serves !== undefined) return serves(one);
-  return one.kind !== 'fio' || (one.qcow2 === undefined && one.cache !== 'direct');
+  return serves === undefined ? !isOfImageServers(one) : serves(one);
+}
+
+/** @param {import('./cases.js').Case} one */
+export function isOfImageServers(one) {
+  return one.kind === 'fio' && (one.qcow2 !== undefined || one.cache === 'direct');
 }
 
 /**

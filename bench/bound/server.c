@@ -53,8 +53,8 @@ struct data_chunk {
 static bool awake, sends_by_reference, takes_by_reference;
 static int image;
 static uint64_t size;
-static int cluster_bits = 62; // a raw image is one cluster that begins at 0
-static uint64_t *clusters;
+static int cluster_bits;
+static uint64_t *clusters; // where each is in the file; NULL for a raw image
 
 static _Noreturn void leave(int socket)
 {
@@ -190,9 +190,9 @@ static void transmit(int socket, bool structured)
 			const uint32_t bytes = be32toh(request.length);
 			const uint64_t offset = be64toh(request.offset);
 			const size_t here = end - begin - sizeof request;
-			const bool spliced = type == WRITE && takes_by_reference && bytes >= LARGE && clusters == NULL;
+			const bool large = bytes >= LARGE && clusters == NULL;
 			if (bytes > IN_BYTES / 2) errx(1, "a request of %u bytes", bytes);
-			if (type == WRITE && !spliced && here < bytes) break;
+			if (type == WRITE && !(large && takes_by_reference) && here < bytes) break;
 			if ((ended = type == DISC)) break;
 			struct simple_reply simple = {htobe32(0x67446698), 0, {0}};
 			struct data_chunk chunk = {htobe32(0x668e33ef), htobe16(1), htobe16(1), {0}, htobe32(8 + bytes), request.offset};
@@ -203,7 +203,7 @@ static void transmit(int socket, bool structured)
 			const size_t head_bytes = as_chunk ? sizeof chunk : sizeof simple;
 			if (answered + head_bytes + bytes > OUT_BYTES) give(socket, out, answered, 0), answered = 0;
 			begin += sizeof request;
-			if (type == READ && sends_by_reference && bytes >= LARGE && clusters == NULL) {
+			if (type == READ && large && sends_by_reference) {
 				give(socket, out, answered, MSG_MORE), answered = 0;
 				send_by_reference(socket, pipe_ends, head, head_bytes, offset, bytes);
 				continue;
