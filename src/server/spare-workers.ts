@@ -43,13 +43,18 @@ export class SpareWorker {
   }
 }
 
+interface Spare {
+  readonly worker: Worker;
+  readonly onGone: () => void;
+}
+
 /**
  * Workers that were started before their clients come, or have served one: to start a thread takes as long as thousands of requests,
  * and its code is slow at first. They hold up neither the process nor its end.
  */
 export class SpareWorkers {
-  /** With what listens to each. */
-  readonly #spares = new Map<Worker, () => void>();
+  /** Those behind the others served last. */
+  #spares: Spare[] = [];
   readonly #room: () => number;
   #filling: NodeJS.Timeout | undefined;
   #closed = false;
@@ -59,39 +64,39 @@ export class SpareWorkers {
     this.#room = room;
   }
 
-  /** Starts those that are missing, in a while; again and again until the system gives them. */
+  /** Starts those that are missing when nobody has come for a while; again and again until the system gives them. */
   fillSoon(): void {
-    this.#filling ??= setTimeout(() => this.#fill(), FILL_MS).unref();
+    if (this.#filling === undefined) this.#filling = setTimeout(() => this.#fill(), FILL_MS).unref();
+    else this.#filling.refresh();
   }
 
   /** A worker for a client; another takes its place later. @throws ServerError 'system' as startWorker does */
   take(): Worker {
     this.fillSoon();
-    const [first] = this.#spares;
-    if (first === undefined) return startWorker();
-    const [spare, forget] = first;
-    this.#spares.delete(spare);
-    spare.off('error', forget).off('exit', forget).ref();
-    return spare;
+    const spare = this.#spares.pop();
+    if (spare === undefined) return startWorker();
+    const worker = this.#letGo(spare);
+    worker.ref();
+    return worker;
   }
 
-  /** A worker whose client has gone; it serves the next, or ends. */
+  /** A worker whose client has gone; it serves the next, rather than one that never did, or ends. */
   give(worker: Worker): void {
     if (worker.threadId < 0) return; // it has ended
-    if (this.#spares.size < this.#wanted) this.#add(worker);
-    else void worker.terminate();
+    this.#spares.push(this.#spareOf(worker));
+    for (const spare of this.#spares.splice(0, this.#spares.length - this.#wanted)) void this.#letGo(spare).terminate();
   }
 
   close(): void {
     this.#closed = true;
-    for (const worker of this.#spares.keys()) void worker.terminate();
-    this.#spares.clear();
+    for (const { worker } of this.#spares) void worker.terminate();
+    this.#spares = [];
   }
 
   #fill(): void {
     this.#filling = undefined;
     try {
-      while (this.#spares.size < this.#wanted) this.#add(startWorker());
+      while (this.#spares.length < this.#wanted) this.#spares.unshift(this.#spareOf(startWorker()));
     } catch {
       this.fillSoon(); // a client that comes meanwhile is told
     }
@@ -101,10 +106,16 @@ export class SpareWorkers {
     return this.#closed ? 0 : Math.min(this.#room(), SPARES_MAX);
   }
 
-  #add(worker: Worker): void {
+  #spareOf(worker: Worker): Spare {
     worker.unref();
-    const forget = () => this.#spares.delete(worker);
-    worker.on('error', forget).on('exit', forget);
-    this.#spares.set(worker, forget);
+    const onGone = () => {
+      this.#spares = this.#spares.filter((spare) => spare.worker !== worker);
+    };
+    worker.on('error', onGone).on('exit', onGone);
+    return { worker, onGone };
+  }
+
+  #letGo({ worker, onGone }: Spare): Worker {
+    return worker.off('error', onGone).off('exit', onGone);
   }
 }

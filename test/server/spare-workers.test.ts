@@ -65,9 +65,9 @@ test('one whose client has gone is there for the next, if anybody may still come
   const ids = [first, second, third].map(({ threadId }) => threadId);
   spares.give(first);
   spares.give(second); // one is enough
-  await expect.poll(() => second.threadId).toBe(-1);
+  await expect.poll(() => first.threadId).toBe(-1);
   const taken = spares.take();
-  expect(taken.threadId).toBe(ids[0]);
+  expect(taken.threadId).toBe(ids[1]);
   await taken.terminate();
   spares.give(taken); // it has ended
   room = 0;
@@ -78,4 +78,46 @@ test('one whose client has gone is there for the next, if anybody may still come
   spares.close();
   spares.give(fresh);
   await expect.poll(() => fresh.threadId).toBe(-1);
+});
+
+test('one that has served is taken rather than one that never has, and stays in its place', async () => {
+  const spares = new SpareWorkers(() => 1);
+  spares.fillSoon();
+  await sleep(FILLED_MS);
+  const served = startWorker();
+  const { threadId } = served;
+  spares.give(served); // in place of the other
+  const taken = [spares.take(), spares.take()];
+  expect(taken[0]?.threadId).toBe(threadId);
+  expect(taken[1]?.threadId).toBeGreaterThan(threadId);
+  spares.close();
+  await endAll(taken);
+});
+
+test('of those that have served, the last is the first to serve again', async () => {
+  const spares = new SpareWorkers(() => 4);
+  const given = [startWorker(), startWorker()];
+  const ids = given.map(({ threadId }) => threadId);
+  for (const worker of given) spares.give(worker);
+  const taken = [spares.take(), spares.take()];
+  expect(taken.map(({ threadId }) => threadId)).toEqual(ids.toReversed());
+  spares.close();
+  await endAll(taken);
+});
+
+test('none is started while clients come again and again', async () => {
+  const spares = new SpareWorkers(() => 2);
+  const worker = startWorker();
+  spares.give(worker);
+  for (let client = 0; client < 6; client += 1) {
+    await sleep(FILLED_MS / 5);
+    expect(spares.take()).toBe(worker);
+    spares.give(worker);
+  }
+  const taken = spares.take();
+  const now = await numberNow();
+  const second = spares.take();
+  expect(second.threadId).toBeGreaterThan(now);
+  spares.close();
+  await endAll([taken, second]);
 });
