@@ -142,6 +142,10 @@ export const SK_MEMINFO_WMEM_ALLOC = 2;
 /** Two longs: a duration in seconds and microseconds. */
 export const STRUCT_TIMEVAL = { sizeof: 16, tv_sec: 0, tv_usec: 8 } as const;
 
+// <sys/resource.h>
+export const RUSAGE_THREAD = 1;
+export const STRUCT_RUSAGE = { sizeof: 144, ru_nvcsw: 128 } as const;
+
 // <netinet/tcp.h>
 export const IPPROTO_TCP = 6;
 export const TCP_INFO = 11;

@@ -14,7 +14,6 @@ import {
   NR_PIDFD_OPEN,
   PROT_READ,
   PROT_WRITE,
-  STRUCT_POLLFD,
 } from './libc-abi.js';
 
 const library = 'c';
@@ -47,17 +46,18 @@ export const libc = {
     call('setsockopt', [fd, level, option, value, value.length]),
   getsockopt: (fd: number, level: number, option: number, value: Uint8Array, lengthInOut: Uint8Array): number =>
     call('getsockopt', [fd, level, option, value, lengthInOut]),
-  /** poll(2) of as many struct pollfd as there are; a limit below 0 is none. */
-  poll: (pollfds: Uint8Array, limitMs: number): number =>
-    call('poll', [pollfds, pollfds.length / STRUCT_POLLFD.sizeof, limitMs]),
+  /** poll(2) of the structs pollfd that lie at an address; a limit below 0 is none. */
+  poll: (address: number, count: number, limitMs: number): number => callAgain('poll', [address, count, limitMs]),
   /** pipe2(2); `fds` gets two ints of 4 bytes. */
   pipe2: (fds: Uint8Array, flags: number): number => call('pipe2', [fds, flags]),
-  /** sendfile(2); `offsetInOut` is an off_t of 8 bytes. */
-  sendfile: (toFd: number, fromFd: number, offsetInOut: Uint8Array, lengthBytes: number): number =>
-    call('sendfile', [toFd, fromFd, offsetInOut, lengthBytes]),
-  /** splice(2) between two fds that have no offset. */
-  splice: (fromFd: number, toFd: number, lengthBytes: number, flags: number): number =>
-    call('splice', [fromFd, 0, toFd, 0, lengthBytes, flags]),
+  /** getrusage(2) into the struct rusage at an address. */
+  getrusage: (who: number, address: number): number => callAgain('getrusage', [who, address]),
+  /** sendfile(2); at `offsetAddress`, unless that is 0, lies an off_t. Whatever keeps it from moving anything, the answer is −1. */
+  sendfile: (toFd: number, fromFd: number, offsetAddress: number, lengthBytes: number): number =>
+    callSilently('sendfile', [toFd, fromFd, offsetAddress, lengthBytes]),
+  /** splice(2) from a pipe, without flags; at `offsetAddress`, unless that is 0, lies the off_t to write at. */
+  splice: (pipeFd: number, toFd: number, offsetAddress: number, lengthBytes: number): number =>
+    callAgain('splice', [pipeFd, 0, toFd, offsetAddress, lengthBytes, 0]),
   /** pthread_sigmask(3) of the calling thread; `set` is a sigset_t. */
   pthreadSigmask: (how: number, set: Uint8Array): number => 0 - call('pthreadSigmask', [how, set, 0]),
   /** lseek(2); answers the new position, up to 2^53 − 1. */
@@ -74,7 +74,7 @@ export const libc = {
     call('ioUringSetup', [NR_IO_URING_SETUP, entries, params]),
   /** io_uring_enter(2) without a signal mask. */
   ioUringEnter: (ringFd: number, submit: number, waitFor: number, flags: number): number =>
-    call('ioUringEnter', [NR_IO_URING_ENTER, ringFd, submit, waitFor, flags, 0, 0]),
+    callAgain('ioUringEnter', [NR_IO_URING_ENTER, ringFd, submit, waitFor, flags, 0, 0]),
   /** munmap(2) of what mapShared gave; nobody may touch it afterwards. */
   munmap: (memory: Uint8Array): number => call('munmap', [memory, memory.length]),
   /** madvise(2); `memory` begins at a page. */
@@ -129,9 +129,10 @@ const functions = {
   connect: { symbol: 'connect', types: [I32, U8Array, I32] },
   setsockopt: { symbol: 'setsockopt', types: [I32, I32, I32, U8Array, I32] },
   getsockopt: { symbol: 'getsockopt', types: [I32, I32, I32, U8Array, U8Array] },
-  poll: { symbol: 'poll', types: [U8Array, U64, I32] },
+  poll: { symbol: 'poll', types: [I64, U64, I32] },
   pipe2: { symbol: 'pipe2', types: [U8Array, I32] },
-  sendfile: { symbol: 'sendfile', types: [I32, I32, U8Array, U64] },
+  getrusage: { symbol: 'getrusage', types: [I32, I64] },
+  sendfile: { symbol: 'sendfile', types: [I32, I32, I64, U64] },
   splice: { symbol: 'splice', types: [I32, I64, I32, I64, U64, I32] },
   pthreadSigmask: { symbol: 'pthread_sigmask', types: [I32, U8Array, I64] },
   lseek: { symbol: 'lseek', types: [I32, I64, I32], result: I64 },
@@ -272,4 +273,23 @@ function call(name: keyof typeof functions, values: (number | Uint8Array)[]): nu
   });
   // After a success errnoCode is whatever an earlier call left.
   return value === -1 ? -errnoCode : value;
+}
+
+/** Of what is called for each request: to be told of errno takes as long as two arguments. Answers −1 for any failure. */
+function callSilently(name: keyof typeof functions, values: number[]): number {
+  binding ??= bind();
+  const { symbol, types, result } = binding.signatures[name];
+  return binding.ffi.load<DataType.I32 | DataType.I64, undefined, false>({
+    library,
+    funcName: symbol,
+    retType: result,
+    paramsType: types,
+    paramsValue: values,
+  });
+}
+
+/** The same for a call that has done nothing when it fails: it is made a second time, to succeed or to be told why not. */
+function callAgain(name: keyof typeof functions, values: number[]): number {
+  const value = callSilently(name, values);
+  return value === -1 ? call(name, values) : value;
 }

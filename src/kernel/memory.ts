@@ -41,3 +41,21 @@ export function keptMemory(lengthBytes: number): Buffer | undefined {
 export function freeMemory(memory: Uint8Array): void {
   libc.munmap(memory);
 }
+
+/** Bytes whose address C is told: a number takes a fraction of the time of a byte array. The address is asked for when it is needed first. */
+export class PlacedBytes {
+  readonly view: DataView;
+  readonly #bytes: Buffer;
+  #address = 0;
+
+  constructor(lengthBytes: number) {
+    // Short arrays of other kinds lie where V8 may move them.
+    this.#bytes = Buffer.allocUnsafeSlow(lengthBytes);
+    this.view = new DataView(this.#bytes.buffer);
+  }
+
+  get address(): number {
+    if (this.#address === 0) this.#address = addressOf(this.#bytes);
+    return this.#address;
+  }
+}

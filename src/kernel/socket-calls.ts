@@ -24,6 +24,7 @@ import {
   STRUCT_TIMEVAL,
   TCP_INFO,
 } from './libc-abi.js';
+import { PlacedBytes } from './memory.js';
 
 const { EINTR } = constants.errno;
 
@@ -41,10 +42,10 @@ export function waitAnyReadable(socketFd: number, secondFd: number, thirdFd: num
   watch(1, secondFd);
   watch(2, thirdFd);
   for (;;) {
-    const result = libc.poll(pollfds, -1);
+    const result = libc.poll(pollfds.address, POLLFDS, -1);
     if (result === -EINTR) continue;
     if (result < 0) return result;
-    return pollfdsView.getInt16(STRUCT_POLLFD.revents, true) === 0 ? 0 : 1;
+    return pollfds.view.getInt16(STRUCT_POLLFD.revents, true) === 0 ? 0 : 1;
   }
 }
 
@@ -142,26 +143,25 @@ function unreceivedBytes(socketFd: number): number {
   return result < 0 ? result : new DataView(meminfo.buffer).getUint32(4 * SK_MEMINFO_WMEM_ALLOC, true);
 }
 
-const pollfd = new Uint8Array(STRUCT_POLLFD.sizeof);
-const pollfdView = new DataView(pollfd.buffer);
-const pollfds = new Uint8Array(3 * STRUCT_POLLFD.sizeof);
-const pollfdsView = new DataView(pollfds.buffer);
+const POLLFDS = 3;
+const pollfd = new PlacedBytes(STRUCT_POLLFD.sizeof);
+const pollfds = new PlacedBytes(POLLFDS * STRUCT_POLLFD.sizeof);
 
 function watch(index: number, fd: number): void {
-  pollfdsView.setInt32(index * STRUCT_POLLFD.sizeof + STRUCT_POLLFD.fd, fd, true);
-  pollfdsView.setInt16(index * STRUCT_POLLFD.sizeof + STRUCT_POLLFD.events, POLLIN, true);
+  pollfds.view.setInt32(index * STRUCT_POLLFD.sizeof + STRUCT_POLLFD.fd, fd, true);
+  pollfds.view.setInt16(index * STRUCT_POLLFD.sizeof + STRUCT_POLLFD.events, POLLIN, true);
 }
 
 function wait(socketFd: number, events: number, limitMs: number): number {
-  pollfdView.setInt32(STRUCT_POLLFD.fd, socketFd, true);
-  pollfdView.setInt16(STRUCT_POLLFD.events, events, true);
+  pollfd.view.setInt32(STRUCT_POLLFD.fd, socketFd, true);
+  pollfd.view.setInt16(STRUCT_POLLFD.events, events, true);
   for (;;) {
-    const result = libc.poll(pollfd, limitMs);
+    const result = libc.poll(pollfd.address, 1, limitMs);
     if (result !== -EINTR) return result;
   }
 }
 
 /** What poll(2) tells of a socket at this moment: of `events`, and of its end; nothing if it cannot be asked. */
 function look(socketFd: number, events: number): number {
-  return wait(socketFd, events, 0) > 0 ? pollfdView.getInt16(STRUCT_POLLFD.revents, true) : 0;
+  return wait(socketFd, events, 0) > 0 ? pollfd.view.getInt16(STRUCT_POLLFD.revents, true) : 0;
 }

@@ -73,6 +73,7 @@ it("every number that goes to the kernel is the C headers' own", () => {
       #include <stddef.h>
       #include <stdio.h>
       #include <sys/mman.h>
+      #include <sys/resource.h>
       #include <sys/socket.h>
       #include <sys/syscall.h>
       #include <sys/stat.h>
