@@ -106,6 +106,16 @@ export class RawImage implements Image {
     return this.#writeAll(this.#dataFd, offsetBytes, length, source, at);
   }
 
+  get takesPipes(): boolean {
+    return !this.readOnly && !this.isDirect;
+  }
+
+  writeFromPipe(offsetBytes: number, length: number, pipeFd: number): number {
+    return this.#storage.failed
+      ? 0
+      : moveAll(offsetBytes, length, (at, left) => this.#calls.fromPipe(pipeFd, this.#dataFd, at, left));
+  }
+
   get beginsWrites(): boolean {
     return this.#direct !== undefined;
   }
@@ -172,13 +182,7 @@ export class RawImage implements Image {
   }
 
   readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    let done = 0;
-    while (done < length) {
-      const moved = this.#calls.intoPipe(this.#dataFd, offsetBytes + done, length - done, pipeFd);
-      if (moved <= 0) break;
-      done += moved;
-    }
-    return done;
+    return moveAll(offsetBytes, length, (at, left) => this.#calls.intoPipe(this.#dataFd, at, left, pipeFd));
   }
 
   takeBackPages(): void {}
@@ -268,6 +272,17 @@ export class RawImage implements Image {
     }
     return 0;
   }
+}
+
+/** Calls `move` until all is moved, or nothing is any more; answers how many bytes were. */
+function moveAll(offsetBytes: number, length: number, move: (offsetBytes: number, length: number) => number): number {
+  let done = 0;
+  while (done < length) {
+    const moved = move(offsetBytes + done, length - done);
+    if (moved <= 0) break;
+    done += moved;
+  }
+  return done;
 }
 
 /** A block device whose blocks are larger than was told says EINVAL (block/fops.c: blkdev_fallocate). */

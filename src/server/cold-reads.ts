@@ -9,12 +9,9 @@ import type { RequestInput } from './request-input.js';
 const READS_A_SAMPLE = 16;
 /** After a slow read so many are timed, each, before they are taken for quick again. */
 const READS_TIMED = 64;
-/** One slow read may be the scheduler's doing; so many within READS_TIMED are a disk's. */
-const SLOW_READS = 2;
-/** A read of cached data takes less than this, where a call of the system takes no more than CALL_MS. */
+/** A read of cached data takes less than this, but on a slow machine, or where another thread had its processor meanwhile. */
 const SLOW_MS = 0.1;
 const SLOW_MS_A_BYTE = 0.0005 / 1_024;
-const CALL_MS = 0.01;
 /** After so many looks in vain for others behind a read by itself, one of so many such reads looks again. */
 const LOOKS_IN_VAIN = 4;
 const READS_A_LOOK = 16;
@@ -29,19 +26,18 @@ export class ColdReads {
   readonly #rules: ExportRules;
   readonly #input: RequestInput;
   readonly #reads: Reads;
-  readonly #callMs: () => number;
+  readonly #sleeps: () => number;
   readonly #ahead = emptyRequest();
   #sampled = 0;
   #timed = 0;
-  #slow = 0;
-  /** How much slower than others the machine was when it was last thought of; at least 1. */
-  #slowness = 1;
+  /** What `sleeps` told when nothing but reads had come since; below 0: unknown. */
+  #sleptBefore = -1;
   #inVain = 0;
   #sinceLook = 0;
 
-  /** `callMs` tells how long this machine takes for a call that waits for nothing, in milliseconds. */
-  constructor(image: Image, rules: ExportRules, input: RequestInput, reads: Reads, callMs: () => number) {
-    this.#callMs = callMs;
+  /** `sleeps` tells how often this thread has waited for anything but a processor: what tells a disk from the scheduler. */
+  constructor(image: Image, rules: ExportRules, input: RequestInput, reads: Reads, sleeps: () => number) {
+    this.#sleeps = sleeps;
     this.#image = image;
     this.#rules = rules;
     this.#input = input;
@@ -56,32 +52,34 @@ export class ColdReads {
     }
     if (this.#timed > 0) {
       this.#timed -= 1;
+      if (this.#sleptBefore < 0) this.#sleptBefore = this.#sleeps();
       return true;
     }
     this.isCold = false;
-    this.#slow = 0;
     this.#sampled = (this.#sampled + 1) % READS_A_SAMPLE;
     return this.#sampled === 0;
   }
 
-  /** Takes the time of a READ; answers whether a disk was waited for. */
+  /** Takes the time of a READ; answers whether a disk was waited for. The first that takes long only has the next ones looked at. */
   wasSlow(elapsedMs: number, lengthBytes: number): boolean {
-    const limitMs = SLOW_MS + lengthBytes * SLOW_MS_A_BYTE;
-    if (elapsedMs < limitMs * this.#slowness) return false;
-    if (!this.isCold) {
-      // Where each call takes long, as in a guest within a guest, cached data do too: announcing them would be for nothing.
-      this.#slowness = Math.max(1, this.#callMs() / CALL_MS);
-      if (elapsedMs < limitMs * this.#slowness) return false;
-    }
-    this.sawDisk();
-    return this.isCold;
+    if (elapsedMs < SLOW_MS + lengthBytes * SLOW_MS_A_BYTE) return false;
+    const before = this.#sleptBefore;
+    this.#sleptBefore = this.#sleeps();
+    if (before < 0) this.#timed = READS_TIMED;
+    else if (this.#sleptBefore > before) this.sawDisk();
+    else if (!this.isCold) this.#timed = 0;
+    return before >= 0 && this.#sleptBefore > before;
   }
 
   /** A disk is waited for. */
   sawDisk(): void {
     this.#timed = READS_TIMED;
-    this.#slow += 1;
-    this.isCold = this.#slow >= SLOW_READS;
+    this.isCold = true;
+  }
+
+  /** The socket was waited for. */
+  received(): void {
+    this.#sleptBefore = -1;
   }
 
   /** Whether the client seems to wait for each answer: to announce such a read, and look for others meanwhile, is for nothing. */

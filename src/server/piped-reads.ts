@@ -14,7 +14,7 @@ export const PIPED_BYTES_MIN = 65_536;
 /** Of the pipe, and so the longest reply that goes through it. */
 const PIPE_BYTES = 1_048_576;
 /** Of replies that are sent together, with their headers in the pipe: each takes up to two pages more than its data, of 4 KiB. */
-const TOGETHER_BYTES = PIPE_BYTES / 2;
+const TOGETHER_BYTES = 14 * PIPED_BYTES_MIN;
 /** What a socket must hold so that a reply goes into it at once: with less a copy is faster. */
 const SEND_BUFFER_BYTES = 4_194_304;
 const SEND_BUFFER_BYTES_MIN = 1_048_576;

@@ -1,10 +1,10 @@
 import { constants } from 'node:os';
 import { invariant } from '../base/invariant.js';
 import type { Image } from '../image/image.js';
+import { sleepsOfThread } from '../kernel/thread-sleeps.js';
 import {
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_DISC,
-  NBD_CMD_FLAG_FUA,
   NBD_CMD_FLUSH,
   NBD_CMD_READ,
   NBD_CMD_WRITE,
@@ -16,10 +16,10 @@ import { emptyRequest, payloadBytes } from '../protocol/request.js';
 import { checkRequest, type ExportRules, endsConnection } from '../protocol/request-rules.js';
 import type { Busyness } from './activity.js';
 import { BegunWrites } from './begun-writes.js';
-import { callMs } from './call-time.js';
 import { Changes } from './changes.js';
 import { ColdReads } from './cold-reads.js';
 import { Flushes } from './flushes.js';
+import { LargeWrites } from './large-writes.js';
 import {
   afterFlush,
   CLOSED,
@@ -88,12 +88,14 @@ class RequestLoop {
   readonly #begun: BegunWrites | undefined;
   readonly #flushes: Flushes;
   readonly #ongoing: Ongoing;
+  readonly #largeWrites: LargeWrites;
   readonly #request = emptyRequest();
   /** Since bytes were received last. */
   #answered = 0;
   /** What is received from now on is answered with ESHUTDOWN. */
   #draining = false;
-  #isInRequest = false;
+  /** The last request was a large WRITE: the data of the next are left in the socket, from where they can go by reference. */
+  #expectsLarge = false;
 
   constructor({ socketFd, image, rules, contexts, received, stop, busyness, ...more }: Connection) {
     invariant(received.length <= INPUT_BYTES, 'what came with the handshake fits into the input buffer');
@@ -108,14 +110,14 @@ class RequestLoop {
     ]);
     this.#socket = new PacedSocket(socketFd, busyness, more.bellFd, () => {
       relax();
-      return this.#isAsked(HALT) && !this.#isInRequest; // its next request is not to be waited for
+      return this.#isAsked(HALT) && !this.#largeWrites.isInOne; // its next request is not to be waited for
     });
     this.#reads = new Reads(socketFd, image, this.#replies, rules.replyStyle);
     this.#changes = new Changes(image, this.#input, this.#replies);
     this.#status = new StatusReplies(image, this.#replies, contexts);
     this.#begun = image.beginsWrites ? new BegunWrites(image, this.#replies) : undefined;
     if (this.#begun !== undefined) this.#socket.neverBlock();
-    const cold = new ColdReads(image, rules, this.#input, this.#reads, () => callMs(socketFd));
+    const cold = new ColdReads(image, rules, this.#input, this.#reads, sleepsOfThread);
     this.#timedReads = new TimedReads(image, this.#replies, this.#reads, cold, this.#input, this.#begun, () => {
       this.#ongoing.answerDoneChanges();
       this.#replies.send();
@@ -123,11 +125,21 @@ class RequestLoop {
     });
     this.#flushes = new Flushes(image, this.#replies);
     this.#ongoing = new Ongoing(this.#timedReads, this.#begun, this.#flushes, this.#replies);
+    this.#largeWrites = new LargeWrites(
+      socketFd,
+      image,
+      this.#input,
+      this.#replies,
+      this.#changes,
+      this.#ongoing,
+      (missing) => this.#receiveMore(missing),
+    );
   }
 
   run(): LoopEnd {
     for (;;) {
       const end = this.#answerWhatIsThere();
+      this.#reads.sendTogether();
       this.#ongoing.answerDone();
       this.#replies.send();
       if (end !== undefined) return end;
@@ -148,6 +160,7 @@ class RequestLoop {
     const errno = this.#changes.hasWritten ? this.#image.flush() : 0;
     this.#reads.untilTakenBack(() => this.#isAsked(DRAIN) || this.#socket.isCutOff);
     this.#reads.close();
+    this.#largeWrites.close();
     this.#socket.close();
     this.#input.start = this.#input.end;
     this.#input.relax();
@@ -175,12 +188,15 @@ class RequestLoop {
         return failed('violation', `the client announced ${dataBytes} bytes of data with a request`);
       }
       const wholeBytes = input.headerBytes + dataBytes;
-      if (wholeBytes > input.length && wholeBytes <= INPUT_BYTES) return undefined;
+      this.#expectsLarge = error === 0 && this.#largeWrites.goesByReference(request, dataBytes);
+      const isPiped = this.#expectsLarge && this.#largeWrites.goesByReference(request, wholeBytes - input.length);
+      if (!isPiped && wholeBytes > input.length && wholeBytes <= INPUT_BYTES) return undefined;
       input.start += input.headerBytes;
       this.#answered += 1;
-      if (wholeBytes > INPUT_BYTES) {
-        const end = this.#writeInPieces(error, dataBytes);
-        if (end !== undefined) return end;
+      if (isPiped || wholeBytes > INPUT_BYTES) {
+        const received = this.#largeWrites.answer(request, error, dataBytes, isPiped);
+        if (received < 0) return lost(-received);
+        if (received === 0) return this.#isAsked(DRAIN) ? STOPPED : HALF_A_REQUEST;
       } else {
         if (error !== 0 || !this.#begins()) this.#answer(error);
         input.start += dataBytes;
@@ -214,34 +230,6 @@ class RequestLoop {
     else this.#replies.reply(request, replyError(this.#changes.make(request), request));
   }
 
-  /** A WRITE longer than the input buffer, or, with an `error`, the throwing away of a request's data. */
-  #writeInPieces(error: number, dataBytes: number): LoopEnd | undefined {
-    const { flags, offsetBytes } = this.#request;
-    const input = this.#input;
-    this.#ongoing.before(this.#request);
-    this.#replies.send();
-    this.#isInRequest = true;
-    let errno = 0;
-    for (let done = 0; done < dataBytes; ) {
-      if (input.length === 0) {
-        const received = this.#receiveMore(dataBytes - done);
-        if (received < 0) return lost(-received);
-        if (received === 0) return HALF_A_REQUEST;
-      }
-      const pieceBytes = Math.min(input.length, dataBytes - done);
-      if (error === 0 && errno === 0) {
-        this.#changes.hasWritten = true;
-        errno = this.#image.write(offsetBytes + done, pieceBytes, input.bytes, input.start, false);
-      }
-      input.start += pieceBytes;
-      done += pieceBytes;
-    }
-    this.#isInRequest = false;
-    if ((flags & NBD_CMD_FLAG_FUA) !== 0 && error === 0 && errno === 0) errno = this.#image.flush();
-    this.#replies.reply(this.#request, error === 0 ? replyError(errno, this.#request) : error);
-    return undefined;
-  }
-
   /**
    * Moves the beginning of a request to the front and waits for more behind it; before a halt only for the rest of that
    * request, so that nothing of the next is read.
@@ -249,8 +237,9 @@ class RequestLoop {
   #receiveMore(missingBytes = this.#missingBytes()): number {
     const input = this.#input;
     input.makeRoom();
-    const wanted = this.#isAsked(HALT) ? missingBytes : INPUT_BYTES;
+    const wanted = this.#expectsLarge || this.#isAsked(HALT) ? missingBytes : INPUT_BYTES;
     const received = this.#receiveBesideOthers(Math.min(wanted, INPUT_BYTES - input.end));
+    this.#timedReads.received();
     if (received > 0) input.end += received;
     this.#reads.takeBack();
     return received;

@@ -36,14 +36,15 @@ export class TimedReads {
     this.#begun = new BegunReads(image, replies, reads);
   }
 
-  /** Or begins: then `answerDone` answers it. */
+  /** Or begins: then `answerDone` answers it. What is cached may wait for others, until `sendTogether` of reads. */
   answer(request: Readonly<Request>): void {
     const cold = this.#cold;
     if (this.#begunWrites?.overlaps(request) === true) this.#begunWrites.finish();
     if (!cold.isTimed()) {
-      this.#reads.answer(request);
+      this.#reads.answerTogether(request);
       return;
     }
+    this.#reads.sendTogether();
     const isAlone = cold.isCold && this.#isAlone() && cold.isLonely();
     if (cold.isCold && !isAlone) {
       if (this.#begins(request)) return;
@@ -51,8 +52,10 @@ export class TimedReads {
       cold.announce(this.#begun.areAvailable);
     }
     const begin = performance.now();
-    this.#reads.answer(request);
-    if (cold.wasSlow(performance.now() - begin, request.lengthBytes) && !isAlone) this.#lookAround();
+    this.#reads.answerTogether(request);
+    const elapsedMs = performance.now() - begin;
+    this.#reads.sendTogether(); // which may wait for the client
+    if (cold.wasSlow(elapsedMs, request.lengthBytes) && !isAlone) this.#lookAround();
   }
 
   /** For poll(2): readable once `answerDone` has something to answer; -1 where nothing was begun. */
@@ -75,8 +78,14 @@ export class TimedReads {
 
   /** Before a request that may change what it names: READs that have come earlier do not see that. */
   before(request: Readonly<Request>): void {
+    this.#reads.sendTogether();
     if (this.#begun.overlaps(request)) this.finish();
     else this.answerDone();
+  }
+
+  /** The client was waited for. */
+  received(): void {
+    this.#cold.received();
   }
 
   /** Gives memory back: there will be none for a while. */

@@ -10,7 +10,8 @@ import { RequestInput } from '#tsnbd/server/request-input.js';
 const SIZE_BYTES = 1_048_576;
 const SLOW_MS = 5;
 const QUICK_MS = 0.01;
-let callMs: number;
+/** How often the thread has slept. */
+let sleeps: number;
 let log: string[];
 const image = { cache: (offset: number) => log.push(`cache ${offset}`) } as unknown as Image;
 const reads = { isBeginnable: ({ lengthBytes }: { lengthBytes: number }) => lengthBytes < 65_536 } as unknown as Reads;
@@ -35,26 +36,39 @@ function bytesOf(type: number, offsetBytes: number, lengthBytes: number): Buffer
 function withInput(...requests: Buffer[]): { cold: ColdReads; input: RequestInput } {
   const input = new RequestInput('simple', Buffer.concat(requests));
   return {
-    cold: new ColdReads(image, rules, input, reads, () => callMs),
+    cold: new ColdReads(image, rules, input, reads, () => sleeps),
     input,
   };
 }
 
 beforeEach(() => {
   log = [];
-  callMs = 0.002;
+  sleeps = 7;
 });
+
+/** A read that has waited for a disk. */
+function slow(cold: ColdReads, elapsedMs = SLOW_MS, lengthBytes = 4_096): boolean {
+  expect(cold.isTimed()).toBe(true);
+  sleeps += 1;
+  return cold.wasSlow(elapsedMs, lengthBytes);
+}
+
+/** Reads until one is timed, which takes long. */
+function suspect(cold: ColdReads): void {
+  while (!cold.isTimed());
+  sleeps += 1;
+  expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false); // the scheduler's doing, perhaps
+}
 
 describe('reads', () => {
   test('are timed now and then while they are quick, and each once two were slow', () => {
     const { cold } = withInput();
     const timed = Array.from({ length: 64 }, () => cold.isTimed() && cold.wasSlow(QUICK_MS, 4_096));
-    expect(timed.filter((slow) => slow)).toEqual([]);
+    expect(timed.filter((isSlow) => isSlow)).toEqual([]);
     const first = Array.from({ length: 16 }, () => cold.isTimed()).indexOf(true);
     expect(first).toBe(15);
-    expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false); // the scheduler's doing, perhaps
-    expect(cold.isTimed()).toBe(true);
-    expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(true);
+    expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false);
+    expect(slow(cold)).toBe(true);
     expect(cold.isCold).toBe(true);
     for (let count = 0; count < 64; count += 1) expect(cold.isTimed()).toBe(true);
     expect(cold.isTimed()).toBe(false);
@@ -63,29 +77,48 @@ describe('reads', () => {
 
   test('that are long may take longer', () => {
     const { cold } = withInput();
-    for (let count = 0; count < 4; count += 1) expect(cold.wasSlow(0.4, 1_048_576)).toBe(false);
-    cold.wasSlow(0.4, 4_096);
-    expect(cold.wasSlow(0.4, 4_096)).toBe(true);
-  });
-});
-
-describe('on a machine on which every call takes long, reads', () => {
-  const slow = (cold: ColdReads, elapsedMs: number) => [0, 1].map(() => cold.wasSlow(elapsedMs, 4_096))[1];
-
-  test('may take longer in proportion', () => {
-    const { cold } = withInput();
-    callMs = 0.1;
-    expect(slow(cold, 0.9)).toBe(false);
-    expect(slow(cold, 1.1)).toBe(true);
+    suspect(cold);
+    expect(slow(cold, 0.4, 1_048_576)).toBe(false);
+    expect(slow(cold, 0.4)).toBe(true);
   });
 
-  test('may not once it is quick again', () => {
+  test('that took long without a sleep have waited for a processor: they are not timed any more', () => {
     const { cold } = withInput();
-    callMs = 0.1;
-    expect(slow(cold, 0.9)).toBe(false);
-    callMs = 0.002;
-    expect(slow(cold, 1.1)).toBe(true);
-    expect(cold.wasSlow(0.2, 4_096)).toBe(true);
+    suspect(cold);
+    expect(cold.isTimed()).toBe(true);
+    expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false);
+    expect(cold.isTimed()).toBe(false);
+    expect(cold.isCold).toBe(false);
+  });
+
+  test("are a disk's still after one that took long without a sleep among others", () => {
+    const { cold } = withInput();
+    suspect(cold);
+    expect(slow(cold)).toBe(true);
+    expect(cold.isTimed()).toBe(true);
+    expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false);
+    expect(cold.isTimed()).toBe(true);
+    expect(cold.isCold).toBe(true);
+  });
+
+  test('are not taken for slow by a sleep for the client before them', () => {
+    const { cold } = withInput();
+    suspect(cold);
+    cold.received();
+    sleeps += 1;
+    expect(cold.isTimed()).toBe(true);
+    expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false);
+    expect(cold.isCold).toBe(false);
+  });
+
+  test('are not taken for slow by a sleep before one that is timed first', () => {
+    const { cold } = withInput();
+    suspect(cold);
+    cold.received();
+    sleeps += 1;
+    while (cold.isTimed()) expect(cold.wasSlow(QUICK_MS, 4_096)).toBe(false);
+    cold.received();
+    suspect(cold); // nobody knows what was slept before it
   });
 });
 

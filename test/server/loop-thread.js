@@ -1,4 +1,5 @@
 // A thread that runs the request loop over an image in memory, whose faults and counts the test shares.
+import { readSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { IS_FULL, ZERO_FAST } from '#tsnbd/image/image.js';
 import { announcedFlags, transmissionFlags } from '#tsnbd/protocol/request-rules.js';
@@ -9,7 +10,8 @@ import { serveRequests } from '#tsnbd/server/request-loop.js';
 const { socketFd, sizeBytes, memory, readOnly, minimumBlockBytes, received, stop, faults, counts, writeErrors } =
   workerData;
 /** @type {import('./loop-harness.js').LoopThreadData} */
-const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd, begunFd, slowFds, bellFd } = workerData;
+const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd, begunFd, pipedBytesMax, slowFds, bellFd } =
+  workerData;
 
 /** @param {import('./loop-harness.js').Call} call */
 const enter = (call) => {
@@ -27,6 +29,7 @@ const FLUSH = 4;
 const DURABLE = 5;
 const HELD = 6;
 const PLACES = 7;
+const PIPED = 8;
 const DONE = 6;
 const FAILED = 7;
 const BLOCK_BYTES = 4096;
@@ -84,6 +87,15 @@ const image = {
   },
   letGoPlaces: () => void Atomics.store(counts, PLACES, 0),
   relax() {},
+  takesPipes: pipedBytesMax >= 0,
+  writeFromPipe(offset, length, pipeFd) {
+    if (pipedBytesMax < 0) throw new Error('nobody asked for a pipe');
+    const most = Math.min(length, pipedBytesMax);
+    let taken = 0;
+    while (taken < most) taken += readSync(pipeFd, memory, offset + taken, most - taken, null);
+    Atomics.add(counts, PIPED, taken);
+    return taken;
+  },
   beginsWrites: begunFd >= 0,
   beginWrite(offset, length, source, at) {
     if (begun.size === 4) return IS_FULL;

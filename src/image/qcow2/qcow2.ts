@@ -43,6 +43,7 @@ export class Qcow2Image implements Image {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   readonly mayHaveHoles = true;
+  readonly takesPipes = false;
   readonly beginsWrites = false;
   readonly begunWritesFd = -1;
   readonly isDirect: boolean;
@@ -93,6 +94,10 @@ export class Qcow2Image implements Image {
     if (writing === undefined) return EPERM;
     const errno = this.#change(writing, () => this.#writeRange(writing, offsetBytes, length, source, at));
     return errno === 0 && durable ? writing.order.flush() : errno;
+  }
+
+  writeFromPipe(): number {
+    return 0;
   }
 
   beginWrite(): number {
