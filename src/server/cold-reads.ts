@@ -63,6 +63,7 @@ export class ColdReads {
   /** Takes the time of a READ; answers whether a disk was waited for. The first that takes long only has the next ones looked at. */
   wasSlow(elapsedMs: number, lengthBytes: number): boolean {
     if (elapsedMs < SLOW_MS + lengthBytes * SLOW_MS_A_BYTE) return false;
+    if (this.#image.isDirect) return true;
     const before = this.#sleptBefore;
     this.#sleptBefore = this.#sleeps();
     if (before < 0) this.#timed = READS_TIMED;

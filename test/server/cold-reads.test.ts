@@ -122,6 +122,16 @@ describe('reads', () => {
   });
 });
 
+test('past the page cache wait for a disk, each of them', () => {
+  const direct = { isDirect: true } as unknown as Image;
+  const cold = new ColdReads(direct, rules, new RequestInput('simple', new Uint8Array(0)), reads, () => sleeps);
+  for (let batch = 0; batch < 3; batch += 1) {
+    expect(slow(cold)).toBe(true);
+    expect(cold.isCold).toBe(true);
+    cold.received();
+  }
+});
+
 describe('announcing', () => {
   test('tells the read whose turn it is and every whole one behind it, once', () => {
     const { cold, input } = withInput(
