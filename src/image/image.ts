@@ -60,7 +60,7 @@ export interface Image {
   readonly takesPipes: boolean;
   /**
    * Writes `length` bytes that a pipe holds, not durably. Answers how many it took; where they are fewer, the others are still in the
-   * pipe, and `write` says why or does it.
+   * pipe, for `write`. Or −errno, and has taken none: that is the answer, for `write` might be told of no error any more.
    */
   writeFromPipe(offsetBytes: number, length: number, pipeFd: number): number;
   /** Whether `beginWrite` may take writes: where not, it need not be asked. */

@@ -11,7 +11,7 @@ import { HAS_HOLES, type SharedFields } from './shared-layout.js';
 import { StableStorage } from './stable-storage.js';
 import { readZeroed, writeAll } from './whole-calls.js';
 
-const { EINVAL, EIO, ENOSYS, EOPNOTSUPP } = constants.errno;
+const { EINTR, EINVAL, EIO, ENOSYS, EOPNOTSUPP } = constants.errno;
 
 /** A raw image that the main thread opened; can be sent to workers. */
 export interface RawHandle {
@@ -111,9 +111,9 @@ export class RawImage implements Image {
   }
 
   writeFromPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    return this.#storage.failed
-      ? 0
-      : moveAll(offsetBytes, length, (at, left) => this.#calls.fromPipe(pipeFd, this.#dataFd, at, left));
+    if (this.#storage.failed) return -EIO;
+    const taken = this.#calls.fromPipe(pipeFd, this.#dataFd, offsetBytes, length);
+    return taken === -EINVAL || taken === -EINTR ? 0 : taken; // not every file system can, and a signal says nothing
   }
 
   get beginsWrites(): boolean {
@@ -182,7 +182,13 @@ export class RawImage implements Image {
   }
 
   readIntoPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    return moveAll(offsetBytes, length, (at, left) => this.#calls.intoPipe(this.#dataFd, at, left, pipeFd));
+    let done = 0;
+    while (done < length) {
+      const moved = this.#calls.intoPipe(this.#dataFd, offsetBytes + done, length - done, pipeFd);
+      if (moved <= 0) break;
+      done += moved;
+    }
+    return done;
   }
 
   takeBackPages(): void {}
@@ -272,17 +278,6 @@ export class RawImage implements Image {
     }
     return 0;
   }
-}
-
-/** Calls `move` until all is moved, or nothing is any more; answers how many bytes were. */
-function moveAll(offsetBytes: number, length: number, move: (offsetBytes: number, length: number) => number): number {
-  let done = 0;
-  while (done < length) {
-    const moved = move(offsetBytes + done, length - done);
-    if (moved <= 0) break;
-    done += moved;
-  }
-  return done;
 }
 
 /** A block device whose blocks are larger than was told says EINVAL (block/fops.c: blkdev_fallocate). */

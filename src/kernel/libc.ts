@@ -55,9 +55,15 @@ export const libc = {
   /** sendfile(2); at `offsetAddress`, unless that is 0, lies an off_t. Whatever keeps it from moving anything, the answer is −1. */
   sendfile: (toFd: number, fromFd: number, offsetAddress: number, lengthBytes: number): number =>
     callSilently('sendfile', [toFd, fromFd, offsetAddress, lengthBytes]),
-  /** splice(2) from a pipe, without flags; at `offsetAddress`, unless that is 0, lies the off_t to write at. */
-  splice: (pipeFd: number, toFd: number, offsetAddress: number, lengthBytes: number): number =>
-    callAgain('splice', [pipeFd, 0, toFd, offsetAddress, lengthBytes, 0]),
+  /** splice(2) from a pipe into a socket, without flags. */
+  splice: (pipeFd: number, socketFd: number, lengthBytes: number): number =>
+    callAgain('splice', [pipeFd, 0, socketFd, 0, lengthBytes, 0]),
+  /**
+   * The same into a file; at `offsetAddress` lies the off_t to write at. It is made once: a write may fail because of what was written
+   * before, of which the next one tells nothing.
+   */
+  spliceIntoFile: (pipeFd: number, fileFd: number, offsetAddress: number, lengthBytes: number): number =>
+    call('splice', [pipeFd, 0, fileFd, offsetAddress, lengthBytes, 0]),
   /** pthread_sigmask(3) of the calling thread; `set` is a sigset_t. */
   pthreadSigmask: (how: number, set: Uint8Array): number => 0 - call('pthreadSigmask', [how, set, 0]),
   /** lseek(2); answers the new position, up to 2^53 − 1. */

@@ -34,7 +34,7 @@ export function fileIntoPipe(fileFd: number, offsetBytes: number, lengthBytes: n
 
 /** Moves what a pipe holds to a socket (splice(2)). Answers the bytes moved or −errno, EAGAIN for a socket that does not wait. */
 export function pipeIntoSocket(pipeReadFd: number, socketFd: number, lengthBytes: number): number {
-  return libc.splice(pipeReadFd, socketFd, 0, lengthBytes);
+  return libc.splice(pipeReadFd, socketFd, lengthBytes);
 }
 
 /**
@@ -48,7 +48,7 @@ export function socketIntoPipe(socketFd: number, pipeWriteFd: number, lengthByte
 
 /** Writes what a pipe holds to a file (splice(2)). Answers how many bytes it took from the pipe, perhaps fewer than given, or −errno. */
 export function pipeIntoFile(pipeReadFd: number, fileFd: number, offsetBytes: number, lengthBytes: number): number {
-  return libc.splice(pipeReadFd, fileFd, offsetAt(offsetBytes), lengthBytes);
+  return libc.spliceIntoFile(pipeReadFd, fileFd, offsetAt(offsetBytes), lengthBytes);
 }
 
 function offsetAt(offsetBytes: number): number {

@@ -7,6 +7,7 @@ import type { Ongoing } from './ongoing.js';
 import { PIPED_WRITE_BYTES_MIN, PipedWrites } from './piped-writes.js';
 import type { Replies } from './replies.js';
 import type { RequestInput } from './request-input.js';
+import { restOfBlock, wholeBlocks } from './whole-blocks.js';
 
 /** WRITEs that go to the image as they come: those longer than the input, and those that go by reference. */
 export class LargeWrites {
@@ -57,13 +58,17 @@ export class LargeWrites {
       if (isPiped && errno === 0 && input.length === 0) {
         this.#changes.hasWritten = true;
         done += this.#piped.move(request.offsetBytes + done, dataBytes - done, input);
+        errno = this.#piped.errno;
         if (done === dataBytes) break;
       }
-      if (input.length === 0) {
-        const received = this.#receive(dataBytes - done);
+      const left = dataBytes - done;
+      const pieceBytes = wholeBlocks(request.offsetBytes + done, Math.min(input.length, left), left);
+      if (pieceBytes === 0) {
+        const rest = input.length === 0 ? left : restOfBlock(request.offsetBytes + done + input.length);
+        const received = this.#receive(Math.min(rest, left - input.length));
         if (received <= 0) return received;
+        continue;
       }
-      const pieceBytes = Math.min(input.length, dataBytes - done);
       if (error === 0 && errno === 0) {
         this.#changes.hasWritten = true;
         errno = this.#image.write(request.offsetBytes + done, pieceBytes, input.bytes, input.start, false);

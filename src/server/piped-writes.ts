@@ -2,8 +2,9 @@ import { closeSync, readSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { Image } from '../image/image.js';
 import { growPipe, makePipe, type Pipe, socketIntoPipe } from '../kernel/pipe-calls.js';
-import { isUnixSocket } from '../kernel/socket-calls.js';
+import { hasRoom, isUnixSocket } from '../kernel/socket-calls.js';
 import { INPUT_BYTES, type RequestInput } from './request-input.js';
+import { wholeBlocks } from './whole-blocks.js';
 
 /** Of what has not come yet of a WRITE: from here on not copying it is worth the calls it takes. */
 export const PIPED_WRITE_BYTES_MIN = 196_608;
@@ -15,6 +16,8 @@ const PIPE_BYTES = 1_048_576;
  * image.
  */
 export class PipedWrites {
+  /** Why the image has failed to write what `move` was called for last. */
+  errno = 0;
   readonly #socketFd: number;
   readonly #image: Image;
   /** 'unused' until the first large write; absent where it cannot be done. */
@@ -32,23 +35,34 @@ export class PipedWrites {
 
   /**
    * Waits for bytes, as a read of the socket does, and has the image write them, until `length` are written. Answers how many
-   * are: where they are fewer, `input`, which was empty, may have some that are not written, and the next read or write says why.
+   * are: where they are fewer, `input`, which was empty, may have some that are not written, and `errno` says why, or if that is 0 the
+   * next read or write.
    */
   move(offsetBytes: number, length: number, input: RequestInput): number {
-    if (typeof this.#pipe !== 'object') return 0;
-    for (let done = 0; done < length; ) {
-      const held = socketIntoPipe(this.#socketFd, this.#pipe.writeFd, Math.min(length - done, INPUT_BYTES));
-      if (held <= 0) return done;
-      const written = this.#image.writeFromPipe(offsetBytes + done, held, this.#pipe.readFd);
+    const pipe = this.#pipe;
+    if (typeof pipe !== 'object') return 0;
+    this.errno = 0;
+    let done = 0;
+    let held = 0;
+    // Nobody would make room in a pipe that has none.
+    while (done < length && (held === 0 || hasRoom(pipe.writeFd))) {
+      const moved = socketIntoPipe(this.#socketFd, pipe.writeFd, Math.min(length - done, INPUT_BYTES) - held);
+      if (moved <= 0) break;
+      held += moved;
+      const whole = wholeBlocks(offsetBytes + done, held, length - done);
+      const answer = whole === 0 ? 0 : this.#image.writeFromPipe(offsetBytes + done, whole, pipe.readFd);
+      const written = Math.max(0, answer);
+      this.errno = written - answer;
       done += written;
-      if (written < held) {
-        input.makeRoom();
-        readWhole(this.#pipe.readFd, input.bytes, input.end, held - written);
-        input.end += held - written;
-        return done;
-      }
+      held -= written;
+      if (written < whole) break;
     }
-    return length;
+    if (held > 0) {
+      input.makeRoom();
+      readWhole(pipe.readFd, input.bytes, input.end, held);
+      input.end += held;
+    }
+    return done;
   }
 
   close(): void {

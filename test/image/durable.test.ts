@@ -148,7 +148,7 @@ describe('after one failed sync', () => {
       expect(each.flush()).toBe(EIO);
       expect(each.write(0, 512, sector, 0, false)).toBe(EIO);
       expect(durableWrite(each)).toBe(EIO);
-      expect(each.writeFromPipe(0, 512, pipe.readFd)).toBe(0); // `write` says why
+      expect(each.writeFromPipe(0, 512, pipe.readFd)).toBe(-EIO);
       expect(each.zero(0, 512, ZERO_MAY_PUNCH, false)).toBe(EIO);
       expect(each.trim(0, 512, false)).toBe(EIO);
       expect(each.read(0, 512, new Uint8Array(512), 0)).toBe(0);

@@ -16,6 +16,12 @@ export const HELD = 6;
 export const PLACES = 7;
 /** A field of `counts`: bytes that were taken out of a pipe. */
 export const PIPED = 8;
+/** A field of `counts`: ranges that the image was told of before they were read. */
+export const CACHED = 9;
+/** A field of `counts`: writes, of whatever kind, that begin within a block of 4096. */
+export const WITHIN_BLOCK = 10;
+/** A field of `faults`: the errno that the image answers instead of taking bytes out of a pipe. */
+export const PIPE = 8;
 /** Fields of `faults`, a bit a ticket: which begun writes are done, and which of them have failed. */
 export const BEGUN = { DONE: 6, FAILED: 7 } as const;
 export type Call = (typeof CALLS)[keyof typeof CALLS];
@@ -57,10 +63,10 @@ export interface Loop {
   readonly client: RawClient;
   readonly memory: Uint8Array;
   /** The errno that a call answers from now on; -1 holds it up. */
-  fail(call: Call, errno: number): void;
+  fail(call: Call | typeof PIPE, errno: number): void;
   /** Says of begun writes, by their tickets, that they are done or have failed. */
   finish(tickets: { readonly done: readonly number[]; readonly failed?: readonly number[] }): void;
-  count(what: Call | typeof HELD | typeof PLACES | typeof PIPED): number;
+  count(what: Call | typeof HELD | typeof PLACES | typeof PIPED | typeof CACHED | typeof WITHIN_BLOCK): number;
   stop(): void;
   halt(): void;
   readonly end: Promise<LoopEnd>;
@@ -72,7 +78,7 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
   const bell = makePipe();
   if (bell === undefined) throw new Error('there is no pipe to be had');
   const shared = (length: number) => new Int32Array(new SharedArrayBuffer(4 * length));
-  const [stop, faults, counts, writeErrors] = [shared(1), shared(8), shared(9), shared(1)];
+  const [stop, faults, counts, writeErrors] = [shared(1), shared(9), shared(11), shared(1)];
   const sizeBytes = options.sizeBytes ?? 1_048_576;
   const memory = new Uint8Array(new SharedArrayBuffer(Math.min(sizeBytes, MEMORY_BYTES_MAX)));
   const workerData: LoopThreadData = {

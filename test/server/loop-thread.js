@@ -30,6 +30,9 @@ const DURABLE = 5;
 const HELD = 6;
 const PLACES = 7;
 const PIPED = 8;
+const CACHED = 9;
+const WITHIN_BLOCK = 10;
+const PIPE = 8;
 const DONE = 6;
 const FAILED = 7;
 const BLOCK_BYTES = 4096;
@@ -55,6 +58,7 @@ const image = {
   },
   write(offset, length, source, at, durable) {
     if (durable) enter(DURABLE);
+    if (offset % BLOCK_BYTES !== 0) Atomics.add(counts, WITHIN_BLOCK, 1);
     const errno = enter(WRITE);
     if (errno === 0) memory.set(source.subarray(at, at + length), offset);
     return errno;
@@ -78,7 +82,10 @@ const image = {
     Object.assign(extent, { lengthBytes: Math.min(end - offset, length), hole, zero: hole });
     return 0;
   },
-  cache: () => 0,
+  cache() {
+    Atomics.add(counts, CACHED, 1);
+    return 0;
+  },
   mayHaveHoles: sparse,
   findPlace(offset, _length, place) {
     Object.assign(place, { fd: slowFds[offset / BLOCK_BYTES] ?? -1, blockBytes: 1, offsetBytes: 0 });
@@ -90,6 +97,9 @@ const image = {
   takesPipes: pipedBytesMax >= 0,
   writeFromPipe(offset, length, pipeFd) {
     if (pipedBytesMax < 0) throw new Error('nobody asked for a pipe');
+    if (offset % BLOCK_BYTES !== 0) Atomics.add(counts, WITHIN_BLOCK, 1);
+    const errno = Atomics.load(faults, PIPE);
+    if (errno !== 0) return -errno;
     const most = Math.min(length, pipedBytesMax);
     let taken = 0;
     while (taken < most) taken += readSync(pipeFd, memory, offset + taken, most - taken, null);

@@ -11,7 +11,7 @@ import {
 } from '#tsnbd/protocol/constants.js';
 import { PIPED_WRITE_BYTES_MIN } from '#tsnbd/server/piped-writes.js';
 import { INPUT_BYTES } from '#tsnbd/server/request-input.js';
-import { CALLS, type Loop, PIPED, startLoop } from './loop-harness.js';
+import { CALLS, type Loop, PIPE, PIPED, startLoop, WITHIN_BLOCK } from './loop-harness.js';
 import { seeded } from './seeded.js';
 
 const MIB = 1_048_576;
@@ -102,6 +102,38 @@ describe.runIf(hasCores)('large writes', () => {
     expectWritten([4_096, bytesFor(512, 9)]);
   });
 
+  test.each([
+    ['at once', []],
+    ['by a client whose writes end anywhere', [30, 5_000, 104_857, 300_001, 300_077]],
+    ['in pieces that are no blocks', Array.from({ length: 70 }, (_, index) => (index + 1) * 7_321)],
+  ])('reach the image in whole blocks, for the rest of one would be read first: sent %s', async (_, ends) => {
+    const { client, count } = start();
+    const writes = [0, 1].map((index) => [index * MIB, bytesFor(LARGE_BYTES, index)] as const);
+    const bytes = Buffer.concat(writes.map(([offset, data]) => encode(offset, data)));
+    for (const [index, end] of [...ends, bytes.length].entries()) {
+      client.send(bytes.subarray(ends[index - 1] ?? 0, end));
+      await sleep(1);
+    }
+    await expectReplies(0, 0);
+    expectWritten(...writes);
+    expect(count(PIPED)).toBeGreaterThan(0);
+    expect(count(WITHIN_BLOCK)).toBe(0);
+  });
+
+  test('of which a block comes in more pieces than the pipe has places do not wait for one', async () => {
+    const { client, count } = start();
+    const data = bytesFor(LARGE_BYTES, 2);
+    const bytes = Buffer.concat([encode(0, data), encode(MIB, data)]);
+    client.send(bytes.subarray(0, bytes.length - 100_000));
+    await expectReplies(0);
+    for (let at = bytes.length - 100_000; at < bytes.length - 99_000; at += 1) client.send(bytes.subarray(at, at + 1));
+    await sleep(100);
+    client.send(bytes.subarray(bytes.length - 99_000));
+    await expectReplies(0);
+    expectWritten([0, data], [MIB, data]);
+    expect(count(WITHIN_BLOCK)).toBe(0);
+  });
+
   test('with FUA are on stable storage before the reply', async () => {
     const { client, count } = start();
     client.send(
@@ -150,6 +182,21 @@ describe.runIf(hasCores)('what the image does not take out of a pipe', () => {
     fail(CALLS.WRITE, EIO);
     client.send(encode(6 * MIB, bytesFor(LARGE_BYTES, 6)));
     await expectReplies(NBD_EIO);
+  });
+});
+
+describe.runIf(hasCores)('what the image could not write out of a pipe', () => {
+  test('is not written again: some file systems tell only once that they have lost what came before', async () => {
+    const { client, fail, count } = start();
+    fail(PIPE, EIO);
+    client.send(Buffer.concat([0, 1, 2].map((index) => encode(index * MIB, bytesFor(LARGE_BYTES, index)))));
+    expect((await client.reply()).error).toBeGreaterThanOrEqual(0); // whose first bytes may have come with the request
+    await expectReplies(NBD_EIO, NBD_EIO);
+    expect(count(CALLS.WRITE)).toBeLessThanOrEqual(1);
+    fail(PIPE, 0);
+    client.send(encode(5 * MIB, bytesFor(LARGE_BYTES, 5)));
+    await expectReplies(0);
+    expectWritten([5 * MIB, bytesFor(LARGE_BYTES, 5)]);
   });
 });
 
