@@ -41,6 +41,8 @@ export class PipedWrites {
   move(offsetBytes: number, length: number, input: RequestInput): number {
     const pipe = this.#pipe;
     if (typeof pipe !== 'object') return 0;
+    // The data that somebody has looked past do not come there.
+    input.lookedAt = Math.min(input.lookedAt, input.end);
     this.errno = 0;
     let done = 0;
     let held = 0;

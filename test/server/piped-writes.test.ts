@@ -11,7 +11,7 @@ import {
 } from '#tsnbd/protocol/constants.js';
 import { PIPED_WRITE_BYTES_MIN } from '#tsnbd/server/piped-writes.js';
 import { INPUT_BYTES } from '#tsnbd/server/request-input.js';
-import { CALLS, type Loop, PIPE, PIPED, startLoop, WITHIN_BLOCK } from './loop-harness.js';
+import { CACHED, CALLS, type Loop, PIPE, PIPED, startLoop, WITHIN_BLOCK } from './loop-harness.js';
 import { seeded } from './seeded.js';
 
 const MIB = 1_048_576;
@@ -132,6 +132,21 @@ describe.runIf(hasCores)('large writes', () => {
     await expectReplies(0);
     expectWritten([0, data], [MIB, data]);
     expect(count(WITHIN_BLOCK)).toBe(0);
+  });
+
+  test('do not keep the reads behind them from being announced', async () => {
+    // Each read is one of a disk, and too long to be begun beside others.
+    const { client, count } = start({ slowFds: [-1] });
+    const read = () => client.encode({ type: NBD_CMD_READ, offsetBytes: 0, lengthBytes: 2 * MIB });
+    const write = encode(MIB, bytesFor(LARGE_BYTES, 3));
+    client.send(Buffer.concat([read(), write.subarray(0, 1_000)]));
+    await client.reply();
+    client.send(write.subarray(1_000));
+    await expectReplies(0);
+    client.send(read());
+    await client.reply();
+    expect(count(PIPED)).toBeGreaterThan(0);
+    expect(count(CACHED)).toBe(2);
   });
 
   test('with FUA are on stable storage before the reply', async () => {
