@@ -78,8 +78,8 @@ export class ColdReads {
     this.isCold = true;
   }
 
-  /** The socket was waited for. */
-  received(): void {
+  /** The client, or what came between reads, may have been waited for. */
+  mayHaveSlept(): void {
     this.#sleptBefore = -1;
   }
 

@@ -79,13 +79,14 @@ export class TimedReads {
   /** Before a request that may change what it names: READs that have come earlier do not see that. */
   before(request: Readonly<Request>): void {
     this.#reads.sendTogether();
+    this.#cold.mayHaveSlept();
     if (this.#begun.overlaps(request)) this.finish();
     else this.answerDone();
   }
 
   /** The client was waited for. */
   received(): void {
-    this.#cold.received();
+    this.#cold.mayHaveSlept();
   }
 
   /** Gives memory back: there will be none for a while. */

@@ -104,7 +104,7 @@ describe('reads', () => {
   test('are not taken for slow by a sleep for the client before them', () => {
     const { cold } = withInput();
     suspect(cold);
-    cold.received();
+    cold.mayHaveSlept();
     sleeps += 1;
     expect(cold.isTimed()).toBe(true);
     expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false);
@@ -114,10 +114,10 @@ describe('reads', () => {
   test('are not taken for slow by a sleep before one that is timed first', () => {
     const { cold } = withInput();
     suspect(cold);
-    cold.received();
+    cold.mayHaveSlept();
     sleeps += 1;
     while (cold.isTimed()) expect(cold.wasSlow(QUICK_MS, 4_096)).toBe(false);
-    cold.received();
+    cold.mayHaveSlept();
     suspect(cold); // nobody knows what was slept before it
   });
 });
@@ -128,7 +128,7 @@ test('past the page cache wait for a disk, each of them', () => {
   for (let batch = 0; batch < 3; batch += 1) {
     expect(slow(cold)).toBe(true);
     expect(cold.isCold).toBe(true);
-    cold.received();
+    cold.mayHaveSlept();
   }
 });
 
