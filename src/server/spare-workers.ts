@@ -75,8 +75,8 @@ export class SpareWorkers {
     this.fillSoon();
     const spare = this.#spares.pop();
     if (spare === undefined) return startWorker();
-    const worker = this.#letGo(spare);
-    worker.ref();
+    const { worker, onGone } = spare;
+    worker.off('error', onGone).off('exit', onGone).ref();
     return worker;
   }
 
@@ -84,7 +84,8 @@ export class SpareWorkers {
   give(worker: Worker): void {
     if (worker.threadId < 0) return; // it has ended
     this.#spares.push(this.#spareOf(worker));
-    for (const spare of this.#spares.splice(0, this.#spares.length - this.#wanted)) void this.#letGo(spare).terminate();
+    // Each is listened to until it has ended: it may have broken already.
+    for (const spare of this.#spares.splice(0, this.#spares.length - this.#wanted)) void spare.worker.terminate();
   }
 
   close(): void {
@@ -113,9 +114,5 @@ export class SpareWorkers {
     };
     worker.on('error', onGone).on('exit', onGone);
     return { worker, onGone };
-  }
-
-  #letGo({ worker, onGone }: Spare): Worker {
-    return worker.off('error', onGone).off('exit', onGone);
   }
 }

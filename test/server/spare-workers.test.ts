@@ -121,3 +121,17 @@ test('none is started while clients come again and again', async () => {
   spares.close();
   await endAll([taken, second]);
 });
+
+test('one that broke before it was to end breaks nothing else', async () => {
+  const spares = new SpareWorkers(() => 1);
+  const [first, second] = [startWorker(), startWorker()];
+  spares.give(first);
+  first.postMessage(null); // no task
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, FILLED_MS); // by then it has said so, and nobody has heard it
+  spares.give(second); // in its place
+  await expect.poll(() => first.threadId).toBe(-1);
+  const taken = spares.take();
+  expect(taken).toBe(second);
+  spares.close();
+  await endAll([taken]);
+});
