@@ -58,10 +58,7 @@ export const libc = {
   /** splice(2) from a pipe into a socket, without flags. */
   splice: (pipeFd: number, socketFd: number, lengthBytes: number): number =>
     callAgain('splice', [pipeFd, 0, socketFd, 0, lengthBytes, 0]),
-  /**
-   * The same into a file; at `offsetAddress` lies the off_t to write at. It is made once: a write may fail because of what was written
-   * before, of which the next one tells nothing.
-   */
+  /** The same into a file, to the off_t at `offsetAddress`; made once, for a second write may hide why the first has failed. */
   spliceIntoFile: (pipeFd: number, fileFd: number, offsetAddress: number, lengthBytes: number): number =>
     call('splice', [pipeFd, 0, fileFd, offsetAddress, lengthBytes, 0]),
   /** pthread_sigmask(3) of the calling thread; `set` is a sigset_t. */
