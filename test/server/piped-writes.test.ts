@@ -141,6 +141,7 @@ describe.runIf(hasCores)('large writes', () => {
     const write = encode(MIB, bytesFor(LARGE_BYTES, 3));
     client.send(Buffer.concat([read(), write.subarray(0, 1_000)]));
     await client.reply();
+    await sleep(50); // the loop waits for the rest of the write
     client.send(write.subarray(1_000));
     await expectReplies(0);
     client.send(read());
