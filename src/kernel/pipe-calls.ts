@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs';
 import { libc } from './libc.js';
 import { F_SETPIPE_SZ, O_CLOEXEC } from './libc-abi.js';
 import { PlacedBytes } from './memory.js';
@@ -16,9 +17,17 @@ export function makePipe(): Pipe | undefined {
   return { readFd: view.getInt32(0, true), writeFd: view.getInt32(4, true) };
 }
 
-/** Answers how many bytes the pipe holds now: at least `bytes`, or −errno where that is not granted (pipe(7)). */
-export function growPipe({ writeFd }: Pipe, bytes: number): number {
-  return libc.fcntl(writeFd, F_SETPIPE_SZ, bytes);
+/** A pipe that holds so many bytes at least. Absent where the process has no fds left, or that is not granted (pipe(7)). */
+export function makeLargePipe(bytes: number): Pipe | undefined {
+  const pipe = makePipe();
+  if (pipe === undefined || libc.fcntl(pipe.writeFd, F_SETPIPE_SZ, bytes) >= bytes) return pipe;
+  closePipe(pipe);
+  return undefined;
+}
+
+export function closePipe({ readFd, writeFd }: Pipe): void {
+  closeSync(readFd);
+  closeSync(writeFd);
 }
 
 /** An off_t. */

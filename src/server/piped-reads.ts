@@ -1,9 +1,9 @@
-import { closeSync, readSync } from 'node:fs';
+import { readSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { invariant } from '../base/invariant.js';
 import { type Image, LENT_BYTES_MAX } from '../image/image.js';
 import { setNonBlocking } from '../kernel/fd-calls.js';
-import { growPipe, makePipe, type Pipe } from '../kernel/pipe-calls.js';
+import { closePipe, makeLargePipe, type Pipe } from '../kernel/pipe-calls.js';
 import { growSendBuffer, isAllReceived, isUnixSocket, tellsReceived } from '../kernel/socket-calls.js';
 import type { Request } from '../protocol/request.js';
 import type { Replies } from './replies.js';
@@ -103,8 +103,7 @@ export class PipedReads {
 
   close(): void {
     if (typeof this.#pipe !== 'object') return;
-    closeSync(this.#pipe.readFd);
-    closeSync(this.#pipe.writeFd);
+    closePipe(this.#pipe);
     this.#pipe = undefined;
   }
 
@@ -116,14 +115,10 @@ export class PipedReads {
 }
 
 function openPipe(): Pipe | undefined {
-  const pipe = makePipe();
-  if (pipe === undefined) return undefined;
+  const pipe = makeLargePipe(PIPE_BYTES);
   // It holds so many pages: of a read that begins within one, they are fewer bytes. Nobody would make room.
-  setNonBlocking(pipe.writeFd);
-  if (growPipe(pipe, PIPE_BYTES) >= PIPE_BYTES) return pipe;
-  closeSync(pipe.readFd);
-  closeSync(pipe.writeFd);
-  return undefined;
+  if (pipe !== undefined) setNonBlocking(pipe.writeFd);
+  return pipe;
 }
 
 function empty({ readFd }: Pipe, heldBytes: number): void {

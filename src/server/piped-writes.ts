@@ -1,7 +1,7 @@
-import { closeSync, readSync } from 'node:fs';
+import { readSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { Image } from '../image/image.js';
-import { growPipe, makePipe, type Pipe, socketIntoPipe } from '../kernel/pipe-calls.js';
+import { closePipe, makeLargePipe, type Pipe, socketIntoPipe } from '../kernel/pipe-calls.js';
 import { hasRoom, isUnixSocket } from '../kernel/socket-calls.js';
 import { INPUT_BYTES, type RequestInput } from './request-input.js';
 import { wholeBlocks } from './whole-blocks.js';
@@ -29,7 +29,7 @@ export class PipedWrites {
   }
 
   get areAvailable(): boolean {
-    if (this.#pipe === 'unused') this.#pipe = this.#isWorthIt() ? openPipe() : undefined;
+    if (this.#pipe === 'unused') this.#pipe = this.#isWorthIt() ? makeLargePipe(PIPE_BYTES) : undefined;
     return this.#pipe !== undefined;
   }
 
@@ -69,22 +69,13 @@ export class PipedWrites {
 
   close(): void {
     if (typeof this.#pipe !== 'object') return;
-    closeSync(this.#pipe.readFd);
-    closeSync(this.#pipe.writeFd);
+    closePipe(this.#pipe);
     this.#pipe = undefined;
   }
 
   #isWorthIt(): boolean {
     return this.#image.takesPipes && availableParallelism() > 1 && isUnixSocket(this.#socketFd);
   }
-}
-
-function openPipe(): Pipe | undefined {
-  const pipe = makePipe();
-  if (pipe === undefined || growPipe(pipe, PIPE_BYTES) >= PIPE_BYTES) return pipe;
-  closeSync(pipe.readFd);
-  closeSync(pipe.writeFd);
-  return undefined;
 }
 
 /** The pipe holds them all. */

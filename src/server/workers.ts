@@ -4,7 +4,7 @@ import { invariant } from '../base/invariant.js';
 import { messageOf } from '../base/message-of.js';
 import type { ImageHandle } from '../image/open-image.js';
 import { shutdownFd, shutdownReading } from '../kernel/fd-calls.js';
-import { makePipe, type Pipe } from '../kernel/pipe-calls.js';
+import { closePipe, makePipe, type Pipe } from '../kernel/pipe-calls.js';
 import type { MetaContext } from '../protocol/meta-context.js';
 import type { ExportRules } from '../protocol/request-rules.js';
 import { type Activity, newActivity } from './activity.js';
@@ -114,7 +114,7 @@ export function startConnection(start: ConnectionStart, worker = startWorker(), 
       worker.off('message', onMessage).off('error', onError).off('exit', onEnd);
       open = false;
       freeFields.push(field);
-      if (bell !== undefined) for (const fd of [bell.readFd, bell.writeFd]) closeSync(fd);
+      if (bell !== undefined) closePipe(bell);
       if (end.kind === 'left' && end.how === 'halted') return resolve(end);
       // Whatever ended the worker, the client sees the end, even while somebody holds a copy of the fd.
       shutdownFd(start.socketFd);

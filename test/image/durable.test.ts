@@ -15,7 +15,7 @@ import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
 import { ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { RawImage } from '#tsnbd/image/raw.js';
 import { newSharedFields } from '#tsnbd/image/shared-layout.js';
-import { makePipe } from '#tsnbd/kernel/pipe-calls.js';
+import { closePipe, makePipe } from '#tsnbd/kernel/pipe-calls.js';
 import { openFdsOf, openFlags } from '../open-fds.js';
 import { useRawWorkers } from './raw-workers.js';
 
@@ -158,7 +158,7 @@ describe('after one failed sync', () => {
     expect(reopened.flush()).toBe(0);
     expect(reopened.writeFromPipe(0, 512, pipe.readFd)).toBe(512);
     reopened.close();
-    for (const fd of [pipe.readFd, pipe.writeFd]) closeSync(fd);
+    closePipe(pipe);
   });
 
   it.each([

@@ -7,7 +7,7 @@ import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
 import { emptyExtent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { type ImageHandle, imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import { directIoAlignment } from '#tsnbd/kernel/direct-io.js';
-import { growPipe, makePipe } from '#tsnbd/kernel/pipe-calls.js';
+import { makeLargePipe } from '#tsnbd/kernel/pipe-calls.js';
 import { long } from '../long.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
@@ -123,9 +123,8 @@ function play(image: Image, model: Model, { kind, seed, durable, ...wish }: Oper
 
 /** What the image leaves in the pipe, the rest behind what it took, is for `write`. */
 function writeFromPipe(image: Image, offset: number, source: Uint8Array): void {
-  const pipe = makePipe();
+  const pipe = makeLargePipe(1_048_576);
   if (pipe === undefined) throw new Error('there is no pipe to be had');
-  growPipe(pipe, 1_048_576);
   if (source.length > 0) writeSync(pipe.writeFd, source);
   const taken = image.writeFromPipe(offset, source.length, pipe.readFd);
   closeSync(pipe.writeFd);

@@ -1,4 +1,4 @@
-import { closeSync, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
@@ -12,7 +12,7 @@ import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.
 import { firstZero, putRefcount, refcountAt } from '#tsnbd/image/qcow2/refcount-codec.js';
 import { newTurnsMemory, WorkerTurns } from '#tsnbd/image/qcow2/worker-turns.js';
 import { RESERVE } from '#tsnbd/kernel/fd-calls.js';
-import { growPipe, makePipe } from '#tsnbd/kernel/pipe-calls.js';
+import { closePipe, makeLargePipe } from '#tsnbd/kernel/pipe-calls.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { type Cluster, type Qcow2Bytes, qcow2Bytes, type Wish } from './qcow2-bytes.js';
 
@@ -392,10 +392,9 @@ describe('a worker that has lent clusters to a pipe that nobody reads', () => {
     };
     const { images, path } = open(empty.bytes, {}, { sync });
     const [reader, writer] = images;
-    const pipe = makePipe();
+    const pipe = makeLargePipe(1 << 20);
     invariant(pipe !== undefined && reader !== undefined && writer !== undefined, 'there are fds');
-    undo.push(() => [pipe.readFd, pipe.writeFd].forEach((fd) => void closeSync(fd)));
-    growPipe(pipe, 1 << 20);
+    undo.push(() => closePipe(pipe));
     expect(writer.write(0, clusters * small, new Uint8Array(clusters * small).fill(5), 0, false)).toBe(0);
     expect(writer.flush()).toBe(0);
     const lent = 32_768;
@@ -452,9 +451,8 @@ describe('what was lent to a pipe stays as it is, until whoever reads it has it,
     });
     const { images } = open(image.bytes, {}, {});
     const [reader, writer] = images;
-    const pipe = makePipe();
+    const pipe = makeLargePipe(1 << 20);
     invariant(pipe !== undefined && reader !== undefined && writer !== undefined, 'there are fds');
-    growPipe(pipe, 1 << 20);
     const lent = reader.readIntoPipe(0, 32_768, pipe.writeFd);
     expect(lent).toBe(32_768);
     reader.close();
@@ -466,7 +464,6 @@ describe('what was lent to a pipe stays as it is, until whoever reads it has it,
     const got = Buffer.alloc(lent);
     expect(readSync(pipe.readFd, got, 0, lent, null)).toBe(lent);
     expect(got.every((byte) => byte === 5)).toBe(true);
-    closeSync(pipe.readFd);
-    closeSync(pipe.writeFd);
+    closePipe(pipe);
   });
 });
