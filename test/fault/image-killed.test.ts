@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, describe, test } from 'vitest';
 import { assertQuietKernel } from '../kernel/guest.js';
 import { expectNothingLeft, newImage, tsnbd } from '../kernel/programs.js';
-import { backgroundCalls, calls, expectCleanKills, otherCalls } from './kills.js';
+import { backgroundCalls, calls, expectCleanKills, otherBackgroundCalls, otherCalls } from './kills.js';
 
 let image = '';
 beforeAll(async () => {
@@ -14,16 +14,16 @@ afterEach(async () => {
 });
 
 describe.each([
-  { api: 'netlink', kindsOfCalls: calls },
-  { api: 'ioctl', kindsOfCalls: otherCalls },
-])('an image’s attach by $api that is killed', ({ api, kindsOfCalls }) => {
+  { api: 'netlink', kindsOfCalls: calls, kindsInBackground: backgroundCalls },
+  { api: 'ioctl', kindsOfCalls: otherCalls, kindsInBackground: otherBackgroundCalls },
+])('an image’s attach by $api that is killed', ({ api, kindsOfCalls, kindsInBackground }) => {
   const attach = (program: string) => `${program} -v --kernel-api=${api} -c /dev/nbd0 -f raw ${image}`;
 
   test.each(kindsOfCalls)('at the n-th of its calls %s leaves the device to the next', (kinds) =>
     expectCleanKills(kinds, attach(`node ${tsnbd} --nofork`)),
   );
 
-  test.each(backgroundCalls)(
+  test.each(kindsInBackground)(
     'at the n-th call %s, its command or its process, leaves the device to the next',
     (kinds) => expectCleanKills(kinds, attach(tsnbd)),
   );

@@ -9,13 +9,15 @@ const driver = join(ROOT, 'test/fault/drivers/kill-at-each-call.sh');
 const LIMIT_MS = 1_700_000;
 
 /** The calls that reach outside of the process, counted together; with --long those too that an attach makes for itself. */
-const OUTSIDE = 'ioctl,connect,socketpair,bind,sendmsg,write-open,rename,unlink';
+const OUTSIDE = 'ioctl,connect,socketpair,bind,netlink-write,write-open,rename,unlink';
 const INSIDE = ['mkdir,chmod', 'close', 'fcntl', 'shutdown', 'pthread_create', 'listen,accept4', 'setsockopt', 'fsync'];
 export const calls = long ? [OUTSIDE, ...INSIDE] : [OUTSIDE];
 /** Where an attach by the other interface differs. */
 export const otherCalls = long ? calls : ['ioctl'];
 /** For an attach in the background: command and process each count their own calls, so the command dies first. */
 export const backgroundCalls = long ? OUTSIDE.split(',') : [];
+/** An attach by ioctl asks nothing of netlink. */
+export const otherBackgroundCalls = backgroundCalls.filter((kind) => kind !== 'netlink-write');
 
 /** An attach makes more of those than this, or they are not counted. */
 const OUTSIDE_CALLS_MIN = 10;

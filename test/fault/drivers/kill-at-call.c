@@ -54,6 +54,14 @@ static void reach(const char *kind) {
 
 #define WRITES(flags) (((flags) & (O_WRONLY | O_RDWR)) != 0 ? "write-open" : NULL)
 
+static int is_netlink(int fd) {
+  int domain = 0;
+  socklen_t length = sizeof domain;
+  return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_NETLINK;
+}
+
+#define WRITTEN(fd) (is_netlink(fd) ? "netlink-write" : NULL)
+
 // Of what C takes as variable arguments one is passed on: none of these calls takes more.
 CALL("ioctl", int, ioctl, (int fd, unsigned long request, void *argument), (fd, request, argument))
 CALL("fcntl", int, fcntl, (int fd, int command, void *argument), (fd, command, argument))
@@ -65,7 +73,7 @@ CALL(WRITES(flags), int, openat64, (int folder, const char *path, int flags, mod
 CALL("connect", int, connect, (int fd, const struct sockaddr *address, socklen_t length), (fd, address, length))
 CALL("socketpair", int, socketpair, (int domain, int type, int protocol, int fds[2]), (domain, type, protocol, fds))
 CALL("bind", int, bind, (int fd, const struct sockaddr *address, socklen_t length), (fd, address, length))
-CALL("sendmsg", ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
+CALL(WRITTEN(fd), ssize_t, write, (int fd, const void *bytes, size_t length), (fd, bytes, length))
 CALL("rename", int, rename, (const char *from, const char *to), (from, to))
 CALL("unlink", int, unlink, (const char *path), (path))
 CALL("mkdir", int, mkdir, (const char *path, mode_t mode), (path, mode))
