@@ -98,10 +98,6 @@ export class DirectCalls implements FileCalls {
     return 0;
   }
 
-  fromPipe(): number {
-    return 0;
-  }
-
   truncate(fd: number, bytes: number): number {
     return this.#calls.truncate(fd, bytes);
   }

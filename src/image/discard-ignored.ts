@@ -3,14 +3,6 @@ import { ImageFilter } from './image-filter.js';
 
 /** No storage is given back: a trim changes nothing, and what is zeroed stays allocated. */
 export class DiscardIgnoredImage extends ImageFilter {
-  override get takesPipes(): boolean {
-    return this.lower.takesPipes;
-  }
-
-  override writeFromPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    return this.lower.writeFromPipe(offsetBytes, length, pipeFd);
-  }
-
   override get beginsWrites(): boolean {
     return this.lower.beginsWrites;
   }

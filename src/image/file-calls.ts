@@ -1,6 +1,6 @@
 import { closeSync, fdatasyncSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { adviseWillNeed, fallocate, seek } from '../kernel/fd-calls.js';
-import { fileIntoPipe, pipeIntoFile } from '../kernel/pipe-calls.js';
+import { fileIntoPipe } from '../kernel/pipe-calls.js';
 import { type BegunSync, RingSync } from './begun-sync.js';
 
 /**
@@ -20,8 +20,6 @@ export interface FileCalls {
   willNeed(fd: number, offsetBytes: number, length: number): number;
   /** Moves bytes into a pipe by reference; answers how many, 0 where that cannot be done or the file ends. */
   intoPipe(fd: number, offsetBytes: number, length: number, pipeFd: number): number;
-  /** Moves bytes out of a pipe into a file; answers how many, perhaps fewer than given, or −errno. */
-  fromPipe(pipeFd: number, fd: number, offsetBytes: number, length: number): number;
   /** ftruncate(2): the file has so many bytes from now on. */
   truncate(fd: number, bytes: number): number;
   /** fdatasync(2). */
@@ -42,7 +40,6 @@ export const fileCalls: FileCalls = {
   seek,
   willNeed: adviseWillNeed,
   intoPipe: fileIntoPipe,
-  fromPipe: pipeIntoFile,
   truncate: (fd, bytes) =>
     answer(() => {
       ftruncateSync(fd, bytes);

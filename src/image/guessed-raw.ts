@@ -31,15 +31,6 @@ export class GuessedRawImage extends ImageFilter {
     this.#tail = new Uint8Array(lower.sizeBytes - this.#tailFrom);
   }
 
-  override get takesPipes(): boolean {
-    return this.lower.takesPipes;
-  }
-
-  override writeFromPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    if (this.#isAtEdge(offsetBytes, length)) return 0;
-    return this.lower.writeFromPipe(offsetBytes, length, pipeFd);
-  }
-
   override get beginsWrites(): boolean {
     return this.lower.beginsWrites;
   }

@@ -24,15 +24,7 @@ export abstract class ImageFilter implements Image {
     return this.lower.write(offsetBytes, length, source, at, durable);
   }
 
-  /** A filter that changes nothing of a write passes this on, and `beginsWrites`; any other has its own `write` asked. */
-  get takesPipes(): boolean {
-    return false;
-  }
-
-  writeFromPipe(_offsetBytes: number, _length: number, _pipeFd: number): number {
-    return 0;
-  }
-
+  /** A filter that changes nothing of a write passes this on; any other has its own `write` asked. */
   get beginsWrites(): boolean {
     return false;
   }

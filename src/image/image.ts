@@ -56,13 +56,6 @@ export interface Image {
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number;
   /** With `durable` (FUA) the bytes are on stable storage before the answer. */
   write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number;
-  /** Whether `writeFromPipe` may take what a pipe holds: where not, nothing need be put into one. */
-  readonly takesPipes: boolean;
-  /**
-   * Writes `length` bytes that a pipe holds, not durably. Answers how many it took; where they are fewer, the others are still in the
-   * pipe, for `write`. Or −errno, and has taken none: that is the answer, for `write` might be told of no error any more.
-   */
-  writeFromPipe(offsetBytes: number, length: number, pipeFd: number): number;
   /** Whether `beginWrite` may take writes: where not, it need not be asked. */
   readonly beginsWrites: boolean;
   /**

@@ -26,14 +26,6 @@ export class PartImage extends ImageFilter {
     return this.lower.write(this.#startBytes + offsetBytes, length, source, at, durable);
   }
 
-  override get takesPipes(): boolean {
-    return this.lower.takesPipes;
-  }
-
-  override writeFromPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    return this.lower.writeFromPipe(this.#startBytes + offsetBytes, length, pipeFd);
-  }
-
   override get beginsWrites(): boolean {
     return this.lower.beginsWrites;
   }

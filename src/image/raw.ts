@@ -11,7 +11,7 @@ import { HAS_HOLES, type SharedFields } from './shared-layout.js';
 import { StableStorage } from './stable-storage.js';
 import { readZeroed, writeAll } from './whole-calls.js';
 
-const { EINTR, EINVAL, EIO, ENOSYS, EOPNOTSUPP } = constants.errno;
+const { EINVAL, EIO, ENOSYS, EOPNOTSUPP } = constants.errno;
 
 /** A raw image that the main thread opened; can be sent to workers. */
 export interface RawHandle {
@@ -104,16 +104,6 @@ export class RawImage implements Image {
     if (this.#storage.failed) return EIO;
     if (durable) return this.#writeDurably(offsetBytes, length, source, at);
     return this.#writeAll(this.#dataFd, offsetBytes, length, source, at);
-  }
-
-  get takesPipes(): boolean {
-    return !this.readOnly && !this.isDirect;
-  }
-
-  writeFromPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    if (this.#storage.failed) return -EIO;
-    const taken = this.#calls.fromPipe(pipeFd, this.#dataFd, offsetBytes, length);
-    return taken === -EINVAL || taken === -EINTR ? 0 : taken; // not every file system can, and a signal says nothing
   }
 
   get beginsWrites(): boolean {

@@ -6,14 +6,6 @@ export class UnsafeImage extends ImageFilter {
     return this.lower.write(offsetBytes, length, source, at, false);
   }
 
-  override get takesPipes(): boolean {
-    return this.lower.takesPipes;
-  }
-
-  override writeFromPipe(offsetBytes: number, length: number, pipeFd: number): number {
-    return this.lower.writeFromPipe(offsetBytes, length, pipeFd);
-  }
-
   override zero(offsetBytes: number, length: number, ways: number): number {
     return this.lower.zero(offsetBytes, length, ways, false);
   }

@@ -52,15 +52,12 @@ export const libc = {
   pipe2: (fds: Uint8Array, flags: number): number => call('pipe2', [fds, flags]),
   /** getrusage(2) into the struct rusage at an address. */
   getrusage: (who: number, address: number): number => callAgain('getrusage', [who, address]),
-  /** sendfile(2); at `offsetAddress`, unless that is 0, lies an off_t. Whatever keeps it from moving anything, the answer is −1. */
+  /** sendfile(2); at `offsetAddress` lies an off_t. Whatever keeps it from moving anything, the answer is −1. */
   sendfile: (toFd: number, fromFd: number, offsetAddress: number, lengthBytes: number): number =>
     callSilently('sendfile', [toFd, fromFd, offsetAddress, lengthBytes]),
   /** splice(2) from a pipe into a socket, without flags. */
   splice: (pipeFd: number, socketFd: number, lengthBytes: number): number =>
     callAgain('splice', [pipeFd, 0, socketFd, 0, lengthBytes, 0]),
-  /** The same into a file, to the off_t at `offsetAddress`; made once, for a second write may hide why the first has failed. */
-  spliceIntoFile: (pipeFd: number, fileFd: number, offsetAddress: number, lengthBytes: number): number =>
-    call('splice', [pipeFd, 0, fileFd, offsetAddress, lengthBytes, 0]),
   /** pthread_sigmask(3) of the calling thread; `set` is a sigset_t. */
   pthreadSigmask: (how: number, set: Uint8Array): number => 0 - call('pthreadSigmask', [how, set, 0]),
   /** lseek(2); answers the new position, up to 2^53 − 1. */

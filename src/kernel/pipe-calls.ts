@@ -38,30 +38,12 @@ const offset = new PlacedBytes(8);
  * moved, 0 at the end of the file, or −1: the pipe does not wait and is full, or whatever a read of the file will tell.
  */
 export function fileIntoPipe(fileFd: number, offsetBytes: number, lengthBytes: number, pipeWriteFd: number): number {
-  return libc.sendfile(pipeWriteFd, fileFd, offsetAt(offsetBytes), lengthBytes);
+  offset.view.setUint32(0, offsetBytes % 2 ** 32, true);
+  offset.view.setUint32(4, Math.floor(offsetBytes / 2 ** 32), true);
+  return libc.sendfile(pipeWriteFd, fileFd, offset.address, lengthBytes);
 }
 
 /** Moves what a pipe holds to a socket (splice(2)). Answers the bytes moved or −errno, EAGAIN for a socket that does not wait. */
 export function pipeIntoSocket(pipeReadFd: number, socketFd: number, lengthBytes: number): number {
   return libc.splice(pipeReadFd, socketFd, lengthBytes);
-}
-
-/**
- * Moves what has come to a socket into an empty pipe, by reference (sendfile(2) again), at most `lengthBytes` and what the pipe holds.
- * A socket that waits, and a pipe that does, wait for the first byte. Answers the bytes moved, 0 at the end of the stream, or −1, for
- * whatever a read of the socket will tell: there is nothing yet, too.
- */
-export function socketIntoPipe(socketFd: number, pipeWriteFd: number, lengthBytes: number): number {
-  return libc.sendfile(pipeWriteFd, socketFd, 0, lengthBytes);
-}
-
-/** Writes what a pipe holds to a file (splice(2)). Answers how many bytes it took from the pipe, perhaps fewer than given, or −errno. */
-export function pipeIntoFile(pipeReadFd: number, fileFd: number, offsetBytes: number, lengthBytes: number): number {
-  return libc.spliceIntoFile(pipeReadFd, fileFd, offsetAt(offsetBytes), lengthBytes);
-}
-
-function offsetAt(offsetBytes: number): number {
-  offset.view.setUint32(0, offsetBytes % 2 ** 32, true);
-  offset.view.setUint32(4, Math.floor(offsetBytes / 2 ** 32), true);
-  return offset.address;
 }

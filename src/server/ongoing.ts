@@ -22,10 +22,6 @@ export class Ongoing {
     this.#replies = replies;
   }
 
-  get isNothing(): boolean {
-    return this.#reads.fd < 0 && this.#changesFd < 0;
-  }
-
   answerDone(): void {
     this.#reads.answerDone();
     this.answerDoneChanges();

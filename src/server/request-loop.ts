@@ -94,8 +94,6 @@ class RequestLoop {
   #answered = 0;
   /** What is received from now on is answered with ESHUTDOWN. */
   #draining = false;
-  /** The last request was a large WRITE: the data of the next are left in the socket, from where they can go by reference. */
-  #expectsLarge = false;
 
   constructor({ socketFd, image, rules, contexts, received, stop, busyness, ...more }: Connection) {
     invariant(received.length <= INPUT_BYTES, 'what came with the handshake fits into the input buffer');
@@ -125,14 +123,8 @@ class RequestLoop {
     });
     this.#flushes = new Flushes(image, this.#replies);
     this.#ongoing = new Ongoing(this.#timedReads, this.#begun, this.#flushes, this.#replies);
-    this.#largeWrites = new LargeWrites(
-      socketFd,
-      image,
-      this.#input,
-      this.#replies,
-      this.#changes,
-      this.#ongoing,
-      (missing) => this.#receiveMore(missing),
+    this.#largeWrites = new LargeWrites(image, this.#input, this.#replies, this.#changes, this.#ongoing, (missing) =>
+      this.#receiveMore(missing),
     );
   }
 
@@ -160,7 +152,6 @@ class RequestLoop {
     const errno = this.#changes.hasWritten ? this.#image.flush() : 0;
     this.#reads.untilTakenBack(() => this.#isAsked(DRAIN) || this.#socket.isCutOff);
     this.#reads.close();
-    this.#largeWrites.close();
     this.#socket.close();
     this.#input.start = this.#input.end;
     this.#input.relax();
@@ -188,13 +179,11 @@ class RequestLoop {
         return failed('violation', `the client announced ${dataBytes} bytes of data with a request`);
       }
       const wholeBytes = input.headerBytes + dataBytes;
-      this.#expectsLarge = error === 0 && this.#largeWrites.goesByReference(request, dataBytes);
-      const isPiped = this.#expectsLarge && this.#largeWrites.goesByReference(request, wholeBytes - input.length);
-      if (!isPiped && wholeBytes > input.length && wholeBytes <= INPUT_BYTES) return undefined;
+      if (wholeBytes > input.length && wholeBytes <= INPUT_BYTES) return undefined;
       input.start += input.headerBytes;
       this.#answered += 1;
-      if (isPiped || wholeBytes > INPUT_BYTES) {
-        const received = this.#largeWrites.answer(request, error, dataBytes, isPiped);
+      if (wholeBytes > INPUT_BYTES) {
+        const received = this.#largeWrites.answer(request, error, dataBytes);
         if (received < 0) return lost(-received);
         if (received === 0) return this.#isAsked(DRAIN) ? STOPPED : HALF_A_REQUEST;
       } else {
@@ -237,7 +226,7 @@ class RequestLoop {
   #receiveMore(missingBytes = this.#missingBytes()): number {
     const input = this.#input;
     input.makeRoom();
-    const wanted = this.#expectsLarge || this.#isAsked(HALT) ? missingBytes : INPUT_BYTES;
+    const wanted = this.#isAsked(HALT) ? missingBytes : INPUT_BYTES;
     const received = this.#receiveBesideOthers(Math.min(wanted, INPUT_BYTES - input.end));
     this.#timedReads.received();
     if (received > 0) input.end += received;

@@ -7,7 +7,6 @@ import {
   renameSync,
   unlinkSync,
   writeFileSync,
-  writeSync,
 } from 'node:fs';
 import { constants } from 'node:os';
 import { describe, expect, it } from 'vitest';
@@ -15,7 +14,6 @@ import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
 import { ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { RawImage } from '#tsnbd/image/raw.js';
 import { newSharedFields } from '#tsnbd/image/shared-layout.js';
-import { closePipe, makePipe } from '#tsnbd/kernel/pipe-calls.js';
 import { openFdsOf, openFlags } from '../open-fds.js';
 import { useRawWorkers } from './raw-workers.js';
 
@@ -139,8 +137,6 @@ describe('after one failed sync', () => {
   ])('(%s) nothing is acknowledged as written on any connection, until the image is opened again', (...row) => {
     const [, calls, errno, act] = row;
     const { image, second, handle } = workers(4096, calls, {});
-    const pipe = makePipe() ?? { readFd: -1, writeFd: -1 };
-    writeSync(pipe.writeFd, sector);
     expect(second.flush()).toBe(0);
     expect(durableWrite(second)).toBe(0);
     expect(act(image)).toBe(errno);
@@ -148,7 +144,6 @@ describe('after one failed sync', () => {
       expect(each.flush()).toBe(EIO);
       expect(each.write(0, 512, sector, 0, false)).toBe(EIO);
       expect(durableWrite(each)).toBe(EIO);
-      expect(each.writeFromPipe(0, 512, pipe.readFd)).toBe(-EIO);
       expect(each.zero(0, 512, ZERO_MAY_PUNCH, false)).toBe(EIO);
       expect(each.trim(0, 512, false)).toBe(EIO);
       expect(each.read(0, 512, new Uint8Array(512), 0)).toBe(0);
@@ -156,9 +151,7 @@ describe('after one failed sync', () => {
     const reopened = new RawImage({ ...handle, shared: newSharedFields() });
     expect(durableWrite(reopened)).toBe(0);
     expect(reopened.flush()).toBe(0);
-    expect(reopened.writeFromPipe(0, 512, pipe.readFd)).toBe(512);
     reopened.close();
-    closePipe(pipe);
   });
 
   it.each([

@@ -4,7 +4,6 @@ import { DetectZeroesImage } from '#tsnbd/image/detect-zeroes.js';
 import { DiscardIgnoredImage } from '#tsnbd/image/discard-ignored.js';
 import { GuessedRawImage } from '#tsnbd/image/guessed-raw.js';
 import { emptyExtent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
-import { PartImage } from '#tsnbd/image/part.js';
 import { newSharedFields } from '#tsnbd/image/shared-layout.js';
 import { UnsafeImage } from '#tsnbd/image/unsafe.js';
 import { WritethroughImage } from '#tsnbd/image/writethrough.js';
@@ -34,8 +33,6 @@ function recorder(errno = 0) {
     readIntoPipe: (offset, length, fd) => note('readIntoPipe', offset, length, fd),
     lendsPages: true,
     takeBackPages: () => void note('takeBackPages'),
-    takesPipes: true,
-    writeFromPipe: (offset, length, fd) => note('writeFromPipe', offset, length, fd),
     beginsWrites: true,
     beginWrite: (offset, length, _source, at) => note('beginWrite', offset, length, at),
     begunWritesFd: 7,
@@ -192,37 +189,5 @@ describe('a write that is begun beside others', () => {
     filter.takeWrites(3, () => {});
     expect([filter.begunWritesFd, filter.isDirect]).toEqual([7, true]);
     expect(log).toEqual(['takeWrites 3']);
-  });
-});
-
-describe('a write that lies in a pipe', () => {
-  const ofPipe = (filter: Image, offset = 4096) => (filter.takesPipes ? filter.writeFromPipe(offset, 512, 9) : -1);
-  /** As the recorder answers. */
-  const TAKEN = 0;
-
-  it('is none where the filter has to see its bytes, or to have them on stable storage', () => {
-    const { image, log } = recorder();
-    expect(ofPipe(new WritethroughImage(image))).toBe(-1);
-    expect(ofPipe(new DetectZeroesImage(image, 0))).toBe(-1);
-    expect(log).toEqual([]);
-  });
-
-  it('is passed on elsewhere, to its place', () => {
-    const { image, log } = recorder();
-    expect(ofPipe(new UnsafeImage(image))).toBe(TAKEN);
-    expect(ofPipe(new DiscardIgnoredImage(image))).toBe(TAKEN);
-    expect(ofPipe(new PartImage(image, { offsetBytes: 512, sizeBytes: 65_536 }), 3584)).toBe(TAKEN);
-    const guessed = new GuessedRawImage(image, { shared: newSharedFields(), fileBytes: image.sizeBytes });
-    expect(ofPipe(guessed)).toBe(TAKEN);
-    expect(log).toEqual(new Array(4).fill('writeFromPipe 4096 512 9'));
-    expect(ofPipe(guessed, 0)).toBe(0);
-    expect(ofPipe(guessed, image.sizeBytes - 512)).toBe(0);
-    expect(log.length).toBe(4);
-  });
-
-  it('is none for an image that takes none', () => {
-    const { image } = recorder();
-    const none = { ...image, takesPipes: false };
-    for (const filter of [new UnsafeImage(none), new DiscardIgnoredImage(none)]) expect(filter.takesPipes).toBe(false);
   });
 });

@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
@@ -7,7 +7,6 @@ import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
 import { emptyExtent, type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { type ImageHandle, imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import { directIoAlignment } from '#tsnbd/kernel/direct-io.js';
-import { makeLargePipe } from '#tsnbd/kernel/pipe-calls.js';
 import { long } from '../long.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
@@ -28,7 +27,6 @@ const operation = fc.record({
     'read',
     'write',
     'write zeroes',
-    'write from a pipe',
     ...(Object.keys(zeroWays) as (keyof typeof zeroWays)[]),
     'trim',
     'status',
@@ -104,11 +102,6 @@ function play(image: Image, model: Model, { kind, seed, durable, ...wish }: Oper
     const source = new Uint8Array(length + 9).map((_, i) => (kind === 'write' ? ((i + seed) % 255) + 1 : 0));
     expect(image.write(offset, length, source, 7, durable)).toBe(0);
     model.write(offset, source.subarray(7, 7 + length));
-  } else if (kind === 'write from a pipe') {
-    const source = new Uint8Array(length).map((_, i) => ((i + seed) % 255) + 1);
-    if (image.takesPipes) writeFromPipe(image, offset, source);
-    else expect(image.write(offset, length, source, 0, false)).toBe(0);
-    model.write(offset, source);
   } else if (kind === 'read') {
     const target = new Uint8Array(length + 9).fill(0xee);
     expect(image.read(offset, length, target, 7)).toBe(0);
@@ -119,19 +112,6 @@ function play(image: Image, model: Model, { kind, seed, durable, ...wish }: Oper
     expect(image.zero(offset, length, zeroWays[kind], durable)).toBe(isSlow ? EOPNOTSUPP : 0);
     if (!isSlow) model.set(offset, new Uint8Array(length));
   }
-}
-
-/** What the image leaves in the pipe, the rest behind what it took, is for `write`. */
-function writeFromPipe(image: Image, offset: number, source: Uint8Array): void {
-  const pipe = makeLargePipe(1_048_576);
-  if (pipe === undefined) throw new Error('there is no pipe to be had');
-  if (source.length > 0) writeSync(pipe.writeFd, source);
-  const taken = image.writeFromPipe(offset, source.length, pipe.readFd);
-  closeSync(pipe.writeFd);
-  const rest = readFileSync(pipe.readFd);
-  closeSync(pipe.readFd);
-  expect(rest.equals(source.subarray(taken))).toBe(true);
-  expect(image.write(offset + taken, rest.length, rest, 0, false)).toBe(0);
 }
 
 /** Extents cover the range, and what is told to be zeroes reads as zeroes. */
@@ -166,7 +146,6 @@ function meanCalls(seed: number, unit: number): FileCalls {
     ...fileCalls,
     read: (fd, target, at, length, offset) => part(length, (some) => fileCalls.read(fd, target, at, some, offset)),
     write: (fd, source, at, length, offset) => part(length, (some) => fileCalls.write(fd, source, at, some, offset)),
-    fromPipe: (pipeFd, fd, offset, length) => part(length, (some) => fileCalls.fromPipe(pipeFd, fd, offset, some)),
     fallocate: () => -EOPNOTSUPP,
     reopen: (...call) => (seed % 2 === 0 ? fileCalls.reopen(...call) : -EMFILE),
   };
@@ -212,8 +191,6 @@ function check(cache: CacheMode, canZero: boolean, callsOf: (seed: number, unit:
           const handle: ImageHandle = { ...rest, direct: direct && { ...direct, blockBytes } };
           // Two connections take turns: each reads what the other wrote.
           const images = [0, 1].map(() => imageFrom(handle, callsOf(seed, direct === undefined ? 1 : blockBytes)));
-          const isCached = cache === 'writeback' || cache === 'unsafe';
-          expect(images[0]?.takesPipes).toBe(isCached && modes.detectZeroes === 'off');
           const model = new Model(content, sizeBytes, modes, canZero);
           operations.forEach((each, i) => {
             const image = images[i % 2];

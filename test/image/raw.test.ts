@@ -278,25 +278,7 @@ describe('what the disk below answers', () => {
     expect(image.write(0, 512, sector, 0, false)).toBe(EBADF);
     expect(image.zero(0, 512, ZERO_MAY_PUNCH, false)).toBe(EBADF);
     expect(image.trim(0, 512, false)).toBe(EBADF);
-    expect(image.writeFromPipe(0, 512, 99_998)).toBe(-EBADF);
     expect(image.flush()).toBe(EBADF);
-  });
-
-  it('of a write from a pipe is its answer, but where `write` may still do it', () => {
-    for (const [errno, answer] of [
-      [EIO, -EIO],
-      [ENOSPC, -ENOSPC],
-      [EINVAL, 0],
-      [EINTR, 0],
-    ] as const) {
-      let calls = 0;
-      const fromPipe = () => {
-        calls += 1;
-        return -errno;
-      };
-      expect(workers(4096, { fromPipe }).image.writeFromPipe(0, 512, 9)).toBe(answer);
-      expect(calls).toBe(1);
-    }
   });
 
   it('is tried again after a signal, but not for ever', () => {

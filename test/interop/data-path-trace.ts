@@ -24,8 +24,6 @@ export interface Step {
     | 'received'
     /** Data went to the socket by reference. */
     | 'spliced'
-    /** Data went from a pipe into the image. */
-    | 'taken'
     /** Reads, writes or syncs were handed over to be done beside each other. */
     | 'begun'
     /** Reads were announced to the page cache. */
@@ -43,7 +41,7 @@ export function stepsIn(path: string): readonly Step[] {
   for (const { name, given, result } of callsIn(readFileSync(path, 'latin1'))) {
     const socket = (name === 'splice' ? /, \d+<socket:\[(\d+)\]>/ : /^\d+<socket:\[(\d+)\]>/).exec(given)?.[1] ?? '';
     const add = (kind: Step['kind']) => steps.push({ kind, socket });
-    if (name === 'splice' && result > 0) add(socket === '' ? 'taken' : 'spliced');
+    if (name === 'splice' && result > 0) add('spliced');
     if (name === 'io_uring_enter' && result > 0) add('begun');
     if (name === 'fadvise64' && given.includes('POSIX_FADV_WILLNEED')) add('announced');
     if (name === 'openat' && given.includes('O_DIRECT')) add('direct');

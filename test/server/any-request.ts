@@ -15,7 +15,6 @@ import {
   NBD_CMD_WRITE_ZEROES,
 } from '#tsnbd/protocol/constants.js';
 import type { ReplyStyle } from '#tsnbd/protocol/reply.js';
-import { PIPED_WRITE_BYTES_MIN } from '#tsnbd/server/piped-writes.js';
 import { BATCH_BYTES } from '#tsnbd/server/replies.js';
 import { INPUT_BYTES } from '#tsnbd/server/request-input.js';
 import type { Terms } from './disk-model.js';
@@ -25,7 +24,7 @@ import { seeded } from './seeded.js';
 export type Random = (below: number) => number;
 
 /** Where something changes: holes are looked for, replies go by reference, buffers are full. */
-const TURNING_POINTS = [65_536, 131_072, PIPED_WRITE_BYTES_MIN, BATCH_BYTES, INPUT_BYTES, 2 * INPUT_BYTES];
+const TURNING_POINTS = [65_536, 131_072, BATCH_BYTES, INPUT_BYTES, 2 * INPUT_BYTES];
 /** The data of writes are cut out of this: no two places are alike. */
 const NOISE = noiseOf(4_194_304);
 

@@ -14,14 +14,8 @@ export const CALLS = { READ: 0, WRITE: 1, ZERO: 2, TRIM: 3, FLUSH: 4, DURABLE: 5
 export const HELD = 6;
 /** A field of `counts`: places that were found and not let go. */
 export const PLACES = 7;
-/** A field of `counts`: bytes that were taken out of a pipe. */
-export const PIPED = 8;
-/** A field of `counts`: ranges that the image was told of before they were read. */
-export const CACHED = 9;
-/** A field of `counts`: writes, of whatever kind, that begin within a block of 4096. */
-export const WITHIN_BLOCK = 10;
-/** A field of `faults`: the errno that the image answers instead of taking bytes out of a pipe. */
-export const PIPE = 8;
+/** A field of `counts`: writes that begin within a block of 4096. */
+export const WITHIN_BLOCK = 8;
 /** Fields of `faults`, a bit a ticket: which begun writes are done, and which of them have failed. */
 export const BEGUN = { DONE: 6, FAILED: 7 } as const;
 export type Call = (typeof CALLS)[keyof typeof CALLS];
@@ -47,8 +41,6 @@ export interface LoopThreadData {
   readonly flushFd: number;
   /** WRITEs are begun, and done when the test says so; this is readable when it has. */
   readonly begunFd: number;
-  /** How many bytes the image takes at most each time that a pipe holds some; -1: nothing may be put into one. */
-  readonly pipedBytesMax: number;
   /** What the first blocks of 4096 are read from, beside others: pipes, from which a read comes when the test writes. -1: from none. */
   readonly slowFds: readonly number[];
   readonly bellFd: number;
@@ -63,10 +55,10 @@ export interface Loop {
   readonly client: RawClient;
   readonly memory: Uint8Array;
   /** The errno that a call answers from now on; -1 holds it up. */
-  fail(call: Call | typeof PIPE, errno: number): void;
+  fail(call: Call, errno: number): void;
   /** Says of begun writes, by their tickets, that they are done or have failed. */
   finish(tickets: { readonly done: readonly number[]; readonly failed?: readonly number[] }): void;
-  count(what: Call | typeof HELD | typeof PLACES | typeof PIPED | typeof CACHED | typeof WITHIN_BLOCK): number;
+  count(what: Call | typeof HELD | typeof PLACES | typeof WITHIN_BLOCK): number;
   stop(): void;
   halt(): void;
   readonly end: Promise<LoopEnd>;
@@ -78,7 +70,7 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
   const bell = makePipe();
   if (bell === undefined) throw new Error('there is no pipe to be had');
   const shared = (length: number) => new Int32Array(new SharedArrayBuffer(4 * length));
-  const [stop, faults, counts, writeErrors] = [shared(1), shared(9), shared(11), shared(1)];
+  const [stop, faults, counts, writeErrors] = [shared(1), shared(8), shared(9), shared(1)];
   const sizeBytes = options.sizeBytes ?? 1_048_576;
   const memory = new Uint8Array(new SharedArrayBuffer(Math.min(sizeBytes, MEMORY_BYTES_MAX)));
   const workerData: LoopThreadData = {
@@ -94,7 +86,6 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
     slowZero: false,
     flushFd: -1,
     begunFd: -1,
-    pipedBytesMax: -1,
     slowFds: [],
     bellFd: bell.readFd,
     received: new Uint8Array(0),

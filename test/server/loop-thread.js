@@ -1,5 +1,4 @@
 // A thread that runs the request loop over an image in memory, whose faults and counts the test shares.
-import { readSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { IS_FULL, ZERO_FAST } from '#tsnbd/image/image.js';
 import { announcedFlags, transmissionFlags } from '#tsnbd/protocol/request-rules.js';
@@ -10,8 +9,7 @@ import { serveRequests } from '#tsnbd/server/request-loop.js';
 const { socketFd, sizeBytes, memory, readOnly, minimumBlockBytes, received, stop, faults, counts, writeErrors } =
   workerData;
 /** @type {import('./loop-harness.js').LoopThreadData} */
-const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd, begunFd, pipedBytesMax, slowFds, bellFd } =
-  workerData;
+const { replyStyle, contexts, sparse, badBlockBytes, slowZero, flushFd, begunFd, slowFds, bellFd } = workerData;
 
 /** @param {import('./loop-harness.js').Call} call */
 const enter = (call) => {
@@ -29,10 +27,7 @@ const FLUSH = 4;
 const DURABLE = 5;
 const HELD = 6;
 const PLACES = 7;
-const PIPED = 8;
-const CACHED = 9;
-const WITHIN_BLOCK = 10;
-const PIPE = 8;
+const WITHIN_BLOCK = 8;
 const DONE = 6;
 const FAILED = 7;
 const BLOCK_BYTES = 4096;
@@ -82,10 +77,7 @@ const image = {
     Object.assign(extent, { lengthBytes: Math.min(end - offset, length), hole, zero: hole });
     return 0;
   },
-  cache() {
-    Atomics.add(counts, CACHED, 1);
-    return 0;
-  },
+  cache: () => 0,
   mayHaveHoles: sparse,
   findPlace(offset, _length, place) {
     Object.assign(place, { fd: slowFds[offset / BLOCK_BYTES] ?? -1, blockBytes: 1, offsetBytes: 0 });
@@ -94,18 +86,6 @@ const image = {
   },
   letGoPlaces: () => void Atomics.store(counts, PLACES, 0),
   relax() {},
-  takesPipes: pipedBytesMax >= 0,
-  writeFromPipe(offset, length, pipeFd) {
-    if (pipedBytesMax < 0) throw new Error('nobody asked for a pipe');
-    if (offset % BLOCK_BYTES !== 0) Atomics.add(counts, WITHIN_BLOCK, 1);
-    const errno = Atomics.load(faults, PIPE);
-    if (errno !== 0) return -errno;
-    const most = Math.min(length, pipedBytesMax);
-    let taken = 0;
-    while (taken < most) taken += readSync(pipeFd, memory, offset + taken, most - taken, null);
-    Atomics.add(counts, PIPED, taken);
-    return taken;
-  },
   beginsWrites: begunFd >= 0,
   beginWrite(offset, length, source, at) {
     if (begun.size === 4) return IS_FULL;

@@ -43,7 +43,6 @@ export class Qcow2Image implements Image {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   readonly mayHaveHoles = true;
-  readonly takesPipes = false;
   readonly beginsWrites = false;
   readonly begunWritesFd = -1;
   readonly isDirect: boolean;
@@ -94,10 +93,6 @@ export class Qcow2Image implements Image {
     if (writing === undefined) return EPERM;
     const errno = this.#change(writing, () => this.#writeRange(writing, offsetBytes, length, source, at));
     return errno === 0 && durable ? writing.order.flush() : errno;
-  }
-
-  writeFromPipe(): number {
-    return 0;
   }
 
   beginWrite(): number {
