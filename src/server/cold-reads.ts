@@ -52,12 +52,16 @@ export class ColdReads {
     }
     if (this.#timed > 0) {
       this.#timed -= 1;
-      if (this.#sleptBefore < 0) this.#sleptBefore = this.#sleeps();
       return true;
     }
     this.isCold = false;
     this.#sampled = (this.#sampled + 1) % READS_A_SAMPLE;
     return this.#sampled === 0;
+  }
+
+  /** Right before a READ that is timed: nothing else will be waited for until `wasSlow`. */
+  begins(): void {
+    if (this.#sleptBefore < 0 && this.#timed > 0) this.#sleptBefore = this.#sleeps();
   }
 
   /** Takes the time of a READ; answers whether a disk was waited for. The first that takes long only has the next ones looked at. */

@@ -99,6 +99,13 @@ export class Replies {
     return this.sendErrno === 0;
   }
 
+  /** Sends those that wait if they would be sent for the sake of a READ's reply; answers whether it did. */
+  sendUnlessFits(lengthBytes: number): boolean {
+    if (this.#length === 0 || this.#length + this.#dataHeaderBytes + lengthBytes <= BATCH_BYTES) return false;
+    this.send();
+    return true;
+  }
+
   /** Puts what waits, a header, into a pipe that does not wait. Answers how many bytes that is; 0: it is full, and the header waits on. */
   putInto(pipeWriteFd: number): number {
     const put = putBytes(pipeWriteFd, this.bytes, this.#length);

@@ -9,6 +9,7 @@ import type { RequestInput } from './request-input.js';
 
 /** Answers READs: cached data at once, each in its turn; what a disk is waited for, as it comes. */
 export class TimedReads {
+  readonly #replies: Replies;
   readonly #reads: Reads;
   readonly #cold: ColdReads;
   readonly #input: RequestInput;
@@ -28,6 +29,7 @@ export class TimedReads {
     begunWrites: BegunWrites | undefined,
     whileWaiting: () => void,
   ) {
+    this.#replies = replies;
     this.#reads = reads;
     this.#cold = cold;
     this.#input = input;
@@ -51,6 +53,9 @@ export class TimedReads {
       this.answerDone();
       cold.announce(this.#begun.areAvailable);
     }
+    // What is sent to make room waits for the client, perhaps.
+    if (this.#replies.sendUnlessFits(request.lengthBytes)) cold.mayHaveSlept();
+    cold.begins();
     const begin = performance.now();
     this.#reads.answerTogether(request);
     const elapsedMs = performance.now() - begin;

@@ -49,6 +49,7 @@ beforeEach(() => {
 /** A read that has waited for a disk. */
 function slow(cold: ColdReads, elapsedMs = SLOW_MS, lengthBytes = 4_096): boolean {
   expect(cold.isTimed()).toBe(true);
+  cold.begins();
   sleeps += 1;
   return cold.wasSlow(elapsedMs, lengthBytes);
 }
@@ -107,6 +108,7 @@ describe('reads', () => {
     cold.mayHaveSlept();
     sleeps += 1;
     expect(cold.isTimed()).toBe(true);
+    cold.begins();
     expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false);
     expect(cold.isCold).toBe(false);
   });
