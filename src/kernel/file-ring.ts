@@ -15,6 +15,7 @@ import {
   STRUCT_IO_URING_PARAMS,
   STRUCT_IO_URING_SQE,
 } from './libc-abi.js';
+import { setU64 } from './memory.js';
 
 const { EAGAIN, EBUSY, EINTR } = constants.errno;
 /** A signal, or a kernel short of memory, may interrupt; one that never lets us through is an error. */
@@ -168,9 +169,4 @@ function mapRing(fd: number, params: DataView): { readonly rings: Uint8Array; re
   if (typeof entries !== 'number') return { rings, sqes: entries };
   libc.munmap(rings);
   return undefined;
-}
-
-function setU64(view: DataView, at: number, value: number): void {
-  view.setUint32(at, value % 2 ** 32, true);
-  view.setUint32(at + 4, Math.floor(value / 2 ** 32), true);
 }

@@ -59,3 +59,9 @@ export class PlacedBytes {
     return this.#address;
   }
 }
+
+/** A number of 64 bits as C reads it, up to 2^53 − 1, without a BigInt. */
+export function setU64(view: DataView, at: number, value: number): void {
+  view.setUint32(at, value % 2 ** 32, true);
+  view.setUint32(at + 4, Math.floor(value / 2 ** 32), true);
+}

@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import { libc } from './libc.js';
 import { F_SETPIPE_SZ, O_CLOEXEC } from './libc-abi.js';
-import { PlacedBytes } from './memory.js';
+import { PlacedBytes, setU64 } from './memory.js';
 
 /** A pipe; both ends are closed on exec, and blocking until told otherwise. */
 export interface Pipe {
@@ -38,8 +38,7 @@ const offset = new PlacedBytes(8);
  * moved, 0 at the end of the file, or −1: the pipe does not wait and is full, or whatever a read of the file will tell.
  */
 export function fileIntoPipe(fileFd: number, offsetBytes: number, lengthBytes: number, pipeWriteFd: number): number {
-  offset.view.setUint32(0, offsetBytes % 2 ** 32, true);
-  offset.view.setUint32(4, Math.floor(offsetBytes / 2 ** 32), true);
+  setU64(offset.view, 0, offsetBytes);
   return libc.sendfile(pipeWriteFd, fileFd, offset.address, lengthBytes);
 }
 

@@ -35,12 +35,7 @@ export class Reads {
     this.#piped = new PipedReads(socketFd, image, replies);
   }
 
-  answer(request: Readonly<Request>): void {
-    this.answerTogether(request);
-    this.sendTogether();
-  }
-
-  /** As `answer`, for one of several: `sendTogether` is called behind the last, before anything is waited for. */
+  /** Answers one of several: `sendTogether` is called behind the last, before anything is waited for. */
   answerTogether(request: Readonly<Request>): void {
     const { lengthBytes } = request;
     if (lengthBytes === 0) this.#replies.reply(request, 0);

@@ -101,9 +101,7 @@ export class Replies {
 
   /** Sends those that wait if they would be sent for the sake of a READ's reply; answers whether it did. */
   sendUnlessFits(lengthBytes: number): boolean {
-    if (this.#length === 0 || this.#length + this.#dataHeaderBytes + lengthBytes <= BATCH_BYTES) return false;
-    this.send();
-    return true;
+    return this.#sendUnlessFit(this.#dataHeaderBytes + lengthBytes);
   }
 
   /** Puts what waits, a header, into a pipe that does not wait. Answers how many bytes that is; 0: it is full, and the header waits on. */
@@ -223,9 +221,15 @@ export class Replies {
         : writeChunkHeader(this.#view, this.#length, flags, type, cookieHigh, cookieLow, payloadBytes);
   }
 
+  #sendUnlessFit(bytes: number): boolean {
+    if (this.#length === 0 || this.#length + bytes <= BATCH_BYTES) return false;
+    this.send();
+    return true;
+  }
+
   /** By sending those that wait, or by a larger buffer. False: nothing can be sent any more. */
   #makeRoom(bytes: number): boolean {
-    if (this.#length + bytes > BATCH_BYTES) this.send();
+    this.#sendUnlessFit(bytes);
     if (bytes > this.bytes.length) {
       this.bytes = alignedMemory(Math.ceil(bytes / STEP_BYTES) * STEP_BYTES, PAGE_ALIGNMENT_BYTES);
       this.#view = viewOf(this.bytes);

@@ -28,30 +28,29 @@ const slowReads = {
   isBeginnable: () => false,
 } as unknown as Reads;
 
-const noReplies = { sendUnlessFits: () => false } as unknown as Replies;
+let sleeps: number;
 
-/** A client that has to be waited for while replies are sent to make room. */
-test('a sleep for the client before a read is no sign of a disk', () => {
-  let sleeps = 7;
-  const full = {
-    sendUnlessFits() {
-      sleeps += 1;
-      return true;
-    },
-  } as unknown as Replies;
+/** Reads that are taken for cold or not; `sendUnlessFits` is what happens before one that is timed. */
+function timedReads(sendUnlessFits: () => boolean): { readonly reads: TimedReads; readonly cold: ColdReads } {
+  sleeps = 7;
+  const image = {} as Image;
   const input = new RequestInput('simple', new Uint8Array(0));
-  const cold = new ColdReads({} as Image, rules, input, slowReads, () => sleeps);
-  const reads = new TimedReads({} as Image, full, slowReads, cold, input, undefined, () => {});
+  const cold = new ColdReads(image, rules, input, slowReads, () => sleeps);
+  const replies = { sendUnlessFits } as unknown as Replies;
+  return { cold, reads: new TimedReads(image, replies, slowReads, cold, input, undefined, () => {}) };
+}
+
+test('a sleep for the client, while replies are sent to make room for a read, is no sign of a disk', () => {
+  const { reads, cold } = timedReads(() => {
+    sleeps += 1;
+    return true;
+  });
   for (let count = 0; count < 64; count += 1) reads.answer(read);
   expect(cold.isCold).toBe(false);
 });
 
 test('a sleep for what came between two reads is no sign of a disk', () => {
-  let sleeps = 7;
-  const image = {} as Image;
-  const input = new RequestInput('simple', new Uint8Array(0));
-  const cold = new ColdReads(image, rules, input, slowReads, () => sleeps);
-  const reads = new TimedReads(image, noReplies, slowReads, cold, input, undefined, () => {});
+  const { reads, cold } = timedReads(() => false);
   for (let count = 0; count < 16; count += 1) reads.answer(read); // one of them is timed
   reads.before(write);
   sleeps += 1; // for the rest of its data
