@@ -14,7 +14,7 @@ import { BEGUN_BYTES_MAX, BEGUN_MAX, BegunWrites } from '#tsnbd/image/begun-writ
 import { IS_FULL, NOT_BEGUN } from '#tsnbd/image/image.js';
 import { RangeLock } from '#tsnbd/image/range-lock.js';
 import { newSharedFields, type SharedFields } from '#tsnbd/image/shared-layout.js';
-import { waitAnyReadable } from '#tsnbd/kernel/socket-calls.js';
+import { waitReadable } from '#tsnbd/kernel/socket-calls.js';
 import { seeded } from '../server/seeded.js';
 
 const BLOCK = 512;
@@ -127,8 +127,11 @@ describe('writes that are begun', () => {
     const ticket = writes.begin(0, BLOCK, source, 0);
     told.clear();
     writes.take(0, tell);
-    expect(waitAnyReadable(writes.readableFd, -1, -1)).toBeGreaterThanOrEqual(0);
-    writes.take(0, tell);
+    // A quick disk has it done by then, and nothing is left to wait for.
+    if (told.size === 0) {
+      expect(waitReadable(writes.readableFd, 10_000)).toBe(1);
+      writes.take(0, tell);
+    }
     expect([...told]).toEqual([[ticket, 0]]);
   });
 
