@@ -1,7 +1,7 @@
 // The cases in the bench kernel: a device attached by each program; and how long an attach takes.
 import { join } from 'node:path';
-import { boundServer } from './bound/build.js';
-import { byBound, byNbdkit, byQemuNbd, byTsnbd, DeviceBench } from './guest.js';
+import { boundAttach, boundServer } from './bound/build.js';
+import { byBound, byLeast, byNbdkit, byQemuNbd, byTsnbd, DeviceBench } from './guest.js';
 import { inTime, inTurns } from './rounds.js';
 import { median, spread } from './statistics.js';
 
@@ -57,7 +57,7 @@ export async function measureDevices(cases, options, checkout) {
     await bench.makeImage(SPARE.image, IMAGE_BYTES);
     const besides = [
       { what: 'an idle device', act: () => idleDevice(bench, programs) },
-      { what: 'times of attaching', act: () => attachTimes(bench, programs, options) },
+      { what: 'times of attaching', act: () => attachTimes(bench, programs, packages, options) },
     ];
     return { results, measured: await inTime(besides, options.lateAt.devices) };
   } finally {
@@ -94,10 +94,11 @@ async function measureSpeed(bench, attachers, cases, { rounds, seconds, lateAt }
  * From the command to a device that can be read, in turns.
  * @param {DeviceBench} bench
  * @param {string} programs
+ * @param {string} packages
  * @param {Options} options
  * @returns {Promise<Measured[]>}
  */
-async function attachTimes(bench, programs, { rounds, quick }) {
+async function attachTimes(bench, programs, packages, { rounds, quick, bound }) {
   const images = [byTsnbd(`${programs}/tsnbd.js`), byQemuNbd('threads')];
   const client = `node ${programs}/tsnbd-client.js`;
   const exports = [
@@ -105,11 +106,12 @@ async function attachTimes(bench, programs, { rounds, quick }) {
     byNbdkit(client, 'tsnbd-client --no-persist', '--no-persist'),
     byNbdkit('nbd-client', 'nbd-client'),
   ];
+  const least = bound ? byLeast(await boundAttach(bench.guest.workDir, packages)) : [];
   /** @type {Map<string, number[]>} */
   const times = new Map([['node -e 0', []]]);
   for (let round = 0; round < (quick ? 1 : Math.max(rounds, 5)); round++) {
     times.get('node -e 0')?.push(await bench.time('node -e 0'));
-    for (const attacher of [...images, ...exports])
+    for (const attacher of [...images, ...exports, ...least])
       times.set(attacher.name, [...(times.get(attacher.name) ?? []), await bench.timeToUsable(attacher, SPARE)]);
   }
   const of = (/** @type {string} */ name) => median(times.get(name) ?? []);
@@ -123,8 +125,9 @@ async function attachTimes(bench, programs, { rounds, quick }) {
     'tsnbd-client': within('nbd-client', 'nbd-client'),
     'tsnbd-client --no-persist': within('nbd-client', 'nbd-client', NODE_STARTS_ALONE),
   };
+  const besides = ['node -e 0', ...least.map(({ name }) => name)];
   return [...times].map(([name, values]) => ({
-    what: name === 'node -e 0' ? 'in the guest: node -e 0' : `in the guest: ${name}, command to usable device`,
+    what: `in the guest: ${name}${besides.includes(name) ? '' : ', command to usable device'}`,
     unit: 'ms',
     value: spread(values),
     ...limits[name],

@@ -29,6 +29,7 @@ const COMMAND_LIMIT_MS = 120_000;
  * @property {(place: Place) => string} attach
  * @property {(place: Place) => string} detach
  * @property {(place: Place) => string} [finish]
+ * @property {true} [attachesNone] nothing becomes usable, and nothing is to be detached
  */
 
 /**
@@ -92,6 +93,20 @@ export function byBound(program) {
       `${quote(program)} unix:${run(place)}.sock ${quote(place.image)} </dev/null >/dev/null 2>&1 &
       echo $! >${run(place)}.pid; ${until(`test -S ${run(place)}.sock`)}`,
   };
+}
+
+/**
+ * What each kind of attach cannot do without, by bench/bound.
+ * @param {string} program its path in the guest
+ * @returns {Attacher[]}
+ */
+export function byLeast(program) {
+  const ways = { image: 'tsnbd', leaving: 'tsnbd-client', alone: 'tsnbd-client --no-persist' };
+  return Object.entries(ways).map(([way, name]) => ({
+    ...byNbdkit('', `the least for ${name}, no device`),
+    attach: (place) => `node ${quote(program)} ${way} ${run(place)}.sock`,
+    attachesNone: true,
+  }));
 }
 
 /** A booted guest, as the bench uses it. */
@@ -193,14 +208,16 @@ export class DeviceBench {
   }
 
   /**
-   * Milliseconds from the command to a device that can be read.
+   * Milliseconds from the command to a device that can be read, or of the command alone where there is none.
    * @param {Attacher} attacher
    * @param {Place} place
    */
   async timeToUsable(attacher, place) {
-    const timed = timing(`${attacher.attach(place)} && ${until(isUsable(place))}`);
+    const attach = attacher.attach(place);
+    const timed = timing(attacher.attachesNone ? attach : `${attach} && ${until(isUsable(place))}`);
     const said = await this.ok(`${attacher.prepare?.(place) ?? ':'}\n${timed}`);
-    await this.detach(attacher, place);
+    if (attacher.attachesNone) await this.ok(attacher.finish?.(place) ?? ':');
+    else await this.detach(attacher, place);
     return Number(said) / 1_000_000;
   }
 

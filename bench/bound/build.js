@@ -1,9 +1,12 @@
-// The bound's program.
+// The bound's programs.
 import { execFileSync } from 'node:child_process';
+import { copyFileSync, mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { bundle } from '../../scripts/bundle.js';
 
-const SOURCE = fileURLToPath(new URL('server.c', import.meta.url));
+const SOURCE = pathOf('server.c');
+const COMPILER = pathOf('../../scripts/compile.cjs');
 
 /**
  * Compiles it; it needs no library where it runs.
@@ -14,4 +17,25 @@ export function boundServer(folder) {
   const program = join(folder, 'bound');
   execFileSync('gcc', ['-O2', '-static', '-Wall', '-Wextra', '-Werror', '-o', program, SOURCE, '-pthread']);
   return program;
+}
+
+/**
+ * Bundles and compiles the least that an attach is, as our programs are.
+ * @param {string} folder for it
+ * @param {string} packages the node_modules with ffi-rs
+ * @returns {Promise<string>} its path
+ */
+export async function boundAttach(folder, packages) {
+  const place = join(folder, 'bound-attach');
+  mkdirSync(place);
+  symlinkSync(packages, join(place, 'node_modules'));
+  await bundle([pathOf('attach.js')], [], place);
+  copyFileSync(COMPILER, join(place, 'compile.cjs'));
+  execFileSync(process.execPath, [join(place, 'compile.cjs')]);
+  return join(place, 'attach.js');
+}
+
+/** @param {string} name */
+function pathOf(name) {
+  return fileURLToPath(new URL(name, import.meta.url));
 }

@@ -2,7 +2,9 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { boundAttach } from '../../bench/bound/build.js';
 import { isOnDisk } from '../../bench/image.js';
+import { nbdkit } from './peers.js';
 import { type Ran, run } from './served.js';
 
 const BENCH = fileURLToPath(new URL('../../bench/run.js', import.meta.url));
@@ -100,4 +102,15 @@ test.runIf(isOnDisk(PLACE))('a run with a server whose bytes are wrong fails, an
   expect(stdout).not.toContain('targets met');
   expect(existsSync(join(folder, 'results'))).toBe(false);
   expect(isLeft()).toEqual([]);
+});
+
+test('the least that an attach takes has a connection, or a thread, or fails', async () => {
+  const packages = fileURLToPath(new URL('../../node_modules', import.meta.url));
+  const program = await boundAttach(folder, packages);
+  const server = await nbdkit(folder, 'memory', '1M');
+  const socket = join(folder, 'nbdkit.sock');
+  const least = async (way: string, path: string) => (await run(process.execPath, program, way, path)).status;
+  for (const way of ['alone', 'leaving', 'image']) expect(await least(way, socket)).toBe(0);
+  await server.stop();
+  for (const way of ['alone', 'leaving']) expect(await least(way, join(folder, 'none'))).toBe(1);
 });
