@@ -7,6 +7,7 @@ import type { DirectFile, DirectHandle } from './direct-io.js';
 import { DurableFd } from './durable-fd.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
 import { type DataPlace, type Extent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from './image.js';
+import { isPunched } from './punched.js';
 import { HAS_HOLES, type SharedFields } from './shared-layout.js';
 import { StableStorage } from './stable-storage.js';
 import { readZeroed, writeAll } from './whole-calls.js';
@@ -244,6 +245,7 @@ export class RawImage implements Image {
   #zeroBlocks(offsetBytes: number, length: number, ways: number): number {
     const fast = (ways & ZERO_FAST) !== 0;
     let errno = (ways & ZERO_MAY_PUNCH) !== 0 ? this.#fallocate(PUNCH_HOLE, offsetBytes, length) : EOPNOTSUPP;
+    if (errno === 0 && !isPunched(this.#calls, this.#fd, offsetBytes, length)) errno = EOPNOTSUPP;
     if (isUnsupported(errno) && !(fast && this.#slowZeroRange)) {
       errno = this.#fallocate(ZERO_RANGE, offsetBytes, length);
     }

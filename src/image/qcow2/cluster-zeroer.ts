@@ -1,14 +1,13 @@
-import { constants } from 'node:os';
 import { invariant } from '../../base/invariant.js';
 import { PUNCH_HOLE } from '../../kernel/fd-calls.js';
 import type { FileCalls } from '../file-calls.js';
+import { isPunched } from '../punched.js';
 import { writeAll } from '../whole-calls.js';
 import { ALL_UNITS, type ClusterChange, type OldContent } from './cluster-change.js';
 import { isCompressed, ZERO } from './entries.js';
 import type { Geometry } from './geometry.js';
 import type { WriteOrder } from './write-order.js';
 
-const { EOPNOTSUPP } = constants.errno;
 const ZERO_PIECE_BYTES = 1 << 20;
 
 /** Makes whole clusters read as zeroes, as QEMU does: by a flag in version 3, by having none in version 2. */
@@ -125,8 +124,8 @@ export class ClusterZeroer {
   #zeroData(offsetBytes: number, length: number, mayDrop: boolean): number {
     const { rawDataFile, sizeBytes } = this.#geometry;
     const bytes = Math.min(length, sizeBytes - offsetBytes);
-    const errno = mayDrop ? 0 - this.#calls.fallocate(this.#fd, PUNCH_HOLE, offsetBytes, bytes) : EOPNOTSUPP;
-    if (!rawDataFile || errno === 0) return 0;
+    const isDropped = mayDrop && this.#calls.fallocate(this.#fd, PUNCH_HOLE, offsetBytes, bytes) === 0;
+    if (!rawDataFile || (isDropped && isPunched(this.#calls, this.#fd, offsetBytes, bytes))) return 0;
     const piece = new Uint8Array(Math.min(ZERO_PIECE_BYTES, bytes));
     for (let done = 0; done < bytes; done += piece.length) {
       const pieceBytes = Math.min(piece.length, bytes - done);
