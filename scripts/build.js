@@ -7,7 +7,7 @@ import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { bundle } from './bundle.js';
+import { bundle, compile } from './bundle.js';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, 'dist');
@@ -48,8 +48,7 @@ await bundle(
   { name, version, exports: { './package.json': './package.json' } },
 );
 execFileSync(process.execPath, [join(root, 'scripts/completion.js')], { stdio: 'inherit' });
-copyFileSync(join(root, 'scripts/compile.cjs'), join(dist, 'compile.cjs'));
-execFileSync(process.execPath, [join(dist, 'compile.cjs')], { stdio: 'inherit' });
+compile(dist);
 for (const program of programs) chmodSync(join(dist, `${program.split('/').pop()}.js`), 0o755);
 // Their code is in the bundles.
 for (const name of ['commander', 'fzstd']) {

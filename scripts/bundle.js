@@ -1,10 +1,14 @@
 // Makes small CommonJS files of modules, one for each program, process or thread that Node starts by its own file, and for each
 // part of them that is seldom needed: for the time that a start takes. Node's loader is asked for nothing but ffi-rs, which is
 // native, and V8 for nothing where it has compiled the code before (compile.cjs).
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+
+const COMPILER = fileURLToPath(new URL('compile.cjs', import.meta.url));
 
 /**
  * A file of its own that another loads when it needs it.
@@ -103,4 +107,14 @@ export async function bundle(entries, parts, folder, manifest = {}) {
   }
   // The nearest one tells Node how to read a file.
   writeFileSync(join(folder, 'package.json'), `${JSON.stringify({ ...manifest, type: 'commonjs' }, null, 2)}\n`);
+}
+
+/**
+ * Puts the compiler beside what was bundled, where an installation finds it, and has it compile that.
+ * @param {string} folder
+ */
+export function compile(folder) {
+  const compiler = join(folder, basename(COMPILER));
+  copyFileSync(COMPILER, compiler);
+  execFileSync(process.execPath, [compiler], { stdio: 'inherit' });
 }

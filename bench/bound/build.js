@@ -1,12 +1,11 @@
 // The bound's programs.
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, symlinkSync } from 'node:fs';
+import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { bundle } from '../../scripts/bundle.js';
+import { bundle, compile } from '../../scripts/bundle.js';
 
 const SOURCE = pathOf('server.c');
-const COMPILER = pathOf('../../scripts/compile.cjs');
 
 /**
  * Compiles it; it needs no library where it runs.
@@ -30,8 +29,7 @@ export async function boundAttach(folder, packages) {
   mkdirSync(place);
   symlinkSync(packages, join(place, 'node_modules'));
   await bundle([pathOf('attach.js')], [], place);
-  copyFileSync(COMPILER, join(place, 'compile.cjs'));
-  execFileSync(process.execPath, [join(place, 'compile.cjs')]);
+  compile(place);
   return join(place, 'attach.js');
 }
 

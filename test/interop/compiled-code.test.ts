@@ -16,7 +16,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Script } from 'node:vm';
 import { afterAll, expect, test } from 'vitest';
-import { bundle } from '../../scripts/bundle.js';
+import { bundle, compile } from '../../scripts/bundle.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'tsnbd-compiled-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -31,10 +31,6 @@ async function make(text: string): Promise<void> {
   await bundle([program], [part], join(folder, 'dist'));
 }
 
-const compile = () => {
-  copyFileSync(join(import.meta.dirname, '../../scripts/compile.cjs'), join(folder, 'dist/compile.cjs'));
-  execFileSync(process.execPath, [join(folder, 'dist/compile.cjs')]);
-};
 const said = (...options: string[]) =>
   execFileSync(process.execPath, [...options, join(folder, 'dist/program.js')], { encoding: 'utf8' });
 
@@ -59,12 +55,12 @@ test('V8 takes what was compiled when the package was built, for each program, p
 
 test('what V8 does not take, and what was compiled of other code, is of no effect', async () => {
   await make('one');
-  compile();
+  compile(join(folder, 'dist'));
   expect(said()).toBe('one\n');
   expect(said('--max-old-space-size=256')).toBe('one\n');
   await make('two'); // as long: V8 would take what was made of the first
   expect(said()).toBe('two\n');
-  compile();
+  compile(join(folder, 'dist'));
   const caches = cachesIn(join(folder, 'dist'));
   expect(caches.length).toBe(2);
   for (const length of [100, 0]) {
@@ -84,7 +80,7 @@ test('two that compile at the same time do not get in each other’s way', async
 
 test('what one build of Node has compiled is of no effect with another, of the same version too', async () => {
   await make('one');
-  compile();
+  compile(join(folder, 'dist'));
   const cache = cachesIn(join(folder, 'dist')).find((name) => name.startsWith('part.')) ?? '';
   await make('two');
   const two = hashIn(join(folder, 'dist/program.js'), 'part');
