@@ -9,7 +9,11 @@ import { expectNothingLeft, newImage, tsnbd } from './programs.js';
 // A device that the kernel writes to when it has no memory left, and one that it swaps to: neither may wait for the other, or
 // for memory. The images lie on the host: the guest's own files are in its memory.
 
-/** With --long memory is short: a guest of its own takes minutes for that. */
+/**
+ * With --long, on Debian 12's kernel, memory is short: a guest of its own takes minutes for that. The newer kernel loses what system
+ * calls write to memory that is swapped out (native-notes/short-memory).
+ */
+const mayBeShort = long && process.env.TSNBD_BENCH_KERNEL === 'debian12';
 const MEMORY = '512M';
 const WRITTEN_MIB = long ? 4096 : 16;
 /**
@@ -75,7 +79,7 @@ async function processBehind(guest: AnyGuest, device: string) {
   };
 }
 
-test.each(long ? ['short', 'plenty'] : ['plenty'])(
+test.each(mayBeShort ? ['short', 'plenty'] : ['plenty'])(
   'a mounted image, and swap on another, while memory is %s',
   async (memory) => {
     if (memory === 'short') return withOwnGuest({ memory: MEMORY }, (guest) => useBoth(guest, true));
