@@ -191,7 +191,8 @@ static void transmit(int socket, bool structured)
 			const uint64_t offset = be64toh(request.offset);
 			const size_t here = end - begin - sizeof request;
 			const bool large = bytes >= LARGE && clusters == NULL;
-			if (bytes > IN_BYTES / 2) errx(1, "a request of %u bytes", bytes);
+			// The kernel puts adjacent requests of a device together.
+			if (bytes > (type == WRITE ? IN_BYTES - sizeof request : OUT_BYTES / 2)) errx(1, "a request of %u bytes", bytes);
 			if (type == WRITE && !(large && takes_by_reference) && here < bytes) break;
 			if ((ended = type == DISC)) break;
 			struct simple_reply simple = {htobe32(0x67446698), 0, {0}};
