@@ -1,9 +1,10 @@
 // Loaded into a program (LD_PRELOAD): ends its process by SIGKILL where it is about to make its KILL_AT-th call of the kinds
 // KILL_CALLS ('ioctl,bind'; 'change' is what an image's file is changed and synced by), and makes the file KILL_NOTE first, if there
 // is one. With STOP_EVERY it stops by SIGSTOP before each so-many-th call besides, for others to look at what a kill there would
-// leave. Calls of all threads count; a process that it starts counts its own.
+// leave. Calls of all threads count; a process of Node that it starts counts its own, other programs are no part of ours.
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -23,6 +24,7 @@ static atomic_int calls;
 
 __attribute__((constructor)) static void start(void) {
   if (getenv("KILL_CALLS") == NULL || getenv("KILL_AT") == NULL) return;
+  if (strcmp(program_invocation_short_name, "node") != 0) return;
   snprintf(kinds, sizeof kinds, ",%s,", getenv("KILL_CALLS"));
   at = atoi(getenv("KILL_AT"));
   stop_every = getenv("STOP_EVERY") == NULL ? 0 : atoi(getenv("STOP_EVERY"));
