@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { foreignFormat, MAGIC_BYTES } from './format-magic.js';
-import { type Image, NOT_BEGUN } from './image.js';
+import { type Image, NOT_BEGUN, ZERO_FAST } from './image.js';
 import { ImageFilter } from './image-filter.js';
 import type { RawHandle } from './raw.js';
 import { EDGES_LOCK } from './shared-layout.js';
@@ -8,6 +8,9 @@ import { SharedLock } from './shared-lock.js';
 
 const { EPERM } = constants.errno;
 const nothing = new Uint8Array(0);
+
+/** Of a large range, so much at most is changed by one worker at a time, at either end. */
+const EDGE_BYTES = 4_096;
 
 /**
  * A raw image whose format nobody named: it was taken for raw because its first and last bytes are no other format's. A
@@ -43,20 +46,51 @@ export class GuessedRawImage extends ImageFilter {
   override write(offsetBytes: number, length: number, source: Uint8Array, at: number, durable: boolean): number {
     if (!this.#isAtEdge(offsetBytes, length)) return this.lower.write(offsetBytes, length, source, at, durable);
     const bytes = source.subarray(at, at + length);
-    return this.#changeEdge(offsetBytes, length, bytes, () =>
-      this.lower.write(offsetBytes, length, source, at, durable),
+    const errno = this.#changeEdge(offsetBytes, length, bytes, () =>
+      this.lower.write(offsetBytes, length, source, at, false),
     );
+    return this.#finish(errno, durable);
   }
 
   override zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
     if (!this.#isAtEdge(offsetBytes, length)) return this.lower.zero(offsetBytes, length, ways, durable);
-    return this.#changeEdge(offsetBytes, length, 'zeroes', () => this.lower.zero(offsetBytes, length, ways, durable));
+    const errno = this.#change(offsetBytes, length, (from, bytes, isRest) =>
+      this.lower.zero(from, bytes, isRest ? ways & ~ZERO_FAST : ways, false),
+    );
+    return this.#finish(errno, durable);
   }
 
   /** Zeroes are a part of some formats' first bytes, and a trim may leave them. */
   override trim(offsetBytes: number, length: number, durable: boolean): number {
     if (!this.#isAtEdge(offsetBytes, length)) return this.lower.trim(offsetBytes, length, durable);
-    return this.#changeEdge(offsetBytes, length, 'zeroes', () => this.lower.trim(offsetBytes, length, durable));
+    const errno = this.#change(offsetBytes, length, (from, bytes) => this.lower.trim(from, bytes, false));
+    return this.#finish(errno, durable);
+  }
+
+  /** With the lock left: nobody waits for a sync of others. */
+  #finish(errno: number, durable: boolean): number {
+    return errno === 0 && durable ? this.lower.flush() : errno;
+  }
+
+  /**
+   * A change to zeroes, which may be large and take seconds: without the lock, but for what is near an edge. That comes last, and is
+   * the rest then: where `change` cannot be done fast, nothing is changed.
+   */
+  #change(
+    offsetBytes: number,
+    length: number,
+    change: (from: number, bytes: number, isRest: boolean) => number,
+  ): number {
+    const end = offsetBytes + length;
+    const from = offsetBytes < MAGIC_BYTES ? Math.min(end, EDGE_BYTES) : offsetBytes;
+    const to = end > this.#tailFrom ? Math.max(from, this.#tailFrom - (this.#tailFrom % EDGE_BYTES)) : end;
+    let errno = this.#check(offsetBytes, length, 'zeroes');
+    if (errno === 0 && from < to) errno = change(from, to - from, false);
+    if (errno !== 0) return errno;
+    return this.#changeEdge(offsetBytes, length, 'zeroes', () => {
+      const head = offsetBytes < from ? change(offsetBytes, from - offsetBytes, from < to) : 0;
+      return head === 0 && to < end ? change(to, end - to, offsetBytes < to) : head;
+    });
   }
 
   #isAtEdge(offsetBytes: number, length: number): boolean {

@@ -178,12 +178,12 @@ export function openAsFormat(
 export function imageFrom(handle: ImageHandle, calls: FileCalls = fileCalls): Image {
   const { cache, discard, detectZeroes, guessed, part } = handle;
   let image = formatImage(handle, calls);
+  if (guessed && handle.format === 'raw') image = new GuessedRawImage(image, handle);
   const { durable } = CACHE_MODES[cache];
   if (durable === 'always') image = new WritethroughImage(image);
   if (durable === 'never') image = new UnsafeImage(image);
   if (discard === 'ignore') image = new DiscardIgnoredImage(image);
   if (detectZeroes !== 'off') image = new DetectZeroesImage(image, detectZeroes === 'unmap' ? ZERO_MAY_PUNCH : 0);
-  if (guessed && handle.format === 'raw') image = new GuessedRawImage(image, handle);
   return part === undefined ? image : new PartImage(image, part);
 }
 

@@ -4,11 +4,11 @@ import { constants } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it } from 'vitest';
 import { fileCalls } from '#tsnbd/image/file-calls.js';
-import { ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
+import { type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
-const { EPERM } = constants.errno;
+const { EOPNOTSUPP, EPERM } = constants.errno;
 const inFolder = useTemporaryFolder();
 let opened: OpenedImage | undefined;
 afterEach(() => opened?.close());
@@ -46,23 +46,31 @@ it('nor by zeroes, which some formats have in their first bytes', () => {
   expect(image.zero(0, 4096, ZERO_MAY_PUNCH, false)).toBe(0);
 });
 
-it('nor by two connections that write a part each at the same time', async () => {
-  const { path } = open();
+/** Another connection that writes when it is told to: `goOn` tells it, waits for its write, up to a limit, and answers whether that is done. */
+async function startOther(offsetBytes: number, bytes: Buffer) {
   if (opened === undefined) throw new Error('nothing is open');
   const signs = new Int32Array(new SharedArrayBuffer(8));
   const other = new Worker(new URL('./writing-thread.js', import.meta.url), {
-    workerData: { handle: opened.handle, signs, offsetBytes: 2, bytes: qcow2.subarray(2, 4) },
+    workerData: { handle: opened.handle, signs, offsetBytes, bytes },
   });
   await once(other, 'message');
-  const answer = once(other, 'message');
-  const image = imageFrom(opened.handle, {
+  const goOn = (limitMs: number) => {
+    Atomics.store(signs, 0, 1);
+    Atomics.notify(signs, 0);
+    return Atomics.wait(signs, 1, 0, limitMs) !== 'timed-out';
+  };
+  return { handle: opened.handle, answer: once(other, 'message'), goOn };
+}
+
+it('nor by two connections that write a part each at the same time', async () => {
+  const { path } = open();
+  const { handle, answer, goOn } = await startOther(2, qcow2.subarray(2, 4));
+  const image = imageFrom(handle, {
     ...fileCalls,
     // The other one writes between this one's look and its write, unless it is kept from that.
     read: (...call) => {
       const result = fileCalls.read(...call);
-      Atomics.store(signs, 0, 1);
-      Atomics.notify(signs, 0);
-      Atomics.wait(signs, 1, 0, 300);
+      goOn(300);
       return result;
     },
   });
@@ -70,6 +78,80 @@ it('nor by two connections that write a part each at the same time', async () =>
   expect(await answer).toEqual([EPERM]);
   image.close();
   expect(readFileSync(path).subarray(0, 4).toString('latin1')).toBe('QFUU');
+});
+
+const LARGE_BYTES = 1_048_576;
+it.each<[string, (image: Image) => number]>([
+  ['a zeroing', (image) => image.zero(0, LARGE_BYTES, ZERO_MAY_PUNCH, false)],
+  ['one that is to be fast', (image) => image.zero(0, LARGE_BYTES, ZERO_MAY_PUNCH | ZERO_FAST, false)],
+  ['a trim', (image) => image.trim(0, LARGE_BYTES, false)],
+  ['the sync of a write', (image) => image.write(0, 512, Buffer.alloc(512, 7), 0, true)],
+  ['the sync of a zeroing', (image) => image.zero(0, 512, 0, true)],
+  ['the sync of a trim', (image) => image.trim(0, 512, true)],
+])('%s of its first bytes that takes long holds up no other write there', async (_, change) => {
+  const { path } = open(undefined, LARGE_BYTES);
+  const { handle, answer, goOn } = await startOther(100, Buffer.from('other'));
+  let wentOn: boolean | undefined;
+  const image = imageFrom(handle, {
+    ...fileCalls,
+    fallocate: (fd, mode, offsetBytes, length) => {
+      if (length > LARGE_BYTES / 2) wentOn = goOn(5_000);
+      return fileCalls.fallocate(fd, mode, offsetBytes, length);
+    },
+    sync: (fd) => {
+      wentOn = goOn(5_000);
+      return fileCalls.sync(fd);
+    },
+  });
+  expect(change(image)).toBe(0);
+  expect(wentOn).toBe(true);
+  expect(await answer).toEqual([0]);
+  image.close();
+  expect(readFileSync(path).length).toBe(LARGE_BYTES);
+});
+
+it('what takes long is refused before it begins where the edges would be another format’s', () => {
+  const { path, image } = open(undefined, LARGE_BYTES);
+  expect(image.write(0, 4, Buffer.from('QEDx'), 0, false)).toBe(0);
+  for (const change of [
+    () => image.zero(3, LARGE_BYTES - 3, ZERO_MAY_PUNCH, false),
+    () => image.trim(3, LARGE_BYTES - 3, false),
+  ]) {
+    expect(change()).toBe(EPERM);
+    expect(readFileSync(path).equals(Buffer.concat([Buffer.from('QEDx'), Buffer.alloc(LARGE_BYTES - 4, 0x55)]))).toBe(
+      true,
+    );
+  }
+});
+
+it('a zeroing that cannot be fast changes nothing, the edges neither', () => {
+  const { path } = open(undefined, LARGE_BYTES);
+  if (opened === undefined) throw new Error('nothing is open');
+  const image = imageFrom(opened.handle, { ...fileCalls, fallocate: () => -EOPNOTSUPP });
+  expect(image.zero(0, LARGE_BYTES, ZERO_MAY_PUNCH | ZERO_FAST, false)).toBe(EOPNOTSUPP);
+  expect(readFileSync(path).equals(Buffer.alloc(LARGE_BYTES, 0x55))).toBe(true);
+  expect(image.zero(0, LARGE_BYTES, ZERO_MAY_PUNCH, false)).toBe(0);
+  expect(readFileSync(path).equals(Buffer.alloc(LARGE_BYTES))).toBe(true);
+  image.close();
+});
+
+it.each([
+  [0, LARGE_BYTES],
+  [0, 5_000],
+  [0, 100],
+  [600, LARGE_BYTES - 600],
+  [4_096, LARGE_BYTES - 4_096],
+  [LARGE_BYTES - 4_200, 4_200],
+  [LARGE_BYTES - 300, 300],
+  [100, LARGE_BYTES - 200],
+])('of a zeroing from %i on, %i bytes, each byte is a zero, and no other', (offsetBytes, length) => {
+  const { path, image } = open(undefined, LARGE_BYTES);
+  for (const ways of [ZERO_MAY_PUNCH, 0, ZERO_FAST]) {
+    expect(image.write(0, LARGE_BYTES, Buffer.alloc(LARGE_BYTES, 0x55), 0, false)).toBe(0);
+    expect(image.zero(offsetBytes, length, ways, false)).toBe(0);
+    const expected = Buffer.alloc(LARGE_BYTES, 0x55).fill(0, offsetBytes, offsetBytes + length);
+    expect(readFileSync(path).equals(expected)).toBe(true);
+  }
 });
 
 const footer = Buffer.concat([Buffer.from('conectix'), Buffer.alloc(504)]);
