@@ -64,6 +64,17 @@ describe('requests that are in order', () => {
     expect(Buffer.from(memory.slice(0, 1_536)).equals(Buffer.concat([pattern(512, 7), pattern(1_024)]))).toBe(true);
   });
 
+  test.each([
+    ['trim', NBD_CMD_TRIM],
+    ['zeroes', NBD_CMD_WRITE_ZEROES],
+  ])('%s, and the same with FUA', async (_, type) => {
+    const { client, count } = start();
+    expect(await client.ask({ type, lengthBytes: 512 })).toMatchObject({ error: 0 });
+    expect(count(CALLS.DURABLE)).toBe(0);
+    expect(await client.ask({ type, lengthBytes: 512, flags: NBD_CMD_FLAG_FUA })).toMatchObject({ error: 0 });
+    expect(count(CALLS.DURABLE)).toBe(1);
+  });
+
   test('flush, trim and write zeroes reach the image', async () => {
     const { client, memory, count } = start();
     memory.fill(1);
