@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { checkImage } from '#tsnbd/image/check-image.js';
 import { type Image, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
+import { METADATA_LOCK } from '#tsnbd/image/qcow2/memory.js';
 import { long } from '../long.js';
 import { seeded } from '../server/seeded.js';
 import { BLOCK, type Done, expectNoErrors, expectPossible, firstBytes, PossibleDisk } from './possible-disk.js';
@@ -31,11 +32,20 @@ interface Workload {
   possibleDisks(): (changes: number) => PossibleDisk;
 }
 
-/** Four workers take turns with one image; everything that reaches its file is recorded. */
+/**
+ * Four workers take turns with one image, and do some of what they do while another syncs, where that is waited for without the lock;
+ * everything that reaches its file is recorded.
+ */
 function work(path: string, seed: number): Workload {
   const changes: Change[] = [];
   const opened = openImage(path, { readOnly: false });
-  const images = [0, 1, 2, 3].map(() => imageFrom(opened.handle, recordingCalls(changes)));
+  let duringSync = (_worker: number) => {};
+  const images = [0, 1, 2, 3].map((worker) =>
+    imageFrom(
+      opened.handle,
+      recordingCalls(changes, () => duringSync(worker)),
+    ),
+  );
   const disk = Buffer.alloc(SIZE);
   expect(images[0]?.read(0, SIZE, disk, 0)).toBe(0);
   const before = firstBytes(disk);
@@ -43,21 +53,38 @@ function work(path: string, seed: number): Workload {
   const random = seeded(seed);
   const tell = (done: Done) => history.push({ done, after: changes.length });
   const flushes = new BegunFlushes(tell);
-  for (let done = 0; done < OPERATIONS; done += 1) {
-    const image = images[random(4)];
-    if (image === undefined) continue;
+  const operateOn = (image: Image, choose: (below: number) => number, flush: () => void) =>
     operate(
       image,
-      random,
+      choose,
       (done) => {
         if (done.kind === 'set') flushes.changesOfDisk += 1;
         tell(done);
       },
-      () => flushes.flush(image, random(3) === 0),
+      flush,
     );
+  const { handle } = opened;
+  if (handle.format !== 'qcow2') throw new Error(`the image is taken for ${handle.format}`);
+  const chooseOther = seeded(seed + 1);
+  let inSyncs = 0;
+  let isInOne = false;
+  duringSync = (worker) => {
+    const image = images[(worker + 1 + chooseOther(3)) % 4];
+    if (isInOne || image === undefined || Atomics.load(handle.memory.fields, METADATA_LOCK) !== 0) return;
+    isInOne = true;
+    const before = flushes.changesOfDisk;
+    // A flush would wait for that sync.
+    operateOn(image, chooseOther, () => {});
+    inSyncs += flushes.changesOfDisk - before;
+    isInOne = false;
+  };
+  for (let done = 0; done < OPERATIONS; done += 1) {
+    const image = images[random(4)];
+    if (image !== undefined) operateOn(image, random, () => flushes.flush(image, random(3) === 0));
   }
   for (const image of images) flushes.finish(image);
   expect(flushes.besideOthers).toBeGreaterThan(0);
+  expect(inSyncs).toBeGreaterThan(5);
   for (const image of images) image.close();
   opened.close();
   const possibleDisks = () => {
@@ -95,8 +122,9 @@ class BegunFlushes {
       this.#begun.set(image, this.changesOfDisk);
       return;
     }
+    const begunAfter = this.changesOfDisk;
     expect(image.flush()).toBe(0);
-    this.#tell({ kind: 'flush' });
+    this.#tell({ kind: 'flush', begunAfter });
   }
 
   finish(image: Image): void {

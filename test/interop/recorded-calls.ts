@@ -8,11 +8,11 @@ export type Change =
   | { readonly kind: 'write'; readonly offsetBytes: number; readonly bytes: Uint8Array }
   | { readonly kind: 'hole'; readonly offsetBytes: number; readonly length: number }
   | { readonly kind: 'truncate'; readonly bytes: number }
-  /** Of the changes before it, or where it went on beside some, of so many. */
-  | { readonly kind: 'sync'; readonly of?: number };
+  /** Of so many changes: others were made while it went on. */
+  | { readonly kind: 'sync'; readonly of: number };
 
-/** Calls that do what they are asked for and keep a list of all changes of the file. */
-export function recordingCalls(changes: Change[]): FileCalls {
+/** Calls that do what they are asked for and keep a list of all changes of the file. `duringSync` is what others do while one syncs. */
+export function recordingCalls(changes: Change[], duringSync: () => void = () => {}): FileCalls {
   return {
     ...fileCalls,
     write: (fd, source, at, length, offsetBytes) => {
@@ -29,7 +29,9 @@ export function recordingCalls(changes: Change[]): FileCalls {
       return fileCalls.truncate(fd, bytes);
     },
     sync: (fd) => {
-      changes.push({ kind: 'sync' });
+      const of = changes.length;
+      duringSync();
+      changes.push({ kind: 'sync', of });
       return fileCalls.sync(fd);
     },
     openBegunSync: (fds) => {
@@ -77,7 +79,7 @@ export function replay(
 ): void {
   copyFileSync(original, target);
   const done = changes.slice(0, count);
-  const synced = Math.max(0, ...done.map((change, index) => (change.kind === 'sync' ? (change.of ?? index) : 0)));
+  const synced = Math.max(0, ...done.map((change) => (change.kind === 'sync' ? change.of : 0)));
   const fd = openSync(target, 'r+');
   try {
     for (const [index, change] of done.entries()) {

@@ -22,7 +22,6 @@ export const METADATA_LOCK = 0;
 export const IS_CORRUPT = 1;
 export const IS_PREPARED = 2;
 export const IS_DIRTY = 3;
-export const NEEDS_BARRIER = 4;
 const FIELDS = 8;
 
 // The numbers of `WriteMemory.numbers`.
@@ -40,7 +39,10 @@ export const REACHED = 10;
 export const TABLE_ROOM = 11;
 export const LENT_COUNT = 12;
 export const RESERVED_TO = 13;
-const NUMBERS = 16;
+export const POINTED = 14;
+export const POINTED_SYNCED = 15;
+export const ENTRIES_WRITTEN = 16;
+const NUMBERS = 17;
 
 /** What all workers of an image know of its tables; it crosses threads. */
 export interface Qcow2Memory {
@@ -51,7 +53,6 @@ export interface Qcow2Memory {
    * | IS_CORRUPT | whoever sees it, once | 1: the tables contradict each other; nothing is written any more; ../trouble.ts waits for it |
    * | IS_PREPARED | under the lock, once | 1: the header says nothing any more that a write would make untrue |
    * | IS_DIRTY | under the lock | 1: some table is not yet in the file |
-   * | NEEDS_BARRIER | under the lock | 1: an L2 or L1 entry points to what may not be on stable storage |
    */
   readonly fields: Int32Array<SharedArrayBuffer>;
   /** The active L1 table as it stands in the file, two words an entry. */
@@ -74,6 +75,9 @@ export interface WriteMemory {
    * | TABLE_DIRTY_FROM, TABLE_DIRTY_TO | the same for the refcount table |
    * | REACHED | the file has at least so many bytes |
    * | RESERVED_TO | up to this byte the file was given storage ahead of new clusters, behind its end too; 0: nothing was |
+   * | POINTED | how often L2 or L1 entries were changed to point to something new |
+   * | POINTED_SYNCED | what POINTED was when all that entries pointed to came to stable storage; where they differ something may not be there |
+   * | ENTRIES_WRITTEN | how often L2 and L1 entries were written to the file |
    * | DROPPED_COUNT, FREEING_COUNT | how many ranges `dropped` and `freeing` have |
    * | LENT_COUNT | how many of `freeing`, the first ones, wait for nothing but for being read out of a pipe |
    */

@@ -8,13 +8,15 @@ import type { Qcow2Handle } from './handle.js';
 import { HeaderChanges } from './header-changes.js';
 import type { L2Tables } from './l2-tables.js';
 import {
+  ENTRIES_WRITTEN,
   FRESH_FROM,
   IS_CORRUPT,
   IS_DIRTY,
   IS_PREPARED,
   L1_DIRTY_FROM,
   L1_DIRTY_TO,
-  NEEDS_BARRIER,
+  POINTED,
+  POINTED_SYNCED,
   type Qcow2Memory,
   setCorrupt,
   TABLE_CLUSTERS,
@@ -39,7 +41,7 @@ const ZERO_PIECE_BYTES = 65_536;
 
 const zeroes = new Uint8Array(ZERO_PIECE_BYTES);
 
-/** No errno: what was dropped is to be freed, behind a sync under the lock. */
+/** No errno: what was dropped is to be freed, behind a sync. */
 const FREES = -1;
 
 /**
@@ -52,6 +54,9 @@ const FREES = -1;
  * - refcounts → sync → refcount table → sync → L2 slices, L1 entries → sync → refcounts may be lowered
  * - an L2 table is zeroes, or the copy of what it replaces, in the file before the first of these syncs; so its L1 entry
  *   may reach the disk before its slices do
+ *
+ * A sync takes as long as the disk likes. A flush waits for one without the lock, which other connections need to read a table and
+ * to allocate; then it looks whether they have changed anything meanwhile. If so, what is left is synced under the lock.
  */
 export class WriteOrder implements AllocatorDuties {
   readonly refcounts: Refcounts;
@@ -65,6 +70,8 @@ export class WriteOrder implements AllocatorDuties {
   readonly #calls: FileCalls;
   readonly #header: HeaderChanges;
   readonly #places: TablePlaces;
+  /** What POINTED was before the sync that is waited for without the lock; 0: none was needed. */
+  #ahead = 0;
 
   constructor(
     handle: Qcow2Handle,
@@ -127,7 +134,7 @@ export class WriteOrder implements AllocatorDuties {
 
   /** Under the lock: an entry changes, to one that points to what was written just now. */
   willPoint(): void {
-    Atomics.store(this.#memory.fields, NEEDS_BARRIER, 1);
+    this.#countUp(POINTED);
     this.willChange();
   }
 
@@ -143,12 +150,10 @@ export class WriteOrder implements AllocatorDuties {
   }
 
   flushLocked(): number {
-    let errno = this.writeLocked();
+    const errno = this.writeLocked();
     if (errno !== 0) return errno;
     Atomics.store(this.#memory.fields, IS_DIRTY, 0);
-    errno = this.allocator.settle();
-    if (this.refcounts.cache.hasDirty()) this.willChange();
-    return errno;
+    return this.#free();
   }
 
   /** Under the lock: brings everything to stable storage, and frees nothing. */
@@ -158,42 +163,97 @@ export class WriteOrder implements AllocatorDuties {
   }
 
   #flushAndFree(): number {
-    this.#tables.lock.take();
-    try {
-      return this.flushLocked();
-    } finally {
-      this.#tables.lock.leave();
-    }
+    const { numbers } = this.#write;
+    let written: number | undefined;
+    let errno = this.#locked(() => {
+      const put = this.#putAllTables();
+      written = numbers[ENTRIES_WRITTEN];
+      return put;
+    });
+    if (errno === 0) errno = this.storage.flush();
+    if (errno !== 0) return errno;
+    return this.#locked(() => {
+      const isSettled = Atomics.load(this.#memory.fields, IS_DIRTY) === 0 && numbers[ENTRIES_WRITTEN] === written;
+      return isSettled ? this.#free() : this.flushLocked();
+    });
+  }
+
+  /** Under the lock, with all that is in memory in the file, on stable storage. */
+  #free(): number {
+    const errno = this.allocator.settle();
+    if (this.refcounts.cache.hasDirty()) this.willChange();
+    return errno;
   }
 
   /** Answers 0 with every table in the file, to be made durable by a sync that begins now; an errno; or FREES. */
   #putTablesUnlessFreed(): number {
-    const { fields } = this.#memory;
-    if (Atomics.load(fields, IS_DIRTY) === 0) return 0;
-    this.#tables.lock.take();
-    try {
-      if (this.allocator.frees) return FREES;
-      const errno = this.#putTables();
-      if (errno === 0) Atomics.store(fields, IS_DIRTY, 0);
-      return errno;
-    } finally {
-      this.#tables.lock.leave();
-    }
+    const { numbers } = this.#write;
+    if (Atomics.load(this.#memory.fields, IS_DIRTY) === 0) return 0;
+    let errno = this.#locked(() => this.#putAhead());
+    if (errno === 0 && this.#ahead > 0) errno = this.storage.flush();
+    if (errno !== 0) return errno;
+    return this.#locked(() => {
+      if (numbers[POINTED] === this.#ahead) numbers[POINTED_SYNCED] = this.#ahead;
+      return this.allocator.frees ? FREES : this.#putAllTables();
+    });
+  }
+
+  /** Under the lock: what has to be on stable storage before the entries that wait may be written. */
+  #putAhead(): number {
+    this.#ahead = 0;
+    if (this.state !== 0) return EIO;
+    if (!this.#hasEntries() || !this.#needsSync()) return 0;
+    const errno = this.writeRefcounts();
+    // Nobody else is to take the refcounts for synced before they are.
+    if (errno === 0) this.#ahead = this.#countUp(POINTED);
+    return errno;
+  }
+
+  /** Under the lock. */
+  #putAllTables(): number {
+    const errno = this.#putTables();
+    if (errno === 0) Atomics.store(this.#memory.fields, IS_DIRTY, 0);
+    return errno;
   }
 
   /** Under the lock: has every table in the file, the refcounts on stable storage before what relies on them. */
   #putTables(): number {
     if (this.state !== 0) return EIO;
-    const { fields } = this.#memory;
     const { numbers } = this.#write;
-    const hasEntries = this.#tables.cache.hasDirty() || numbers[L1_DIRTY_FROM] !== numbers[L1_DIRTY_TO];
-    const needsBarrier = Atomics.load(fields, NEEDS_BARRIER) !== 0 || this.refcounts.cache.hasDirty();
+    const hasEntries = this.#hasEntries();
+    const needsSync = this.#needsSync();
     let errno = this.writeRefcounts();
-    if (errno === 0 && hasEntries && needsBarrier) {
+    if (errno === 0 && hasEntries && needsSync) {
       errno = this.storage.flush();
-      if (errno === 0) Atomics.store(fields, NEEDS_BARRIER, 0);
+      if (errno === 0) numbers[POINTED_SYNCED] = numbers[POINTED] ?? 0;
     }
     return errno === 0 && hasEntries ? this.#writeEntries() : errno;
+  }
+
+  #hasEntries(): boolean {
+    const { numbers } = this.#write;
+    return this.#tables.cache.hasDirty() || numbers[L1_DIRTY_FROM] !== numbers[L1_DIRTY_TO];
+  }
+
+  #needsSync(): boolean {
+    const { numbers } = this.#write;
+    return numbers[POINTED] !== numbers[POINTED_SYNCED] || this.refcounts.cache.hasDirty();
+  }
+
+  #countUp(number: number): number {
+    const { numbers } = this.#write;
+    const count = (numbers[number] ?? 0) + 1;
+    numbers[number] = count;
+    return count;
+  }
+
+  #locked(act: () => number): number {
+    this.#tables.lock.take();
+    try {
+      return act();
+    } finally {
+      this.#tables.lock.leave();
+    }
   }
 
   /** Under the lock: refcounts, and behind a sync of their own the table that points to new blocks. */
@@ -273,6 +333,7 @@ export class WriteOrder implements AllocatorDuties {
   }
 
   #writeEntries(): number {
+    this.#countUp(ENTRIES_WRITTEN);
     const { sliceBytes, slicesPerTable, clusterBytes, l1OffsetBytes } = this.#geometry;
     const { areas } = this.allocator;
     let errno = this.#tables.cache.writeDirty((slice, bytes, at) => {

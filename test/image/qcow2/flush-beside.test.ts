@@ -1,0 +1,164 @@
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import { afterEach, expect, it } from 'vitest';
+import { fileCalls } from '#tsnbd/image/file-calls.js';
+import type { Image } from '#tsnbd/image/image.js';
+import { type ImageHandle, imageFrom, openImage } from '#tsnbd/image/open-image.js';
+import { ENTRIES_WRITTEN, METADATA_LOCK, type WriteMemory } from '#tsnbd/image/qcow2/memory.js';
+import { SYNCS_DONE } from '#tsnbd/image/shared-layout.js';
+import { PUNCH_HOLE } from '#tsnbd/kernel/fd-calls.js';
+import { useTemporaryFolder } from '../temporary-folder.js';
+import { type Cluster, qcow2Bytes } from './qcow2-bytes.js';
+
+// What other connections do while one waits for a sync of its flush: as much as they like, and the order of what reaches the disk
+// is kept.
+
+const CLUSTER = 16_384;
+const SUBCLUSTER = CLUSTER / 32;
+const EXTENDED_L2 = 1n << 4n;
+const inFolder = useTemporaryFolder();
+
+const undo: (() => void)[] = [];
+afterEach(() => {
+  for (const step of undo.splice(0).reverse()) step();
+});
+
+interface Two {
+  readonly handle: ImageHandle;
+  readonly written: WriteMemory;
+  readonly image: Image;
+  /** Of `image`. */
+  readonly calls: string[];
+  readonly other: Image;
+  /** Of both. */
+  syncsBeforeFree: number;
+  /** Called in each sync of `image`, which is told whether the lock is free. */
+  duringSync: (isFree: boolean) => void;
+}
+
+/** Two workers of an image whose first clusters are allocated. */
+function open(first: Cluster, incompatible = 0n): Two {
+  const path = inFolder('disk.qcow2');
+  const clusters = new Map([0, 1, 2].map((cluster) => [cluster, first]));
+  const made = qcow2Bytes({ clusterBits: 14, sizeBytes: 8_192 * CLUSTER, clusters, incompatible });
+  writeFileSync(path, made.bytes);
+  const opened = openImage(path, { readOnly: false });
+  undo.push(() => opened.close());
+  const { handle } = opened;
+  if (handle.format !== 'qcow2') throw new Error(`the image is taken for ${handle.format}`);
+  const { fields, write: written } = handle.memory;
+  if (written === undefined) throw new Error('the image is read-only');
+  const calls: string[] = [];
+  const image = imageFrom(handle, {
+    ...fileCalls,
+    write: (fd, source, at, length, offsetBytes) => {
+      if (offsetBytes === made.l2At.get(0)) calls.push('entries');
+      return fileCalls.write(fd, source, at, length, offsetBytes);
+    },
+    fallocate: (fd, mode, offsetBytes, length) => {
+      if (mode === PUNCH_HOLE) {
+        calls.push('free');
+        two.syncsBeforeFree = Atomics.load(handle.shared, SYNCS_DONE);
+      }
+      return fileCalls.fallocate(fd, mode, offsetBytes, length);
+    },
+    sync: (fd) => {
+      calls.push('sync');
+      two.duringSync(Atomics.load(fields, METADATA_LOCK) === 0);
+      return fileCalls.sync(fd);
+    },
+  });
+  undo.push(() => image.close());
+  const other = imageFrom(handle);
+  undo.push(() => other.close());
+  const two: Two = { handle, written, image, calls, other, syncsBeforeFree: 0, duringSync: () => {} };
+  return two;
+}
+
+const data: Cluster = { kind: 'data', bytes: new Uint8Array(CLUSTER).fill(1) };
+const oneSubcluster: Cluster = { kind: 'subclusters', allocated: 1, zero: 0, bytes: data.bytes };
+
+const write = (image: Image, offsetBytes: number, length: number) =>
+  expect(image.write(offsetBytes, length, new Uint8Array(length).fill(9), 0, false)).toBe(0);
+const trim = (image: Image, cluster: number) => expect(image.trim(cluster * CLUSTER, CLUSTER, false)).toBe(0);
+
+it.each<[string, (image: Image) => void, number]>([
+  ['what is new', (image) => write(image, 20 * CLUSTER, CLUSTER), 2],
+  ['what was trimmed', (image) => trim(image, 0), 1],
+  [
+    'both',
+    (image) => {
+      write(image, 20 * CLUSTER, CLUSTER);
+      trim(image, 0);
+    },
+    2,
+  ],
+])('waits for a disk without the lock: of %s', (_, change, syncs) => {
+  const two = open(data);
+  const wereFree: boolean[] = [];
+  two.duringSync = (isFree) => {
+    wereFree.push(isFree);
+    const target = new Uint8Array(1);
+    // A table that nobody has read yet.
+    if (isFree) expect(two.other.read(5_000 * CLUSTER, 1, target, 0)).toBe(0);
+  };
+  change(two.image);
+  expect(two.image.flush()).toBe(0);
+  expect(wereFree).toEqual(new Array(syncs).fill(true));
+  expect(two.image.flush()).toBe(0);
+});
+
+it.each([false, true])(
+  'what an entry points to is synced before it: another points meanwhile: %s',
+  (pointsMeanwhile) => {
+    const two = open(oneSubcluster, EXTENDED_L2);
+    // In clusters that are there, so that no refcount changes.
+    write(two.image, SUBCLUSTER, SUBCLUSTER);
+    two.calls.length = 0;
+    two.duringSync = () => {
+      two.duringSync = () => {};
+      if (pointsMeanwhile) write(two.other, CLUSTER + SUBCLUSTER, SUBCLUSTER);
+    };
+    expect(two.image.flush()).toBe(0);
+    expect(two.calls).toEqual(['sync', ...(pointsMeanwhile ? ['sync'] : []), 'entries', 'sync']);
+  },
+);
+
+it.each([false, true])('what no entry on the disk needs is freed: another drops meanwhile: %s', (dropsMeanwhile) => {
+  const two = open(data);
+  trim(two.image, 0);
+  two.calls.length = 0;
+  two.duringSync = (isFree) => {
+    two.duringSync = () => {};
+    if (isFree && dropsMeanwhile) trim(two.other, 2);
+  };
+  expect(two.image.flush()).toBe(0);
+  const more = dropsMeanwhile ? ['entries', 'sync', 'free'] : [];
+  expect(two.calls).toEqual(['entries', 'sync', ...more, 'free']);
+});
+
+it('nor is it freed where another has written its entries meanwhile, and waits for their sync', async () => {
+  const two = open(data);
+  const go = new Int32Array(new SharedArrayBuffer(4));
+  const workerData = { handle: two.handle, go, offsetBytes: 2 * CLUSTER, length: CLUSTER };
+  const thread = new Worker(new URL('./trimming-thread.js', import.meta.url), { workerData });
+  await once(thread, 'message');
+  const answer = once(thread, 'message');
+  trim(two.image, 0);
+  two.calls.length = 0;
+  two.duringSync = () => {
+    two.duringSync = () => {};
+    const { numbers } = two.written;
+    const before = numbers[ENTRIES_WRITTEN];
+    Atomics.store(go, 0, 1);
+    Atomics.notify(go, 0);
+    // Nobody else writes to `go` any more: a pause.
+    for (let look = 0; look < 500 && numbers[ENTRIES_WRITTEN] === before; look += 1) Atomics.wait(go, 0, 1, 10);
+    expect(numbers[ENTRIES_WRITTEN]).toBeGreaterThan(before ?? 0);
+  };
+  expect(two.image.flush()).toBe(0);
+  // The second began behind the other's entries, whoever made it.
+  expect(two.syncsBeforeFree).toBeGreaterThanOrEqual(2);
+  expect(await answer).toEqual([0]);
+});
