@@ -1,4 +1,5 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -16,19 +17,19 @@ import { attachBy } from '../server/served-image.js';
 import { serveTraced } from './served.js';
 
 const MIB = 1_048_576;
-/** strace lets no fallocate(2) begin before: the one by which a server tries out what it can, too. */
-const SLOW = ['-e', 'trace=fallocate', '-e', 'inject=fallocate:delay_enter=4s'];
+/** strace lets no such call begin before: the fallocate(2) by which a server tries out what it can, too. */
+const slow = (call: string, seconds = 4) => ['-e', `trace=${call}`, '-e', `inject=${call}:delay_enter=${seconds}s`];
 
 test('a trim and a zeroing that take seconds hold up their own connections only', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'tsnbd-slow-'));
   const [image, path] = [join(folder, 'disk.raw'), join(folder, 'sock')];
   writeFileSync(image, Buffer.alloc(4 * MIB, 1));
-  const served = await serveTraced(path, SLOW, '-f', 'raw', '-t', '-e', '0', image);
+  const served = await serveTraced(path, slow('fallocate'), '-f', 'raw', '-t', '-e', '0', image);
   const attach = async () => attachBy(await connect({ kind: 'unix', path }, AbortSignal.timeout(30_000)));
   try {
     const [trims, zeroes, other, leaving] = [await attach(), await attach(), await attach(), await attach()];
     const answered: string[] = [];
-    const slow = [
+    const waiting = [
       trims.ask({ type: NBD_CMD_TRIM, offsetBytes: MIB, lengthBytes: MIB }).finally(() => answered.push('trim')),
       zeroes
         .ask({ type: NBD_CMD_WRITE_ZEROES, offsetBytes: 2 * MIB, lengthBytes: MIB })
@@ -46,11 +47,38 @@ test('a trim and a zeroing that take seconds hold up their own connections only'
     const late = await attach();
     expect((await late.ask({ type: NBD_CMD_READ, lengthBytes: 1 })).data).toEqual(Buffer.of(11));
     expect(answered).toEqual([]);
-    expect((await Promise.all(slow)).map(({ error }) => error)).toEqual([0, 0]);
+    expect((await Promise.all(waiting)).map(({ error }) => error)).toEqual([0, 0]);
     const zeroed = await late.ask({ type: NBD_CMD_READ, offsetBytes: 2 * MIB, lengthBytes: MIB });
     expect(zeroed.data.equals(Buffer.alloc(MIB))).toBe(true);
     for (const client of [trims, zeroes, other, late]) client.close();
     expect(await served.stop()).toBe(0);
+  } finally {
+    served.kill();
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('a flush of a qcow2 image that takes seconds holds up nobody who reads a table or needs a new cluster', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'tsnbd-slow-'));
+  const [image, path, trace] = [join(folder, 'disk.qcow2'), join(folder, 'sock'), join(folder, 'trace')];
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4096', image, '64M']);
+  execFileSync('qemu-io', ['-c', 'write -P 7 32M 4k', image], { stdio: 'ignore' });
+  const served = await serveTraced(path, ['-o', trace, ...slow('fdatasync', 3)], '-t', '-e', '0', image);
+  const attach = async () => attachBy(await connect({ kind: 'unix', path }, AbortSignal.timeout(30_000)));
+  const syncsDone = () => readFileSync(trace, 'utf8').split('= 0').length - 1;
+  try {
+    const [flushes, other] = [await attach(), await attach()];
+    const data = Buffer.alloc(4_096, 1);
+    expect((await flushes.ask({ type: NBD_CMD_WRITE, data })).error).toBe(0);
+    const before = syncsDone();
+    const flushed = flushes.ask({ type: NBD_CMD_FLUSH });
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect((await other.ask({ type: NBD_CMD_READ, offsetBytes: 32 * MIB, lengthBytes: 1 })).data).toEqual(Buffer.of(7));
+    expect((await other.ask({ type: NBD_CMD_WRITE, offsetBytes: 48 * MIB, data })).error).toBe(0);
+    expect(syncsDone()).toBe(before);
+    expect((await flushed).error).toBe(0);
+    expect(syncsDone()).toBeGreaterThanOrEqual(before + 2);
+    for (const client of [flushes, other]) client.close();
   } finally {
     served.kill();
     rmSync(folder, { recursive: true });
