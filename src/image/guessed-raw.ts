@@ -9,8 +9,8 @@ import { SharedLock } from './shared-lock.js';
 const { EPERM } = constants.errno;
 const nothing = new Uint8Array(0);
 
-/** Of a large range, so much at most is changed by one worker at a time, at either end. */
-const EDGE_BYTES = 4_096;
+/** Of a large range, what is changed by one worker at a time ends, or begins, at a multiple of that: file systems free whole blocks. */
+const EDGE_BYTES = 65_536;
 
 /**
  * A raw image whose format nobody named: it was taken for raw because its first and last bytes are no other format's. A
@@ -74,7 +74,7 @@ export class GuessedRawImage extends ImageFilter {
 
   /**
    * A change to zeroes, which may be large and take seconds: without the lock, but for what is near an edge. That comes last, and is
-   * the rest then: where `change` cannot be done fast, nothing is changed.
+   * the rest then, so that nothing is changed where `change` cannot be fast.
    */
   #change(
     offsetBytes: number,

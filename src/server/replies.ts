@@ -36,8 +36,8 @@ import type { Request } from '../protocol/request.js';
 import { putBytes, sendBytes } from './socket-bytes.js';
 
 /**
- * Replies are sent when they come to this: a batch stays in the processor's cache, and holds a READ of 256 KiB. With one core the
- * client reads only when this thread waits, so that of large READs eight at a time are faster.
+ * Replies are sent when they come to this, which holds a READ of 256 KiB, and stays in the processor's cache. With one core the
+ * client reads only when this thread waits: there eight of them at a time are faster.
  */
 export const BATCH_BYTES = (availableParallelism() === 1 ? 2_097_152 : 262_144) + 65_536;
 /** The buffer grows in such steps, so that it does so a few times at most. */

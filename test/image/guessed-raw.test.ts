@@ -5,7 +5,8 @@ import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it } from 'vitest';
 import { fileCalls } from '#tsnbd/image/file-calls.js';
 import { type Image, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
-import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
+import { imageFrom, type OpenedImage, type OpenOptions, openImage } from '#tsnbd/image/open-image.js';
+import { EDGES_LOCK } from '#tsnbd/image/shared-layout.js';
 import { useTemporaryFolder } from './temporary-folder.js';
 
 const { EOPNOTSUPP, EPERM } = constants.errno;
@@ -13,10 +14,10 @@ const inFolder = useTemporaryFolder();
 let opened: OpenedImage | undefined;
 afterEach(() => opened?.close());
 
-function open(format?: 'raw', fileBytes = 4096) {
+function open(format?: 'raw', fileBytes = 4096, modes: Pick<OpenOptions, 'cache' | 'discard' | 'detectZeroes'> = {}) {
   const path = inFolder('disk.raw');
   writeFileSync(path, Buffer.alloc(fileBytes, 0x55));
-  opened = openImage(path, { format, readOnly: false });
+  opened = openImage(path, { format, readOnly: false, ...modes });
   return { path, image: imageFrom(opened.handle) };
 }
 
@@ -107,7 +108,37 @@ it.each<[string, (image: Image) => number]>([
   expect(wentOn).toBe(true);
   expect(await answer).toEqual([0]);
   image.close();
-  expect(readFileSync(path).length).toBe(LARGE_BYTES);
+  expect(readFileSync(path).subarray(100, 105).toString()).toMatch(/^(other|\0{5})$/);
+});
+
+it('with --cache=writethrough every write is synced, without the lock of the edges', () => {
+  open(undefined, LARGE_BYTES, { cache: 'writethrough' });
+  const handle = opened?.handle;
+  if (handle?.format !== 'raw') throw new Error('the image is not taken for raw');
+  const locks: number[] = [];
+  const sync = (fd: number) => {
+    locks.push(Atomics.load(handle.shared, EDGES_LOCK));
+    return fileCalls.sync(fd);
+  };
+  const image = imageFrom(handle, { ...fileCalls, sync });
+  expect(image.write(0, 50, Buffer.alloc(50, 7), 0, false)).toBe(0);
+  expect(locks).toEqual([0]);
+  image.close();
+});
+
+it('a trim that is ignored is none that could be refused', () => {
+  const { path, image } = open(undefined, 4096, { discard: 'ignore' });
+  expect(image.write(0, 4, Buffer.from('QEDx'), 0, false)).toBe(0);
+  expect(image.trim(3, 509, false)).toBe(0);
+  expect(readFileSync(path).subarray(0, 5).toString()).toBe('QEDxU');
+});
+
+it('zeroes that are written are refused, or zeroed, as any', () => {
+  const { path, image } = open(undefined, 4096, { detectZeroes: 'on' });
+  expect(image.write(0, 4, Buffer.from('QEDx'), 0, false)).toBe(0);
+  expect(image.write(3, 1, Buffer.alloc(1), 0, false)).toBe(EPERM);
+  expect(image.write(2, 2, Buffer.alloc(2), 0, false)).toBe(0);
+  expect(readFileSync(path).subarray(0, 5)).toEqual(Buffer.from('QE\0\0U'));
 });
 
 it('what takes long is refused before it begins where the edges would be another format’s', () => {

@@ -33,10 +33,10 @@ interface Workload {
 }
 
 /**
- * Four workers take turns with one image, and do some of what they do while another syncs, where that is waited for without the lock;
- * everything that reaches its file is recorded.
+ * Four workers take turns with one image, and with `besideSyncs` do some of what they do while another syncs, where that is waited for
+ * without the lock; everything that reaches its file is recorded.
  */
-function work(path: string, seed: number): Workload {
+function work(path: string, seed: number, besideSyncs: boolean): Workload {
   const changes: Change[] = [];
   const opened = openImage(path, { readOnly: false });
   let duringSync = (_worker: number) => {};
@@ -68,23 +68,24 @@ function work(path: string, seed: number): Workload {
   const chooseOther = seeded(seed + 1);
   let inSyncs = 0;
   let isInOne = false;
-  duringSync = (worker) => {
-    const image = images[(worker + 1 + chooseOther(3)) % 4];
-    if (isInOne || image === undefined || Atomics.load(handle.memory.fields, METADATA_LOCK) !== 0) return;
-    isInOne = true;
-    const before = flushes.changesOfDisk;
-    // A flush would wait for that sync.
-    operateOn(image, chooseOther, () => {});
-    inSyncs += flushes.changesOfDisk - before;
-    isInOne = false;
-  };
+  if (besideSyncs)
+    duringSync = (worker) => {
+      const image = images[(worker + 1 + chooseOther(3)) % 4];
+      if (isInOne || image === undefined || Atomics.load(handle.memory.fields, METADATA_LOCK) !== 0) return;
+      isInOne = true;
+      const before = flushes.changesOfDisk;
+      // A flush would wait for that sync.
+      operateOn(image, chooseOther, () => {});
+      inSyncs += flushes.changesOfDisk - before;
+      isInOne = false;
+    };
   for (let done = 0; done < OPERATIONS; done += 1) {
     const image = images[random(4)];
     if (image !== undefined) operateOn(image, random, () => flushes.flush(image, random(3) === 0));
   }
   for (const image of images) flushes.finish(image);
   expect(flushes.besideOthers).toBeGreaterThan(0);
-  expect(inSyncs).toBeGreaterThan(5);
+  if (besideSyncs) expect(inSyncs).toBeGreaterThan(5);
   for (const image of images) image.close();
   opened.close();
   const possibleDisks = () => {
@@ -223,7 +224,9 @@ describe.each<[string, string, boolean, boolean]>([
     const original = inFolder('original.qcow2');
     if (snapshots) execFileSync('qemu-img', ['snapshot', '-c', 'one', original]);
     copyFileSync(original, inFolder('worked.qcow2'));
-    const { changes, possibleDisks } = work(inFolder('worked.qcow2'), 5);
+    // Where the refcount table has to grow, that would wait for the sync, on the same thread.
+    const besideSyncs = !options.includes('cluster_size=512,');
+    const { changes, possibleDisks } = work(inFolder('worked.qcow2'), 5, besideSyncs);
     expect(changes.length).toBeGreaterThan(100);
     const crashed = inFolder('crashed.qcow2');
     copyFileSync(original, crashed);

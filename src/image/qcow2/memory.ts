@@ -75,7 +75,7 @@ export interface WriteMemory {
    * | TABLE_DIRTY_FROM, TABLE_DIRTY_TO | the same for the refcount table |
    * | REACHED | the file has at least so many bytes |
    * | RESERVED_TO | up to this byte the file was given storage ahead of new clusters, behind its end too; 0: nothing was |
-   * | POINTED | how often L2 or L1 entries were changed to point to something new |
+   * | POINTED | goes up when L2 or L1 entries are changed to point to something new, and when refcounts are written ahead of a sync |
    * | POINTED_SYNCED | what POINTED was when all that entries pointed to came to stable storage; where they differ something may not be there |
    * | ENTRIES_WRITTEN | how often L2 and L1 entries were written to the file |
    * | DROPPED_COUNT, FREEING_COUNT | how many ranges `dropped` and `freeing` have |

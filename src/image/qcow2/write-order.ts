@@ -56,7 +56,8 @@ const FREES = -1;
  *   may reach the disk before its slices do
  *
  * A sync takes as long as the disk likes. A flush waits for one without the lock, which other connections need to read a table and
- * to allocate; then it looks whether they have changed anything meanwhile. If so, what is left is synced under the lock.
+ * to allocate; then it looks whether they have changed anything meanwhile. If so, what is left is synced under the lock, and so is
+ * what must be before a refcount table is written, or before memory has room.
  */
 export class WriteOrder implements AllocatorDuties {
   readonly refcounts: Refcounts;
@@ -153,7 +154,7 @@ export class WriteOrder implements AllocatorDuties {
     const errno = this.writeLocked();
     if (errno !== 0) return errno;
     Atomics.store(this.#memory.fields, IS_DIRTY, 0);
-    return this.#free();
+    return this.#freeDropped();
   }
 
   /** Under the lock: brings everything to stable storage, and frees nothing. */
@@ -173,13 +174,14 @@ export class WriteOrder implements AllocatorDuties {
     if (errno === 0) errno = this.storage.flush();
     if (errno !== 0) return errno;
     return this.#locked(() => {
+      if (this.state !== 0) return EIO;
       const isSettled = Atomics.load(this.#memory.fields, IS_DIRTY) === 0 && numbers[ENTRIES_WRITTEN] === written;
-      return isSettled ? this.#free() : this.flushLocked();
+      return isSettled ? this.#freeDropped() : this.flushLocked();
     });
   }
 
   /** Under the lock, with all that is in memory in the file, on stable storage. */
-  #free(): number {
+  #freeDropped(): number {
     const errno = this.allocator.settle();
     if (this.refcounts.cache.hasDirty()) this.willChange();
     return errno;
@@ -203,10 +205,10 @@ export class WriteOrder implements AllocatorDuties {
     this.#ahead = 0;
     if (this.state !== 0) return EIO;
     if (!this.#hasEntries() || !this.#needsSync()) return 0;
-    const errno = this.writeRefcounts();
     // Nobody else is to take the refcounts for synced before they are.
-    if (errno === 0) this.#ahead = this.#countUp(POINTED);
-    return errno;
+    if (this.refcounts.cache.hasDirty()) this.#countUp(POINTED);
+    this.#ahead = this.#write.numbers[POINTED] ?? 0;
+    return this.writeRefcounts();
   }
 
   /** Under the lock. */

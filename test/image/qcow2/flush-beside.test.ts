@@ -1,11 +1,18 @@
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it } from 'vitest';
 import { fileCalls } from '#tsnbd/image/file-calls.js';
 import type { Image } from '#tsnbd/image/image.js';
 import { type ImageHandle, imageFrom, openImage } from '#tsnbd/image/open-image.js';
-import { ENTRIES_WRITTEN, METADATA_LOCK, type WriteMemory } from '#tsnbd/image/qcow2/memory.js';
+import {
+  ENTRIES_WRITTEN,
+  METADATA_LOCK,
+  type Qcow2Memory,
+  setCorrupt,
+  type WriteMemory,
+} from '#tsnbd/image/qcow2/memory.js';
 import { SYNCS_DONE } from '#tsnbd/image/shared-layout.js';
 import { PUNCH_HOLE } from '#tsnbd/kernel/fd-calls.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
@@ -14,9 +21,12 @@ import { type Cluster, qcow2Bytes } from './qcow2-bytes.js';
 // What other connections do while one waits for a sync of its flush: as much as they like, and the order of what reaches the disk
 // is kept.
 
+const { EIO } = constants.errno;
 const CLUSTER = 16_384;
 const SUBCLUSTER = CLUSTER / 32;
 const EXTENDED_L2 = 1n << 4n;
+/** In a table that nobody has read yet. */
+const FAR = 5_000;
 const inFolder = useTemporaryFolder();
 
 const undo: (() => void)[] = [];
@@ -26,6 +36,7 @@ afterEach(() => {
 
 interface Two {
   readonly handle: ImageHandle;
+  readonly fields: Qcow2Memory['fields'];
   readonly written: WriteMemory;
   readonly image: Image;
   /** Of `image`. */
@@ -40,7 +51,7 @@ interface Two {
 /** Two workers of an image whose first clusters are allocated. */
 function open(first: Cluster, incompatible = 0n): Two {
   const path = inFolder('disk.qcow2');
-  const clusters = new Map([0, 1, 2].map((cluster) => [cluster, first]));
+  const clusters = new Map([0, 1, 2, FAR].map((cluster) => [cluster, first]));
   const made = qcow2Bytes({ clusterBits: 14, sizeBytes: 8_192 * CLUSTER, clusters, incompatible });
   writeFileSync(path, made.bytes);
   const opened = openImage(path, { readOnly: false });
@@ -72,7 +83,7 @@ function open(first: Cluster, incompatible = 0n): Two {
   undo.push(() => image.close());
   const other = imageFrom(handle);
   undo.push(() => other.close());
-  const two: Two = { handle, written, image, calls, other, syncsBeforeFree: 0, duringSync: () => {} };
+  const two: Two = { handle, fields, written, image, calls, other, syncsBeforeFree: 0, duringSync: () => {} };
   return two;
 }
 
@@ -100,8 +111,8 @@ it.each<[string, (image: Image) => void, number]>([
   two.duringSync = (isFree) => {
     wereFree.push(isFree);
     const target = new Uint8Array(1);
-    // A table that nobody has read yet.
-    if (isFree) expect(two.other.read(5_000 * CLUSTER, 1, target, 0)).toBe(0);
+    if (isFree) expect(two.other.read(FAR * CLUSTER, 1, target, 0)).toBe(0);
+    expect(target).toEqual(Uint8Array.of(isFree ? 1 : 0));
   };
   change(two.image);
   expect(two.image.flush()).toBe(0);
@@ -138,13 +149,18 @@ it.each([false, true])('what no entry on the disk needs is freed: another drops 
   expect(two.calls).toEqual(['entries', 'sync', ...more, 'free']);
 });
 
-it('nor is it freed where another has written its entries meanwhile, and waits for their sync', async () => {
-  const two = open(data);
-  const go = new Int32Array(new SharedArrayBuffer(4));
-  const workerData = { handle: two.handle, go, offsetBytes: 2 * CLUSTER, length: CLUSTER };
+/** A thread that waits for `go` to be 1, trims so much of what nobody else trims here, and flushes. */
+async function startOther({ handle }: Two, length: number) {
+  const go = new Int32Array(new SharedArrayBuffer(8));
+  const workerData = { handle, go, offsetBytes: 2 * CLUSTER, length };
   const thread = new Worker(new URL('./trimming-thread.js', import.meta.url), { workerData });
   await once(thread, 'message');
-  const answer = once(thread, 'message');
+  return { go, answer: once(thread, 'message') };
+}
+
+it('nor is it freed where another has written its entries meanwhile, and waits for their sync', async () => {
+  const two = open(data);
+  const { go, answer } = await startOther(two, CLUSTER);
   trim(two.image, 0);
   two.calls.length = 0;
   two.duringSync = () => {
@@ -161,4 +177,34 @@ it('nor is it freed where another has written its entries meanwhile, and waits f
   // The second began behind the other's entries, whoever made it.
   expect(two.syncsBeforeFree).toBeGreaterThanOrEqual(2);
   expect(await answer).toEqual([0]);
+});
+
+it('nothing is freed any more where another finds meanwhile that tables contradict each other', () => {
+  const two = open(data);
+  trim(two.image, 0);
+  two.calls.length = 0;
+  two.duringSync = () => {
+    setCorrupt(two.fields);
+  };
+  expect(two.image.flush()).toBe(EIO);
+  expect(two.calls).toEqual(['entries', 'sync']);
+});
+
+it('two that flush at the same time both wait without the lock', async () => {
+  const two = open(oneSubcluster, EXTENDED_L2);
+  const { go, answer } = await startOther(two, 0);
+  write(two.image, SUBCLUSTER, SUBCLUSTER);
+  const wereFree: boolean[] = [];
+  two.duringSync = (isFree) => {
+    wereFree.push(isFree);
+    Atomics.store(go, 0, 1);
+    Atomics.notify(go, 0);
+    // Until the other waits for this sync.
+    Atomics.wait(go, 0, 1, 200);
+  };
+  expect(two.image.flush()).toBe(0);
+  expect(await answer).toEqual([0]);
+  expect(wereFree).not.toContain(false);
+  // Of the other's syncs, which take long: how many ended with the lock taken.
+  expect(go[1]).toBe(0);
 });
