@@ -1,7 +1,6 @@
 import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
 import { StableStorage } from '../stable-storage.js';
-import { writeAll } from '../whole-calls.js';
 import { Allocator, type AllocatorDuties } from './allocator.js';
 import type { Geometry } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
@@ -13,8 +12,6 @@ import {
   IS_CORRUPT,
   IS_DIRTY,
   IS_PREPARED,
-  L1_DIRTY_FROM,
-  L1_DIRTY_TO,
   POINTED,
   POINTED_SYNCED,
   type Qcow2Memory,
@@ -26,20 +23,16 @@ import {
   TABLE_ROOM,
   type WriteMemory,
 } from './memory.js';
-import { L2_TABLE, REFCOUNT_BLOCK } from './metadata-areas.js';
 import { growRefcountTable } from './refcount-table-growth.js';
 import { Refcounts } from './refcounts.js';
 import { TablePlaces } from './table-places.js';
+import { TableWrites } from './table-writes.js';
 import type { WorkerTurns } from './worker-turns.js';
 
 const { EIO } = constants.errno;
 
-const ENTRY_BYTES = 8;
 /** The autoclear bit of an image whose data file can be read as a raw image. */
 const RAW_DATA_FILE = 2;
-const ZERO_PIECE_BYTES = 65_536;
-
-const zeroes = new Uint8Array(ZERO_PIECE_BYTES);
 
 /** No errno: what was dropped is to be freed, behind a sync. */
 const FREES = -1;
@@ -55,9 +48,8 @@ const FREES = -1;
  * - an L2 table is zeroes, or the copy of what it replaces, in the file before the first of these syncs; so its L1 entry
  *   may reach the disk before its slices do
  *
- * A sync takes as long as the disk likes. A flush waits for one without the lock, which other connections need to read a table and
- * to allocate; then it looks whether they have changed anything meanwhile. If so, what is left is synced under the lock, and so is
- * what must be before a refcount table is written, or before memory has room.
+ * A sync takes as long as the disk likes: a flush waits for one without the lock, which others need to read a table and to allocate.
+ * What they change meanwhile is synced under the lock, and so is what a refcount table, or memory that is full, waits for.
  */
 export class WriteOrder implements AllocatorDuties {
   readonly refcounts: Refcounts;
@@ -67,8 +59,7 @@ export class WriteOrder implements AllocatorDuties {
   readonly #memory: Qcow2Memory;
   readonly #write: WriteMemory;
   readonly #tables: L2Tables;
-  readonly #fd: number;
-  readonly #calls: FileCalls;
+  readonly #file: TableWrites;
   readonly #header: HeaderChanges;
   readonly #places: TablePlaces;
   /** What POINTED was before the sync that is waited for without the lock; 0: none was needed. */
@@ -86,8 +77,6 @@ export class WriteOrder implements AllocatorDuties {
     this.#memory = memory;
     this.#write = write;
     this.#tables = tables;
-    this.#fd = fd;
-    this.#calls = calls;
     const fds = dataFd === fd ? [fd] : [dataFd, fd];
     this.storage = new StableStorage(
       handle.shared,
@@ -97,7 +86,12 @@ export class WriteOrder implements AllocatorDuties {
     this.#header = new HeaderChanges(fd, calls, this.storage);
     this.refcounts = new Refcounts(geometry, write, fd, calls);
     this.allocator = new Allocator(geometry, write, this.refcounts, this, turns, { fd, calls });
-    this.#places = new TablePlaces(geometry, write, this.allocator.areas, this.refcounts, tables);
+    const { refcounts } = this;
+    const { areas } = this.allocator;
+    this.#places = new TablePlaces(geometry, write, areas, refcounts, tables);
+    const markCorrupt = () => this.markCorrupt();
+    const image = { geometry, memory, write, tables, refcounts, areas, places: this.#places, fd, calls, markCorrupt };
+    this.#file = new TableWrites(image);
     // What is freed changes refcounts anew: it waits while somebody needs room for some.
     this.refcounts.clean = () => this.writeLocked();
     tables.clean = () => this.flushLocked();
@@ -135,7 +129,8 @@ export class WriteOrder implements AllocatorDuties {
 
   /** Under the lock: an entry changes, to one that points to what was written just now. */
   willPoint(): void {
-    this.#countUp(POINTED);
+    const { numbers } = this.#write;
+    numbers[POINTED] = (numbers[POINTED] ?? 0) + 1;
     this.willChange();
   }
 
@@ -204,9 +199,9 @@ export class WriteOrder implements AllocatorDuties {
   #putAhead(): number {
     this.#ahead = 0;
     if (this.state !== 0) return EIO;
-    if (!this.#hasEntries() || !this.#needsSync()) return 0;
+    if (!this.#file.hasEntries || !this.#needsSync()) return 0;
     // Nobody else is to take the refcounts for synced before they are.
-    if (this.refcounts.cache.hasDirty()) this.#countUp(POINTED);
+    if (this.refcounts.cache.hasDirty()) this.willPoint();
     this.#ahead = this.#write.numbers[POINTED] ?? 0;
     return this.writeRefcounts();
   }
@@ -222,31 +217,19 @@ export class WriteOrder implements AllocatorDuties {
   #putTables(): number {
     if (this.state !== 0) return EIO;
     const { numbers } = this.#write;
-    const hasEntries = this.#hasEntries();
+    const { hasEntries } = this.#file;
     const needsSync = this.#needsSync();
     let errno = this.writeRefcounts();
     if (errno === 0 && hasEntries && needsSync) {
       errno = this.storage.flush();
       if (errno === 0) numbers[POINTED_SYNCED] = numbers[POINTED] ?? 0;
     }
-    return errno === 0 && hasEntries ? this.#writeEntries() : errno;
-  }
-
-  #hasEntries(): boolean {
-    const { numbers } = this.#write;
-    return this.#tables.cache.hasDirty() || numbers[L1_DIRTY_FROM] !== numbers[L1_DIRTY_TO];
+    return errno === 0 && hasEntries ? this.#file.writeEntries() : errno;
   }
 
   #needsSync(): boolean {
     const { numbers } = this.#write;
     return numbers[POINTED] !== numbers[POINTED_SYNCED] || this.refcounts.cache.hasDirty();
-  }
-
-  #countUp(number: number): number {
-    const { numbers } = this.#write;
-    const count = (numbers[number] ?? 0) + 1;
-    numbers[number] = count;
-    return count;
   }
 
   #locked(act: () => number): number {
@@ -261,13 +244,12 @@ export class WriteOrder implements AllocatorDuties {
   /** Under the lock: refcounts, and behind a sync of their own the table that points to new blocks. */
   writeRefcounts(): number {
     let errno = this.#reachEnd();
-    if (errno === 0)
-      errno = this.refcounts.cache.writeDirty((slice, bytes, at) => this.#writeRefcountSlice(slice, bytes, at));
+    if (errno === 0) errno = this.#file.writeRefcounts();
     const { numbers, refcountTable } = this.#write;
     const [from = 0, to = 0] = [numbers[TABLE_DIRTY_FROM], numbers[TABLE_DIRTY_TO]];
     if (errno !== 0 || from === to) return errno;
     errno = this.storage.flush();
-    if (errno === 0) errno = this.#writeWords(refcountTable, numbers[TABLE_OFFSET] ?? 0, from, to);
+    if (errno === 0) errno = this.#file.writeWords(refcountTable, numbers[TABLE_OFFSET] ?? 0, from, to);
     if (errno === 0) errno = this.storage.flush();
     if (errno === 0) numbers[TABLE_DIRTY_FROM] = to;
     return errno;
@@ -285,7 +267,7 @@ export class WriteOrder implements AllocatorDuties {
 
   /** Writes the whole refcount table to where `numbers` says it is. */
   writeTable(offsetBytes: number): number {
-    return this.#writeWords(this.#write.refcountTable, offsetBytes, 0, this.refcounts.tableEntries);
+    return this.#file.writeWords(this.#write.refcountTable, offsetBytes, 0, this.refcounts.tableEntries);
   }
 
   markCorrupt(): number {
@@ -306,14 +288,7 @@ export class WriteOrder implements AllocatorDuties {
   }
 
   writeZeroCluster(cluster: number): number {
-    const { clusterBytes } = this.#geometry;
-    if (cluster >= (this.#write.numbers[FRESH_FROM] ?? 0)) return 0;
-    for (let done = 0; done < clusterBytes; done += ZERO_PIECE_BYTES) {
-      const pieceBytes = Math.min(ZERO_PIECE_BYTES, clusterBytes - done);
-      const errno = writeAll(this.#calls, this.#fd, cluster * clusterBytes + done, pieceBytes, zeroes, 0);
-      if (errno !== 0) return errno;
-    }
-    return 0;
+    return this.#file.writeZeroCluster(cluster);
   }
 
   /** The file has every cluster that is counted: a table that it ends in would be none to others. */
@@ -321,42 +296,5 @@ export class WriteOrder implements AllocatorDuties {
     const { numbers } = this.#write;
     const end = (numbers[FRESH_FROM] ?? 0) * this.#geometry.clusterBytes;
     return this.allocator.reach(end);
-  }
-
-  #writeRefcountSlice(slice: number, bytes: Uint8Array, at: number): number {
-    const { sliceBytes, clusterBytes } = this.#geometry;
-    const offsetBytes = this.refcounts.sliceOffset(slice);
-    const cluster = Math.floor(offsetBytes / clusterBytes);
-    const { areas } = this.allocator;
-    const isWrong =
-      areas.hasFixed(cluster, 1) || areas.has(cluster, L2_TABLE) || this.#places.hasRefcountTable(cluster, 1);
-    if (offsetBytes < 0 || isWrong) return this.markCorrupt();
-    return writeAll(this.#calls, this.#fd, offsetBytes, sliceBytes, bytes, at);
-  }
-
-  #writeEntries(): number {
-    this.#countUp(ENTRIES_WRITTEN);
-    const { sliceBytes, slicesPerTable, clusterBytes, l1OffsetBytes } = this.#geometry;
-    const { areas } = this.allocator;
-    let errno = this.#tables.cache.writeDirty((slice, bytes, at) => {
-      const table = this.#tables.offsetOf(slice);
-      const cluster = table / clusterBytes;
-      const isWrong =
-        areas.hasFixed(cluster, 1) || areas.has(cluster, REFCOUNT_BLOCK) || this.#places.hasRefcountTable(cluster, 1);
-      if (table <= 0 || isWrong) return this.markCorrupt();
-      return writeAll(this.#calls, this.#fd, table + (slice % slicesPerTable) * sliceBytes, sliceBytes, bytes, at);
-    });
-    const { numbers } = this.#write;
-    const [from = 0, to = 0] = [numbers[L1_DIRTY_FROM], numbers[L1_DIRTY_TO]];
-    if (errno !== 0 || from === to) return errno;
-    errno = this.#writeWords(this.#memory.l1, l1OffsetBytes, from, to);
-    if (errno === 0) numbers[L1_DIRTY_FROM] = to;
-    return errno;
-  }
-
-  #writeWords(words: Int32Array<SharedArrayBuffer>, offsetBytes: number, from: number, to: number): number {
-    const bytes = new Uint8Array(words.buffer);
-    const length = (to - from) * ENTRY_BYTES;
-    return writeAll(this.#calls, this.#fd, offsetBytes + from * ENTRY_BYTES, length, bytes, from * ENTRY_BYTES);
   }
 }
