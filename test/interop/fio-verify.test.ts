@@ -5,7 +5,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { FileRing } from '#tsnbd/kernel/file-ring.js';
+import { NBD_CMD_READ } from '#tsnbd/protocol/constants.js';
+import { connect } from '#tsnbd/transport/connect.js';
 import { areReadsPiped } from '../large-pipes.js';
+import { attachBy } from '../server/served-image.js';
 import { READ_CALLS, type Step, stepsIn, tracingInto, WAY_CALLS } from './data-path-trace.js';
 import { type Served, serveTraced, serveTracedTcp, succeed } from './served.js';
 
@@ -104,6 +107,9 @@ function connections(count: number): FioOptions {
   return { numjobs: count, size: sizeBytes, offset_increment: SIZE_BYTES / count };
 }
 
+/** Has the kernel forget what it holds of the image. */
+const drop = () => succeed('dd', `of=${image}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none');
+
 /** Has the kernel forget what it holds of the image, again and again, until `task` is done; answers how often. */
 async function whileDropped<T>(task: Promise<T>): Promise<{ readonly result: T; readonly drops: number }> {
   let running = true;
@@ -113,7 +119,7 @@ async function whileDropped<T>(task: Promise<T>): Promise<{ readonly result: T; 
   task.then(settle, settle);
   let drops = 0;
   while (running) {
-    await succeed('dd', `of=${image}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none');
+    await drop();
     drops += 1;
     await sleep(20);
   }
@@ -163,11 +169,12 @@ describe('what fio writes is what it reads', () => {
   });
 
   test.each([
-    { bs: '4k', iodepth: 32 },
-    { bs: '64k', iodepth: 16 },
-    { bs: '256k', iodepth: 8 },
-  ])('past the page cache (--cache=none): $bs, $iodepth at a time', async (shape) => {
-    const uri = await serve('unix', '--cache=none');
+    ['unix', { bs: '4k', iodepth: 32 }],
+    ['unix', { bs: '64k', iodepth: 16 }],
+    ['unix', { bs: '256k', iodepth: 8 }],
+    ['tcp', { bs: '64k', iodepth: 16 }],
+  ] as const)('past the page cache (--cache=none) over %s: %j', async (transport, shape) => {
+    const uri = await serve(transport, '--cache=none');
     await verify(uri, { rw: 'randrw', ...shape, ...connections(2) }, {});
     const { direct, begun = 0, spliced = 0 } = stepsTaken();
     expect(direct).toBeGreaterThan(0);
@@ -182,13 +189,14 @@ describe('what fio writes is what it reads', () => {
   });
 
   test.each([
-    { bs: '4k', iodepth: 32 },
+    ['unix', { bs: '4k', iodepth: 32 }],
     // It takes some requests to see that data come from a disk.
-    { ...MIXED, iodepth: 16, size: 16 * MIB },
-    { bs: '64k', iodepth: 16, size: 16 * MIB },
-    { bs: '256k', iodepth: 8, size: 16 * MIB },
-  ])('from a disk: the page cache is dropped all the time (%j)', async (shape) => {
-    const uri = await serve('unix');
+    ['unix', { ...MIXED, iodepth: 16, size: 16 * MIB }],
+    ['unix', { bs: '64k', iodepth: 16, size: 16 * MIB }],
+    ['unix', { bs: '256k', iodepth: 8, size: 16 * MIB }],
+    ['tcp', { ...MIXED, iodepth: 16, size: 16 * MIB }],
+  ] as const)('from a disk over %s: the page cache is dropped all the time (%j)', async (transport, shape) => {
+    const uri = await serve(transport);
     const { drops } = await whileDropped(verify(uri, { rw: 'randrw', ...connections(4), ...shape }, {}));
     expect(drops).toBeGreaterThan(1);
     const { begun = 0, announced = 0 } = stepsTaken();
@@ -236,6 +244,57 @@ describe('what fio writes is what it reads while the way it is served changes', 
     expect(hasRing ? begun : announced).toBeGreaterThan(0);
     if (areReadsPiped && options.length === 0) expectTurns(stepsIn(trace()));
   });
+});
+
+test('on one connection the ways of reading follow on each other, and each byte is right', async () => {
+  const bytes = randomFillSync(Buffer.alloc(SIZE_BYTES));
+  writeFileSync(image, bytes);
+  await serveWatched(WAY_CALLS, 'unix');
+  const client = await attachBy(
+    await connect({ kind: 'unix', path: join(folder, 'socket') }, AbortSignal.timeout(30_000)),
+  );
+  let [seen, asked] = [0, 0];
+  /** Reads all of the image in blocks, so many at a time, in an order that no readahead guesses; answers the steps that this took. */
+  const read = async (blockBytes: number, depth: number) => {
+    const blocks = SIZE_BYTES / blockBytes;
+    for (let first = 0; first < blocks; first += depth) {
+      const offsets = new Map<number, number>();
+      const requests = Array.from({ length: depth }, (_, index) => {
+        const offsetBytes = (((first + index) * 7_919) % blocks) * blockBytes;
+        asked += 1;
+        offsets.set(asked, offsetBytes);
+        return client.encode({ type: NBD_CMD_READ, offsetBytes, lengthBytes: blockBytes });
+      });
+      client.send(Buffer.concat(requests));
+      while (offsets.size > 0) {
+        const { error, cookie, data } = await client.reply();
+        const offsetBytes = offsets.get(cookie) ?? -1;
+        expect({ error, length: data.length }).toEqual({ error: 0, length: blockBytes });
+        expect(data.equals(bytes.subarray(offsetBytes, offsetBytes + blockBytes))).toBe(true);
+        offsets.delete(cookie);
+      }
+    }
+    const steps = stepsIn(trace());
+    const kinds = new Set(steps.slice(seen).map(({ kind }) => kind));
+    seen = steps.length;
+    return { spliced: kinds.has('spliced'), disk: kinds.has('begun') || kinds.has('announced') };
+  };
+  const warm = { spliced: areReadsPiped, disk: false };
+  const cold = { spliced: areReadsPiped, disk: true };
+  await read(MIB, 4);
+  // Some reads after a slow one are taken for slow, too.
+  await read(4_096, 32);
+  expect(await read(256 * 1024, 16)).toEqual(warm);
+  await drop();
+  expect(await read(4_096, 32)).toEqual({ spliced: false, disk: true });
+  await read(4_096, 32);
+  expect(await read(256 * 1024, 16)).toEqual(warm);
+  await drop();
+  expect(await read(65_536, 16)).toEqual(cold);
+  expect((await read(4_096, 32)).spliced).toBe(false);
+  await drop();
+  expect(await read(256 * 1024, 16)).toEqual(cold);
+  client.close();
 });
 
 /** Whoever was alone was waited for awake, asleep while others had large replies by reference, and awake again after them. */

@@ -86,25 +86,38 @@ test.each(CACHE_MODES)('a durable write (FUA) that fails is as bad, with --cache
   await server.result;
 });
 
-test('a disk with a bad block: what cannot be read is an error, never other bytes, and all else is right', async () => {
-  const below = await loopDevice('16M');
-  await ok(`dd if=/dev/urandom of=${below} bs=1M status=none; cp ${below} /tmp/expected; true`);
-  const disk = await mappedDevice('dusty', below, `dust ${below} 0 4096`);
-  await ok('dmsetup message dusty 0 addbadblock 1000 && dmsetup message dusty 0 enable');
-  const attachment = await attached(disk);
-  const read = (blocks: number, block: number) =>
-    `dd if=/dev/nbd0 bs=${blocks * 4}k count=1 skip=${block / blocks} iflag=direct`;
-  const same = (blocks: number, block: number) =>
-    ok(`${read(blocks, block)} status=none | cmp -n ${blocks * 4096} -i 0:${block * 4096} - /tmp/expected`);
-  for (const blocks of [1, 8, 40]) {
-    expect((await run(`${read(blocks, 1000)} of=/dev/null status=none`)).stderr).toMatch(/Input\/output error/);
-  }
-  await same(40, 960);
-  await same(1, 999);
-  await same(1, 1001);
-  // A write gives the disk a good block for the bad one.
-  await ok('dd if=/tmp/expected of=/dev/nbd0 bs=4k count=1 skip=1000 seek=1000 oflag=direct,dsync conv=notrunc');
-  await same(40, 1000);
-  expect((await attachment.stop()).status).toBe(0);
-  await ok(`cmp ${below} /tmp/expected && rm /tmp/expected`);
-});
+test.each(['--cache=writeback', '--cache=none'])(
+  'a disk with a bad block, %s: what cannot be read is an error, never other bytes, and all else is right',
+  async (cache) => {
+    const below = await loopDevice('16M');
+    await ok(`dd if=/dev/urandom of=${below} bs=1M status=none; cp ${below} /tmp/expected; true`);
+    const disk = await mappedDevice('dusty', below, `dust ${below} 0 4096`);
+    await ok('dmsetup message dusty 0 addbadblock 1000 && dmsetup message dusty 0 enable');
+    const attachment = await attached(`${cache} ${disk}`);
+    const read = (blocks: number, block: number) =>
+      `dd if=/dev/nbd0 bs=${blocks * 4}k count=1 skip=${block / blocks} iflag=direct`;
+    const same = (blocks: number, block: number) =>
+      ok(`${read(blocks, block)} status=none | cmp -n ${blocks * 4096} -i 0:${block * 4096} - /tmp/expected`);
+    for (const blocks of [1, 8, 40]) {
+      expect((await run(`${read(blocks, 1000)} of=/dev/null status=none`)).stderr).toMatch(/Input\/output error/);
+    }
+    await same(40, 960);
+    await same(1, 999);
+    await same(1, 1001);
+    // Many at a time, which the kernel reads beside each other.
+    await ok('echo 3 >/proc/sys/vm/drop_caches');
+    const deep = '--ioengine=libaio --direct=1 --rw=randread --bs=4k --iodepth=32 --continue_on_error=read';
+    const fio = await ok(`fio --name=deep --filename=/dev/nbd0 ${deep} --output-format=json`);
+    const [{ total_err: errors, read: reads }] = JSON.parse(fio.slice(fio.indexOf('{'))).jobs;
+    expect({ errors, reads: reads.total_ios }).toEqual({ errors: 1, reads: 4_096 });
+    expect(await ok('ls -l /proc/$(pgrep -of dist/tsnbd.js)/fd | grep -c io_uring')).toBe('1');
+    const around = Array.from({ length: 32 }, (_, index) => 984 + index).filter((block) => block !== 1_000);
+    await ok('echo 3 >/proc/sys/vm/drop_caches');
+    await Promise.all(around.map((block) => same(1, block)));
+    // A write gives the disk a good block for the bad one.
+    await ok('dd if=/tmp/expected of=/dev/nbd0 bs=4k count=1 skip=1000 seek=1000 oflag=direct,dsync conv=notrunc');
+    await same(40, 1000);
+    expect((await attachment.stop()).status).toBe(0);
+    await ok(`cmp ${below} /tmp/expected && rm /tmp/expected`);
+  },
+);
