@@ -98,11 +98,10 @@ export class GuessedRawImage extends ImageFilter {
   }
 
   #changeEdge(offsetBytes: number, length: number, bytes: Uint8Array | 'zeroes', act: () => number): number {
-    this.#lock.take();
-    const errno = this.#check(offsetBytes, length, bytes);
-    const result = errno === 0 ? act() : errno;
-    this.#lock.leave();
-    return result;
+    return this.#lock.hold(() => {
+      const errno = this.#check(offsetBytes, length, bytes);
+      return errno === 0 ? act() : errno;
+    });
   }
 
   /** Looks at what the edges would be after the change: it may bring a part of them only. */

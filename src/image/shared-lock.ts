@@ -16,6 +16,16 @@ export class SharedLock {
     while (Atomics.exchange(this.#fields, this.#field, 2) !== 0) Atomics.wait(this.#fields, this.#field, 2);
   }
 
+  /** Does something with the lock taken, and answers its answer. */
+  hold(act: () => number): number {
+    this.take();
+    try {
+      return act();
+    } finally {
+      this.leave();
+    }
+  }
+
   leave(): void {
     if (Atomics.exchange(this.#fields, this.#field, 0) === 2) Atomics.notify(this.#fields, this.#field, 1);
   }

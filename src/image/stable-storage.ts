@@ -40,15 +40,12 @@ export class StableStorage {
   /** Answers 0 once everything that any worker wrote before the call is on stable storage, else a positive errno. */
   flush(): number {
     const startedBefore = Atomics.load(this.#fields, SYNCS_STARTED);
-    this.#lock.take();
-    try {
+    return this.#lock.hold(() => {
       if (this.failed) return EIO;
       const done = Atomics.load(this.#fields, SYNCS_DONE);
       if (((done - startedBefore) | 0) > 0) return 0;
       return this.#syncLocked();
-    } finally {
-      this.#lock.leave();
-    }
+    });
   }
 
   /**

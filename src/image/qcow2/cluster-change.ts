@@ -60,13 +60,10 @@ export class ClusterChange {
   }
 
   locked(act: () => number): number {
-    this.tables.lock.take();
-    try {
+    return this.tables.lock.hold(() => {
       const errno = this.#order.prepare();
       return errno === 0 ? act() : errno;
-    } finally {
-      this.tables.lock.leave();
-    }
+    });
   }
 
   /** The slot of a slice whose table is this image's alone: made, or copied, where it is not. Answers −errno otherwise. */

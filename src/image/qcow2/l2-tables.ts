@@ -54,12 +54,7 @@ export class L2Tables {
 
   /** Without the lock: waits until nobody changes the slice, and brings it into memory. Answers 0 or a positive errno. */
   settle(slice: number): number {
-    this.lock.take();
-    try {
-      return Math.min(0, this.slotOf(slice)) * -1;
-    } finally {
-      this.lock.leave();
-    }
+    return this.lock.hold(() => Math.min(0, this.slotOf(slice)) * -1);
   }
 
   /** Under the lock: the slot of a slice, whose table is there. Answers −errno where it cannot be had. */

@@ -49,16 +49,13 @@ export class TableWrites {
   }
 
   writeEntries(): number {
-    const { geometry, memory, tables, areas, write, places, fd, calls } = this.#image;
+    const { geometry, memory, tables, write, fd, calls } = this.#image;
     const { sliceBytes, slicesPerTable, clusterBytes, l1OffsetBytes } = geometry;
     const { numbers } = write;
     numbers[ENTRIES_WRITTEN] = (numbers[ENTRIES_WRITTEN] ?? 0) + 1;
     let errno = tables.cache.writeDirty((slice, bytes, at) => {
       const table = tables.offsetOf(slice);
-      const cluster = table / clusterBytes;
-      const isWrong =
-        areas.hasFixed(cluster, 1) || areas.has(cluster, REFCOUNT_BLOCK) || places.hasRefcountTable(cluster, 1);
-      if (table <= 0 || isWrong) return this.#image.markCorrupt();
+      if (table <= 0 || this.#holdsOther(table / clusterBytes, REFCOUNT_BLOCK)) return this.#image.markCorrupt();
       return writeAll(calls, fd, table + (slice % slicesPerTable) * sliceBytes, sliceBytes, bytes, at);
     });
     const [from = 0, to = 0] = [numbers[L1_DIRTY_FROM], numbers[L1_DIRTY_TO]];
@@ -69,13 +66,12 @@ export class TableWrites {
   }
 
   writeRefcounts(): number {
-    const { geometry, refcounts, areas, places, fd, calls } = this.#image;
+    const { geometry, refcounts, fd, calls } = this.#image;
     const { sliceBytes, clusterBytes } = geometry;
     return refcounts.cache.writeDirty((slice, bytes, at) => {
       const offsetBytes = refcounts.sliceOffset(slice);
       const cluster = Math.floor(offsetBytes / clusterBytes);
-      const isWrong = areas.hasFixed(cluster, 1) || areas.has(cluster, L2_TABLE) || places.hasRefcountTable(cluster, 1);
-      if (offsetBytes < 0 || isWrong) return this.#image.markCorrupt();
+      if (offsetBytes < 0 || this.#holdsOther(cluster, L2_TABLE)) return this.#image.markCorrupt();
       return writeAll(calls, fd, offsetBytes, sliceBytes, bytes, at);
     });
   }
@@ -99,5 +95,11 @@ export class TableWrites {
       if (errno !== 0) return errno;
     }
     return 0;
+  }
+
+  /** Whether a cluster holds a table of the `other` kind, or one that stays where it is. */
+  #holdsOther(cluster: number, other: typeof L2_TABLE | typeof REFCOUNT_BLOCK): boolean {
+    const { areas, places } = this.#image;
+    return areas.hasFixed(cluster, 1) || areas.has(cluster, other) || places.hasRefcountTable(cluster, 1);
   }
 }

@@ -161,14 +161,14 @@ export class WriteOrder implements AllocatorDuties {
   #flushAndFree(): number {
     const { numbers } = this.#write;
     let written: number | undefined;
-    let errno = this.#locked(() => {
+    let errno = this.#tables.lock.hold(() => {
       const put = this.#putAllTables();
       written = numbers[ENTRIES_WRITTEN];
       return put;
     });
     if (errno === 0) errno = this.storage.flush();
     if (errno !== 0) return errno;
-    return this.#locked(() => {
+    return this.#tables.lock.hold(() => {
       if (this.state !== 0) return EIO;
       const isSettled = Atomics.load(this.#memory.fields, IS_DIRTY) === 0 && numbers[ENTRIES_WRITTEN] === written;
       return isSettled ? this.#freeDropped() : this.flushLocked();
@@ -186,10 +186,10 @@ export class WriteOrder implements AllocatorDuties {
   #putTablesUnlessFreed(): number {
     const { numbers } = this.#write;
     if (Atomics.load(this.#memory.fields, IS_DIRTY) === 0) return 0;
-    let errno = this.#locked(() => this.#putAhead());
+    let errno = this.#tables.lock.hold(() => this.#putAhead());
     if (errno === 0 && this.#ahead > 0) errno = this.storage.flush();
     if (errno !== 0) return errno;
-    return this.#locked(() => {
+    return this.#tables.lock.hold(() => {
       if (numbers[POINTED] === this.#ahead) numbers[POINTED_SYNCED] = this.#ahead;
       return this.allocator.frees ? FREES : this.#putAllTables();
     });
@@ -230,15 +230,6 @@ export class WriteOrder implements AllocatorDuties {
   #needsSync(): boolean {
     const { numbers } = this.#write;
     return numbers[POINTED] !== numbers[POINTED_SYNCED] || this.refcounts.cache.hasDirty();
-  }
-
-  #locked(act: () => number): number {
-    this.#tables.lock.take();
-    try {
-      return act();
-    } finally {
-      this.#tables.lock.leave();
-    }
   }
 
   /** Under the lock: refcounts, and behind a sync of their own the table that points to new blocks. */
