@@ -13,20 +13,39 @@ import {
   NBD_CMD_WRITE_ZEROES,
 } from '#tsnbd/protocol/constants.js';
 import { connect } from '#tsnbd/transport/connect.js';
+import type { RawClient } from '../server/raw-client.js';
 import { attachBy } from '../server/served-image.js';
-import { serveTraced } from './served.js';
+import { type Served, serveTraced } from './served.js';
 
 const MIB = 1_048_576;
 /** strace lets no such call begin before: the fallocate(2) by which a server tries out what it can, too. */
 const slow = (call: string, seconds = 4) => ['-e', `trace=${call}`, '-e', `inject=${call}:delay_enter=${seconds}s`];
 
-test('a trim and a zeroing that take seconds hold up their own connections only', async () => {
+/** A client, as it has negotiated. */
+type Attach = () => Promise<RawClient>;
+
+/** Serves an image that `make` makes, with such calls slow, for as long as `act` takes; `trace` is where strace tells of those calls. */
+async function whileServed(
+  make: (image: string) => void,
+  tracing: readonly string[],
+  options: readonly string[],
+  act: (attach: Attach, served: Served, trace: string) => Promise<void>,
+): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'tsnbd-slow-'));
-  const [image, path] = [join(folder, 'disk.raw'), join(folder, 'sock')];
-  writeFileSync(image, Buffer.alloc(4 * MIB, 1));
-  const served = await serveTraced(path, slow('fallocate'), '-f', 'raw', '-t', '-e', '0', image);
-  const attach = async () => attachBy(await connect({ kind: 'unix', path }, AbortSignal.timeout(30_000)));
+  const [image, path, trace] = [join(folder, 'disk'), join(folder, 'sock'), join(folder, 'trace')];
+  make(image);
+  const served = await serveTraced(path, ['-o', trace, ...tracing], ...options, '-t', '-e', '0', image);
   try {
+    await act(async () => attachBy(await connect({ kind: 'unix', path }, AbortSignal.timeout(30_000))), served, trace);
+  } finally {
+    served.kill();
+    rmSync(folder, { recursive: true });
+  }
+}
+
+test('a trim and a zeroing that take seconds hold up their own connections only', () => {
+  const make = (image: string) => writeFileSync(image, Buffer.alloc(4 * MIB, 1));
+  return whileServed(make, slow('fallocate'), ['-f', 'raw'], async (attach, served) => {
     const [trims, zeroes, other, leaving] = [await attach(), await attach(), await attach(), await attach()];
     const answered: string[] = [];
     const waiting = [
@@ -52,21 +71,16 @@ test('a trim and a zeroing that take seconds hold up their own connections only'
     expect(zeroed.data.equals(Buffer.alloc(MIB))).toBe(true);
     for (const client of [trims, zeroes, other, late]) client.close();
     expect(await served.stop()).toBe(0);
-  } finally {
-    served.kill();
-    rmSync(folder, { recursive: true });
-  }
+  });
 });
 
-test('a flush of a qcow2 image that takes seconds holds up nobody who reads a table or needs a new cluster', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'tsnbd-slow-'));
-  const [image, path, trace] = [join(folder, 'disk.qcow2'), join(folder, 'sock'), join(folder, 'trace')];
-  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4096', image, '64M']);
-  execFileSync('qemu-io', ['-c', 'write -P 7 32M 4k', image], { stdio: 'ignore' });
-  const served = await serveTraced(path, ['-o', trace, ...slow('fdatasync', 3)], '-t', '-e', '0', image);
-  const attach = async () => attachBy(await connect({ kind: 'unix', path }, AbortSignal.timeout(30_000)));
-  const syncsDone = () => readFileSync(trace, 'utf8').split('= 0').length - 1;
-  try {
+test('a flush of a qcow2 image that takes seconds holds up nobody who reads a table or needs a new cluster', () => {
+  const make = (image: string) => {
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4096', image, '64M']);
+    execFileSync('qemu-io', ['-c', 'write -P 7 32M 4k', image], { stdio: 'ignore' });
+  };
+  return whileServed(make, slow('fdatasync', 3), [], async (attach, _, trace) => {
+    const syncsDone = () => readFileSync(trace, 'utf8').split('= 0').length - 1;
     const [flushes, other] = [await attach(), await attach()];
     const data = Buffer.alloc(4_096, 1);
     expect((await flushes.ask({ type: NBD_CMD_WRITE, data })).error).toBe(0);
@@ -79,8 +93,5 @@ test('a flush of a qcow2 image that takes seconds holds up nobody who reads a ta
     expect((await flushed).error).toBe(0);
     expect(syncsDone()).toBeGreaterThanOrEqual(before + 2);
     for (const client of [flushes, other]) client.close();
-  } finally {
-    served.kill();
-    rmSync(folder, { recursive: true });
-  }
+  });
 });
