@@ -2,11 +2,13 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { boundServer } from './bound/build.js';
+import { fio } from './cases.js';
 import { checkBytes, checkDirectBytes, checkQcow2Bytes } from './checks.js';
 import { makeImage, settle } from './image.js';
+import { fioOn } from './load.js';
 import { measure, needsLarge } from './measure.js';
 import { UsageError } from './options.js';
-import { bounds, others, tsnbd } from './peers.js';
+import { bounds, disks, others, tsnbd } from './peers.js';
 import { canServe, inTurns, isOfImageServers } from './rounds.js';
 import { canHaveDefault, DEFAULT_BYTES, SEND_LIMIT } from './send-limit.js';
 import { ServerError, startServer } from './server.js';
@@ -21,6 +23,8 @@ import { ServerError, startServer } from './server.js';
 const CHECK_BYTES = 64 * 2 ** 20;
 const QUICK_CHECK_BYTES = 16 * 2 ** 20;
 const PROBE_BYTES = 2 ** 20;
+const PROBE_SECONDS = 0.05;
+const DISK_PROBE = fio('unix randread 4k d1 cold');
 /** How much larger the large image is. */
 const LARGE = 4;
 
@@ -49,7 +53,8 @@ export async function measureOnHost(owned, peers, allCases, options) {
   if (cases.some(needsLarge)) makeImage(large.path, large.sizeBytes);
   if (cases.some(({ kind, access }) => kind === 'nbdcopy' && access === 'write')) makeImage(source, sizeBytes);
   for (const path of [small.path, large.path, source]) if (existsSync(path)) settle(path);
-  return inTurns(cases, peers, { rounds: options.rounds, lateAt: options.lateAt.host }, (one, peer) =>
+  const all = [...peers, ...(options.bound ? await usableDisks(owned, cases, small) : [])];
+  return inTurns(cases, all, { rounds: options.rounds, lateAt: options.lateAt.host }, (one, peer) =>
     named(`${peer.name}, ${one.name}`, measure(owned, peer, one, { small, large, source, seconds })),
   );
 }
@@ -82,6 +87,26 @@ export async function usablePeers(owned, { us, versus, peers, bound }) {
     } catch (error) {
       if (!(error instanceof ServerError) || ours.includes(peer)) throw error;
       console.log(`left out: ${error.message}`);
+    }
+  }
+  return found;
+}
+
+/**
+ * The disk itself, in each way in which it can be read here, where a case waits for it.
+ * @param {Owned} owned
+ * @param {readonly Case[]} cases
+ * @param {import('./measure.js').Raw} image
+ */
+async function usableDisks(owned, cases, { path, sizeBytes }) {
+  const found = [];
+  for (const disk of disks) {
+    if (!cases.some((one) => canServe(one, disk))) continue;
+    try {
+      await fioOn(owned, DISK_PROBE, [...disk.engine, `--filename=${path}`], { seconds: PROBE_SECONDS, sizeBytes });
+      found.push(disk);
+    } catch (error) {
+      console.log(`left out: ${disk.name} cannot be read here: ${error instanceof Error ? error.message : error}`);
     }
   }
   return found;

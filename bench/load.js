@@ -85,7 +85,17 @@ export function fioLoad(output, threads = 1) {
  * @param {{ seconds: number, sizeBytes: number }} options
  */
 export async function runFio(owned, one, uri, { seconds, sizeBytes }) {
-  const args = ['--ioengine=nbd', `--uri=${uri}`, ...fioArguments(one, seconds, sizeBytes)];
+  return fioOn(owned, one, ['--ioengine=nbd', `--uri=${uri}`], { seconds, sizeBytes });
+}
+
+/**
+ * @param {Owned} owned
+ * @param {FioCase} one
+ * @param {readonly string[]} engine what the case runs on
+ * @param {{ seconds: number, sizeBytes: number }} options
+ */
+export async function fioOn(owned, one, engine, { seconds, sizeBytes }) {
+  const args = [...engine, ...fioArguments(one, seconds, sizeBytes)];
   return fioLoad(await succeed(owned, 'fio', args, { limitMs: seconds * 1000 + SPARE_MS }), one.connections);
 }
 

@@ -4,7 +4,7 @@ import { statSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { drop, fullOf, qcow2Image, settle, touchMemory, warm } from './image.js';
-import { rampSeconds, runCopy, runFio } from './load.js';
+import { fioOn, rampSeconds, runCopy, runFio } from './load.js';
 import { cpuSeconds } from './processes.js';
 import { atDefaultLimit } from './send-limit.js';
 import { startServer } from './server.js';
@@ -12,6 +12,7 @@ import { startServer } from './server.js';
 /**
  * @typedef {import('./owned.js').Owned} Owned
  * @typedef {import('./peers.js').Peer} Peer
+ * @typedef {import('./peers.js').Disk} Disk
  * @typedef {import('./cases.js').Case} Case
  */
 
@@ -49,12 +50,13 @@ export function needsLarge(one) {
 
 /**
  * @param {Owned} owned
- * @param {Peer} peer
+ * @param {Peer | Disk} peer
  * @param {Case} one
  * @param {Setting} setting
  * @returns {Promise<Sample>}
  */
 export async function measure(owned, peer, one, setting) {
+  if ('engine' in peer) return measureDisk(owned, peer, one, setting);
   const act = () => measureNow(owned, peer, one, setting);
   return one.kind === 'fio' && one.underLimit === true ? atDefaultLimit(owned.folder, act) : act();
 }
@@ -102,6 +104,21 @@ async function measureNow(owned, peer, one, { small, large = small, source, seco
     await server.stop();
     if (one.access.endsWith('write')) settle(image);
   }
+}
+
+/**
+ * @param {Owned} owned
+ * @param {Disk} disk
+ * @param {Case} one
+ * @param {Setting} setting
+ * @returns {Promise<Sample>}
+ */
+async function measureDisk(owned, { engine }, one, { small, large = small, seconds }) {
+  if (one.kind !== 'fio') throw new Error(`${one.name} has no disk without a server`);
+  const { path, sizeBytes } = needsLarge(one) ? large : small;
+  drop(path, sizeBytes);
+  touchMemory(sizeBytes);
+  return fioOn(owned, one, [...engine, `--filename=${path}`], { seconds, sizeBytes });
 }
 
 /**

@@ -10,7 +10,8 @@ Measures tsnbd side by side with nbdkit, qemu-nbd and nbd-server: every case, se
   --only PATTERN     only cases whose name matches the regular expression; may be repeated
   --peers NAMES      only these peers, by commas: nbdkit, qemu-nbd, nbd-server
   --rounds N         how often each case is measured (3)
-  --bound            also a server in C that only reads and sends, in each of its ways, and the least that an attach takes
+  --bound            also a server in C that only reads and sends, in each of its ways, the disk alone in cold cases, and the
+                     least that an attach takes
   --seconds S        how long each time (2)
   --size MIB         size of the image (1024)
   --us PATH          measure the dist/ of another checkout in place of this one's

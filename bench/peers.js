@@ -95,6 +95,30 @@ export function bounds(program) {
 }
 
 /**
+ * The disk itself, read by the load with no server between: what the bound of cold cases is.
+ * @typedef {object} Disk
+ * @property {string} name
+ * @property {string} group
+ * @property {(one: import('./cases.js').Case) => boolean} serves
+ * @property {readonly string[]} engine fio's options, but for the file's name
+ */
+
+/** Through the page cache, where what was read once is warm as it is for servers, and past it. @type {readonly Disk[]} */
+export const disks = [
+  ['disk', '0'],
+  ['disk, direct', '1'],
+].map(([way, direct]) => ({
+  name: `bound: the ${way}`,
+  group: 'bound',
+  serves: (one) =>
+    one.kind === 'fio' &&
+    ['cold', 'once'].includes(one.cache) &&
+    one.qcow2 === undefined &&
+    one.access.endsWith('read'),
+  engine: ['--ioengine=io_uring', `--direct=${direct}`, '--invalidate=0', '--readonly'],
+}));
+
+/**
  * @param {'threads' | 'io_uring'} aio `threads` is its default
  * @returns {Peer}
  */
