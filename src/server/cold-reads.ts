@@ -7,7 +7,11 @@ import type { RequestInput } from './request-input.js';
 
 /** While reads are quick, one of so many is timed: on some machines to read the clock is a system call. */
 const READS_A_SAMPLE = 16;
-/** After a slow read so many are timed, each, before they are taken for quick again. */
+/** At most, where quick ones are slow enough to be taken for a disk's: twice as many each time that they were. */
+const READS_A_SAMPLE_MAX = 512;
+/** After a slow sample so many are timed, each, and looked at whether they wait for a disk. */
+const READS_SUSPECTED = 16;
+/** After a read that has waited for a disk so many are, before they are taken for quick again. */
 const READS_TIMED = 64;
 /** A read of cached data takes less than this, but on a slow machine, or where another thread had its processor meanwhile. */
 const SLOW_MS = 0.1;
@@ -29,7 +33,9 @@ export class ColdReads {
   readonly #sleeps: () => number;
   readonly #ahead = emptyRequest();
   #sampled = 0;
+  #readsASample = READS_A_SAMPLE;
   #timed = 0;
+  #isSuspected = false;
   /** What `sleeps` told when nothing but reads had come since; below 0: unknown. */
   #sleptBefore = -1;
   #inVain = 0;
@@ -55,7 +61,9 @@ export class ColdReads {
       return true;
     }
     this.isCold = false;
-    this.#sampled = (this.#sampled + 1) % READS_A_SAMPLE;
+    if (this.#isSuspected) this.#readsASample = Math.min(this.#readsASample * 2, READS_A_SAMPLE_MAX);
+    this.#isSuspected = false;
+    this.#sampled = (this.#sampled + 1) % this.#readsASample;
     return this.#sampled === 0;
   }
 
@@ -70,14 +78,16 @@ export class ColdReads {
     if (this.#image.isDirect) return true;
     const before = this.#sleptBefore;
     this.#sleptBefore = this.#sleeps();
-    if (before < 0) this.#timed = READS_TIMED;
+    if (before < 0) this.#suspect();
     else if (this.#sleptBefore > before) this.sawDisk();
-    else if (!this.isCold) this.#timed = 0;
+    else if (!this.isCold) this.#timed = 0; // whatever was suspected
     return before >= 0 && this.#sleptBefore > before;
   }
 
   /** A disk is waited for. */
   sawDisk(): void {
+    this.#isSuspected = false;
+    this.#readsASample = READS_A_SAMPLE;
     this.#timed = READS_TIMED;
     this.isCold = true;
   }
@@ -111,6 +121,12 @@ export class ColdReads {
       at += input.headerBytes + payloadBytes(this.#ahead, this.#rules.replyStyle);
     }
     input.lookedAt = at;
+  }
+
+  /** To look costs a system call a read, on a slow machine a fourth of what a read costs. */
+  #suspect(): void {
+    this.#isSuspected = !this.isCold;
+    this.#timed = this.isCold ? READS_TIMED : READS_SUSPECTED;
   }
 
   #announceOne(begins: boolean): void {

@@ -11,7 +11,7 @@ const OUTAGE_SECONDS = 20;
 /** Longer than the kernel waits for a request that has no limit, until it reports it. */
 const STOP_SECONDS = 60;
 /** A pause is the outage and this at most. */
-const EXTRA_SECONDS = 5;
+const EXTRA_SECONDS = 8;
 const PORT = 4010;
 
 let folder = '';

@@ -92,6 +92,35 @@ describe('reads', () => {
     expect(cold.isCold).toBe(false);
   });
 
+  test('are looked at less and less often where quick ones take long, and as often as before once one waited for a disk', () => {
+    const { cold } = withInput();
+    const untilTimed = () => 1 + Array.from({ length: 1_024 }, () => false).findIndex(() => cold.isTimed());
+    for (const reads of [16, 32, 64, 128, 256, 512, 512]) {
+      cold.mayHaveSlept();
+      expect(untilTimed()).toBe(reads);
+      expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false);
+      expect(cold.isTimed()).toBe(true);
+      cold.begins();
+      expect(cold.wasSlow(SLOW_MS, 4_096)).toBe(false); // without a sleep
+    }
+    cold.mayHaveSlept();
+    suspect(cold);
+    expect(slow(cold)).toBe(true);
+    for (let count = 0; count < 64; count += 1) expect(cold.isTimed()).toBe(true);
+    expect(untilTimed()).toBe(16);
+  });
+
+  test('are looked at for a while after one that took long, and then less often', () => {
+    const { cold } = withInput();
+    suspect(cold);
+    for (let count = 0; count < 16; count += 1) {
+      expect(cold.isTimed()).toBe(true);
+      cold.begins();
+      expect(cold.wasSlow(QUICK_MS, 4_096)).toBe(false);
+    }
+    expect(Array.from({ length: 32 }, () => cold.isTimed()).indexOf(true)).toBe(31);
+  });
+
   test("are a disk's still after one that took long without a sleep among others", () => {
     const { cold } = withInput();
     suspect(cold);
