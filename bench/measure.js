@@ -49,6 +49,15 @@ export function needsLarge(one) {
 }
 
 /**
+ * The raw image that a case is for.
+ * @param {Case} one
+ * @param {Setting} setting
+ */
+function rawFor(one, { small, large = small }) {
+  return needsLarge(one) ? large : small;
+}
+
+/**
  * @param {Owned} owned
  * @param {Peer | Disk} peer
  * @param {Case} one
@@ -68,8 +77,9 @@ export async function measure(owned, peer, one, setting) {
  * @param {Setting} setting
  * @returns {Promise<Sample>}
  */
-async function measureNow(owned, peer, one, { small, large = small, source, seconds }) {
-  const { path: raw, sizeBytes } = needsLarge(one) ? large : small;
+async function measureNow(owned, peer, one, setting) {
+  const { source, seconds } = setting;
+  const { path: raw, sizeBytes } = rawFor(one, setting);
   const qcow2 = one.kind === 'fio' ? one.qcow2 : undefined;
   const image = qcow2 === undefined ? raw : await qcow2Image(raw, qcow2);
   if (one.transport === 'kernel') throw new Error(`${one.name} is measured in the guest`);
@@ -113,12 +123,12 @@ async function measureNow(owned, peer, one, { small, large = small, source, seco
  * @param {Setting} setting
  * @returns {Promise<Sample>}
  */
-async function measureDisk(owned, { engine }, one, { small, large = small, seconds }) {
+async function measureDisk(owned, { engine }, one, setting) {
   if (one.kind !== 'fio') throw new Error(`${one.name} has no disk without a server`);
-  const { path, sizeBytes } = needsLarge(one) ? large : small;
+  const { path, sizeBytes } = rawFor(one, setting);
   drop(path, sizeBytes);
   touchMemory(sizeBytes);
-  return fioOn(owned, one, [...engine, `--filename=${path}`], { seconds, sizeBytes });
+  return fioOn(owned, one, [...engine, `--filename=${path}`], { seconds: setting.seconds, sizeBytes });
 }
 
 /**

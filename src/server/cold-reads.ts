@@ -123,7 +123,7 @@ export class ColdReads {
     input.lookedAt = at;
   }
 
-  /** To look costs a system call a read, on a slow machine a fourth of what a read costs. */
+  /** To look costs a system call a read, on a slow machine a fifth of what such a read takes. */
   #suspect(): void {
     this.#isSuspected = !this.isCold;
     this.#timed = this.isCold ? READS_TIMED : READS_SUSPECTED;
