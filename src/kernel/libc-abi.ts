@@ -167,6 +167,9 @@ export const STRUCT_SIGSET_T = { sizeof: 128 } as const;
 
 // <sched.h>
 export const CLONE_FILES = 0x400;
+export const SCHED_OTHER = 0;
+export const SCHED_BATCH = 3;
+export const STRUCT_SCHED_PARAM = { sizeof: 4, sched_priority: 0 } as const;
 
 // <linux/capability.h>
 export const CAP_SYS_ADMIN = 21;

@@ -98,6 +98,9 @@ export const libc = {
   pidfdGetfd: (pidfd: number, fd: number): number => call('pidfdGetfd', [NR_PIDFD_GETFD, pidfd, fd, 0]),
   /** unshare(2), for the calling thread. */
   unshare: (flags: number): number => call('unshare', [flags]),
+  schedGetscheduler: (tid: number): number => call('schedGetscheduler', [tid]),
+  schedSetscheduler: (tid: number, policy: number, param: Uint8Array): number =>
+    call('schedSetscheduler', [tid, policy, param]),
   /** close(2), for fds that Node knows nothing of. */
   close: (fd: number): number => call('close', [fd]),
   /** _exit(2): ends the process at once, blocked threads and all. */
@@ -152,6 +155,8 @@ const functions = {
   pidfdOpen: { symbol: 'syscall', types: [I64, I64, U64] },
   pidfdGetfd: { symbol: 'syscall', types: [I64, I64, I64, U64] },
   unshare: { symbol: 'unshare', types: [I32] },
+  schedGetscheduler: { symbol: 'sched_getscheduler', types: [I32] },
+  schedSetscheduler: { symbol: 'sched_setscheduler', types: [I32, I32, U8Array] },
   close: { symbol: 'close', types: [I32] },
   exit: { symbol: '_exit', types: [I32] },
 } as const satisfies Readonly<Record<string, CFunction>>;

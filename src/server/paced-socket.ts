@@ -2,6 +2,7 @@ import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { setBlocking, setNonBlocking } from '../kernel/fd-calls.js';
 import { isHungUp, limitReads, waitAnyReadable, waitReadable } from '../kernel/socket-calls.js';
+import { WakeUps } from '../kernel/wake-ups.js';
 import type { Busyness } from './activity.js';
 import { receiveBytes, receiveIfAny } from './socket-bytes.js';
 
@@ -48,6 +49,7 @@ export class PacedSocket {
   readonly #bellFd: number;
   readonly #onIdle: () => boolean;
   readonly #clockMs: () => number;
+  readonly #wakeUps = new WakeUps();
   #spinning = false;
   /** The socket's own state: whether its reads and writes wait. */
   #blocking = true;
@@ -133,8 +135,9 @@ export class PacedSocket {
     this.#block(false);
   }
 
-  /** The socket waits again, as it did. */
+  /** The socket waits again, and the thread wakes, as they did. */
   close(): void {
+    this.#wakeUps.takeAtOnce();
     this.#mayBlock = true;
     this.#block(true);
   }
@@ -158,6 +161,9 @@ export class PacedSocket {
 
   #thinkOver(): void {
     const deep = this.#requests > this.#waits * REQUESTS_AT_A_TIME_MAX;
+    // Who sends many ahead sends more of them meanwhile, which are then answered at one wake-up.
+    if (deep) this.#wakeUps.defer();
+    else this.#wakeUps.takeAtOnce();
     if (!deep && this.#busyness.hasCoreToSpare()) this.#compare();
     else this.#sleepOn();
     this.#block(!this.#spinning && this.#glances === 0);

@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { socketPair } from '#tsnbd/kernel/fd-calls.js';
 import { libc } from '#tsnbd/kernel/libc.js';
-import { F_GETFL, O_NONBLOCK } from '#tsnbd/kernel/libc-abi.js';
+import { F_GETFL, O_NONBLOCK, SCHED_BATCH, SCHED_OTHER } from '#tsnbd/kernel/libc-abi.js';
 import { makePipe } from '#tsnbd/kernel/pipe-calls.js';
 import { waitReadable } from '#tsnbd/kernel/socket-calls.js';
 import { PacedSocket } from '#tsnbd/server/paced-socket.js';
@@ -21,18 +21,24 @@ beforeEach(() => {
   isSpare = true;
 });
 afterEach(() => {
+  for (const socket of sockets.splice(0)) socket.close();
   closeSync(client);
   closeSync(server);
 });
 
-const paced = () =>
-  new PacedSocket(
+const sockets: PacedSocket[] = [];
+function paced(): PacedSocket {
+  const socket = new PacedSocket(
     server,
     { hasCoreToSpare: () => isSpare },
     -1,
     () => false,
     () => now,
   );
+  sockets.push(socket);
+  return socket;
+}
+const policy = () => libc.schedGetscheduler(0);
 /** With a bell: how often it was asked what to do, until it was the second time. */
 function rungOnce(): number {
   const bell = makePipe();
@@ -123,6 +129,21 @@ describe('a socket', () => {
     const socket = paced();
     for (let count = 0; count < 10; count += 1) expect(period(socket, 10, requests)).toBe(false);
   });
+
+  test.each([true, false])(
+    'lets who runs go on when it wakes, as long as many requests come at a time (a core to spare: %s)',
+    (spare) => {
+      isSpare = spare;
+      const socket = paced();
+      const policies = [1, 3, 3, 2, 3].map((requests) => {
+        period(socket, 10, requests);
+        return policy();
+      });
+      expect(policies).toEqual([SCHED_OTHER, SCHED_BATCH, SCHED_BATCH, SCHED_OTHER, SCHED_BATCH]);
+      socket.close();
+      expect(policy()).toBe(SCHED_OTHER);
+    },
+  );
 
   test('does not wait for what may be there, awake or asleep', () => {
     const socket = paced();
