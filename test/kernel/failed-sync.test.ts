@@ -92,7 +92,9 @@ test.each(['--cache=writeback', '--cache=none'])(
   async (cache) => {
     const below = await loopDevice('16M');
     await ok(`dd if=/dev/urandom of=${below} bs=1M status=none; cp ${below} /tmp/expected; true`);
-    const disk = await mappedDevice('dusty', below, `dust ${below} 0 4096`);
+    // So slow that on no machine it is taken for the page cache.
+    const slow = await mappedDevice('slow', below, `delay ${below} 0 1`);
+    const disk = await mappedDevice('dusty', slow, `dust ${slow} 0 4096`);
     await ok('dmsetup message dusty 0 addbadblock 1000 && dmsetup message dusty 0 enable');
     const attachment = await attached(`${cache} ${disk}`);
     const read = (blocks: number, block: number) =>
