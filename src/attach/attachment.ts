@@ -1,5 +1,7 @@
 import { openControl } from '../daemon/control.js';
 import { removeRunFiles, writeState } from '../daemon/state-file.js';
+import type { OpenedImage } from '../image/open-image.js';
+import { onLost } from '../image/trouble.js';
 import { newIdentifier } from '../kernel/device-owner.js';
 import { connectDevice, type DeviceChoice, type DeviceSetup, type NbdDevice } from '../kernel/nbd-device.js';
 import { effectiveTimeoutSeconds } from '../kernel/resend.js';
@@ -53,7 +55,8 @@ type What = Pick<
   | 'forMounts'
 >;
 
-interface BringUpOptions extends Pick<AttachmentParts, 'serverEnd' | 'handOver' | 'writeErrors' | 'resizing'> {
+interface BringUpOptions
+  extends Pick<AttachmentParts, 'serverEnd' | 'image' | 'handOver' | 'writeErrors' | 'resizing'> {
   /** Makes who watches over its connection; `record` writes down what of the device has changed. */
   readonly supervise?: (device: NbdDevice, record: () => void) => Supervisor | undefined;
   /** Starts another process that is to stay as long as the device. */
@@ -170,9 +173,22 @@ export async function answerFor(
     () => writeState(device, about),
     () => removeRunFiles(device),
   );
+  if (parts.image !== undefined) recordLoss(attachment, parts.image);
   await takesOver();
   control?.show();
   return attachment;
+}
+
+/** Who goes on when this process is killed opens the image anew, to which the kernel does not tell of a lost write again. */
+function recordLoss({ device, about, ended }: DeviceAttachment, image: OpenedImage): void {
+  let isOver = false;
+  void ended.then(() => {
+    isOver = true;
+  });
+  onLost(image, () => {
+    about.isLost = true;
+    if (!isOver) writeState(device, about);
+  });
 }
 
 /** What `status` is to tell of it for as long as it is attached. */

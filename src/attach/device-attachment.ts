@@ -1,4 +1,5 @@
 import { writeState } from '../daemon/state-file.js';
+import type { OpenedImage } from '../image/open-image.js';
 import { flushDevice } from '../kernel/device-child.js';
 import type { DeviceSetup, NbdDevice } from '../kernel/nbd-device.js';
 import { deviceUsers } from '../kernel/proc.js';
@@ -32,6 +33,8 @@ export interface AttachmentParts {
   readonly serverEnd?: Promise<unknown>;
   readonly supervisor?: Supervisor | undefined;
   readonly isLeft?: boolean;
+  /** What a server of ours serves. */
+  readonly image?: OpenedImage;
   /** Absent where no other process can go on with it. */
   readonly handOver?: HandOver;
   /** How many writes a server of ours has failed; absent: nobody counts. */

@@ -29,6 +29,8 @@ export interface DeviceRecord {
   readonly forMounts?: true;
   /** What another process needs to go on with it, if this one is killed. */
   readonly served?: ServedRecord;
+  /** A sync of the image failed: another opening of it would not know what is lost. */
+  isLost?: true;
   readonly kernelApi: 'ioctl' | 'netlink';
   readonly blockSizeBytes: number;
   readonly flags: number;

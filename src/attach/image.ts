@@ -69,6 +69,7 @@ export async function attachImage(request: ImageAttachRequest, context: AttachCo
   const setup: DeviceSetup = { ...settled, sockets: [server.ends.kernelEnd] };
   return bringUp(request, setup, what, context, {
     serverEnd: server.ended,
+    image,
     handOver: handOverImage({ request, setup, image, server }),
     supervise: ({ link }: NbdDevice) => {
       if (deadTimeoutSeconds !== undefined && link === undefined) throw needsNetlink();

@@ -43,6 +43,7 @@ export async function revive(device: string, context: AttachContext, spare?: Spa
   const about = { ...last, countedSinceMs: Date.now() };
   const { request } = served;
   refuseForgetful(request, about.format);
+  refuseLost(last);
   const image = await undo.step(
     'open the image',
     () => openUnlocked(device, request),
@@ -73,6 +74,7 @@ export async function revive(device: string, context: AttachContext, spare?: Spa
     );
     const answering = await answerFor(nbd, about, setup, context, {
       serverEnd: server.ended,
+      image,
       handOver: handOverImage({ request, setup, image, server }),
       writeErrors: () => server.writeErrors(),
     });
@@ -98,6 +100,13 @@ export function refuseForgetful(request: ImageAttachRequest, format: string | un
       : 'the tables of a qcow2 image are in the memory of the process that serves it until a flush; --cache=writethrough and directsync write them at once';
   if (why !== undefined)
     throw new AttachError('refused', `nobody can go on with it when its process is killed: ${why}`);
+}
+
+/** What the killed process could not bring to the disk may be lost, and whoever opens the image now would acknowledge it. */
+function refuseLost({ isLost, imagePath }: DeviceRecord): void {
+  if (!isLost) return;
+  const lost = `what was written to ${imagePath} could not be brought to stable storage before its process was killed`;
+  throw new AttachError('lost', `${lost}; detach the device, and check what is on it`);
 }
 
 /** What the killed process wrote down of a device that still waits. @throws AttachError 'refused' or 'busy' */

@@ -59,6 +59,7 @@ export async function takeOver(
   );
   const parts = {
     serverEnd: server.ended,
+    image,
     handOver: handOverImage({ request, setup, image, server }),
     writeErrors: () => server.writeErrors(),
   };

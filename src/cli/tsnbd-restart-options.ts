@@ -19,7 +19,7 @@ export const tsnbdRestartProgram: Program<Mode, typeof options> = {
   synopsis: ['DEV'],
   description: [
     'A new process goes on with the image of DEV, an update of tsnbd for instance: that of the tsnbd that is called. It is started first; then the old one ends between two requests, and the new one gets its socket and its open files, with their locks. No request fails, none is done twice, and none waits longer than it takes to open the image.',
-    'If the new process cannot go on, the old one does, and the command fails. It fails, too, once something that was written could not be brought to stable storage: only a detach ends that.',
+    'If the new process cannot go on, the old one does, and the command fails. It fails, too, once something that was written could not be brought to stable storage, also if the process was killed since: only a detach ends that.',
     'If the process was killed, the new one opens the image anew and gives the kernel another connection; what was not answered is done again. It is opened once nothing of what the killed process wrote is still on its way. That is refused where something that was answered may be lost with the process: a qcow2 image that is written to, unless by --cache=writethrough or directsync, and what is written with --snapshot.',
     'Only an image that was attached by netlink can be restarted, and not one of --nofork, whose process is the one that somebody waits for. By ioctl the kernel ends a device with the thread that set it up, which sleeps in the old process (NBD_DO_IT in drivers/block/nbd.c).',
   ],

@@ -2,6 +2,7 @@ import { afterEach, expect, test } from 'vitest';
 import { long } from '../long.js';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, isSocket, pidBehind, ROOT, startServer, tsnbd } from './programs.js';
+import { dropStorage, loopDevice, mappedDevice, swapTable } from './storage.js';
 
 // By netlink: nbd_genl_connect keeps the sockets, and nbd_genl_reconfigure takes others. nbd_start_device_ioctl keeps them for as
 // long as the process that called it is in NBD_DO_IT.
@@ -9,6 +10,7 @@ import { expectNothingLeft, isSocket, pidBehind, ROOT, startServer, tsnbd } from
 const started: Background[] = [];
 afterEach(async () => {
   for (const each of started.splice(0)) await each.stop('KILL');
+  await dropStorage();
   for (const device of ['nbd0', 'nbd1']) await expectNothingLeft(device);
   await assertQuietKernel();
 });
@@ -230,6 +232,28 @@ test('when the process of an image is killed, a second one goes on, or a restart
   await ok(`mv ${dir}/kept ${dir}/raw`);
   await restart('nbd0');
   await ok(`cmp /dev/nbd0 ${dir}/raw && ${tsnbd} -d nbd0`);
+});
+
+test('nobody goes on with an image that was not brought to the disk before its process was killed', async () => {
+  const below = await loopDevice('16M');
+  const disk = await mappedDevice('failing', below, `linear ${below} 0`);
+  await ok(`${tsnbd} -c nbd0 --persist --dead-timeout=3 -f raw ${disk}`);
+  const write = (how: string) => `dd if=/dev/urandom of=/dev/nbd0 bs=64k count=16 oflag=direct${how} status=none`;
+  await ok(`${write('')} && sync /dev/nbd0`);
+  await swapTable('failing', below, 'error');
+  await ok(write(''));
+  expect((await run('sync /dev/nbd0')).stderr).toMatch(/Input\/output error/);
+  // Well again: an opening of its own would be told of nothing.
+  await swapTable('failing', below, `linear ${below} 0`);
+  await until('grep -q isLost /run/tsnbd/nbd0.json');
+  await ok(`kill -s KILL ${await pidBehind('nbd0')}`);
+  for (const wanted of [write(',dsync'), 'sync /dev/nbd0']) expect(await run(wanted)).toMatchObject({ status: 1 });
+  expect(await run(`${tsnbd} restart nbd0`)).toEqual({
+    status: 8,
+    stdout: '',
+    stderr: `tsnbd: what was written to ${disk} could not be brought to stable storage before its process was killed; detach the device, and check what is on it\n`,
+  });
+  await ok(`${tsnbd} -d --force nbd0`);
 });
 
 test('a device that another process goes on with is not taken down by who found it without one', async () => {
