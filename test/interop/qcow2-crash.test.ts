@@ -226,7 +226,7 @@ describe.each<[string, string, boolean, boolean]>([
     copyFileSync(original, inFolder('worked.qcow2'));
     // Where the refcount table has to grow, that would wait for the sync, on the same thread.
     const besideSyncs = !options.includes('cluster_size=512,');
-    const { changes, possibleDisks } = work(inFolder('worked.qcow2'), 5, besideSyncs);
+    const { changes, possibleDisks } = work(inFolder('worked.qcow2'), 7, besideSyncs);
     expect(changes.length).toBeGreaterThan(100);
     const crashed = inFolder('crashed.qcow2');
     copyFileSync(original, crashed);

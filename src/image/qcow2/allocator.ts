@@ -1,28 +1,13 @@
 import { constants } from 'node:os';
-import { END_OF_FILE, PUNCH_HOLE } from '../../kernel/fd-calls.js';
+import { END_OF_FILE } from '../../kernel/fd-calls.js';
 import type { FileCalls } from '../file-calls.js';
 import type { Geometry } from './geometry.js';
-import {
-  DROPPED_COUNT,
-  FREEING_COUNT,
-  FRESH_FROM,
-  LENT_COUNT,
-  NEXT_FREE,
-  RANGES_MAX,
-  REACHED,
-  TABLE_CLUSTERS,
-  TABLE_OFFSET,
-  type WriteMemory,
-} from './memory.js';
+import { FRESH_FROM, NEXT_FREE, REACHED, TABLE_CLUSTERS, TABLE_OFFSET, type WriteMemory } from './memory.js';
 import { L2_TABLE, MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
-import { pushRange } from './pushed-ranges.js';
 import type { Refcounts } from './refcounts.js';
 import { ReservedStorage } from './reserved-storage.js';
-import type { WorkerTurns } from './worker-turns.js';
 
 const { EFBIG, EIO } = constants.errno;
-
-const NO_CLUSTERS: ReadonlySet<number> = new Set();
 
 /** What the allocator needs that is not its own; each answers 0 or a positive errno. */
 export interface AllocatorDuties {
@@ -36,7 +21,7 @@ export interface AllocatorDuties {
   writeZeroCluster(cluster: number): number;
 }
 
-/** Gives clusters of the file to who needs them, and takes back what nobody points to; all under the image's lock. */
+/** Gives clusters of the file to who needs them; all under the image's lock. */
 export class Allocator {
   // What `allocate` gave.
   first = 0;
@@ -49,7 +34,6 @@ export class Allocator {
   readonly #refcounts: Refcounts;
   readonly #memory: WriteMemory;
   readonly #duties: AllocatorDuties;
-  readonly #turns: WorkerTurns | undefined;
   readonly #clusterBytes: number;
   readonly #fd: number;
   readonly #calls: FileCalls;
@@ -59,7 +43,6 @@ export class Allocator {
     memory: WriteMemory,
     refcounts: Refcounts,
     duties: AllocatorDuties,
-    turns: WorkerTurns | undefined,
     file: { readonly fd: number; readonly calls: FileCalls },
   ) {
     this.areas = new MetadataAreas(memory.areas);
@@ -67,7 +50,6 @@ export class Allocator {
     this.#refcounts = refcounts;
     this.#memory = memory;
     this.#duties = duties;
-    this.#turns = turns;
     this.#clusterBytes = clusterBytes;
     this.#fd = file.fd;
     this.#calls = file.calls;
@@ -137,123 +119,15 @@ export class Allocator {
     numbers[NEXT_FREE] = Math.min(numbers[NEXT_FREE] ?? 0, first);
   }
 
-  /** Whether `ranges` more can be dropped before `settle` is asked. */
-  hasRoom(ranges: number): boolean {
-    return (this.#memory.numbers[DROPPED_COUNT] ?? 0) + ranges <= RANGES_MAX;
-  }
-
-  /** Whether `settle` has something to do. */
-  get frees(): boolean {
-    const { numbers } = this.#memory;
-    const lent = numbers[LENT_COUNT] ?? 0;
-    if ((numbers[DROPPED_COUNT] ?? 0) > 0 || (numbers[FREEING_COUNT] ?? 0) > lent) return true;
-    return lent > 0 && this.#turns?.areLent !== true;
-  }
-
-  /** Nothing in memory points to the clusters any more, once each. Where there is no room for more, they are lost until a check. */
-  drop(first: number, count: number): void {
-    const { numbers, dropped } = this.#memory;
-    pushRange(dropped, numbers, DROPPED_COUNT, first, count);
-  }
-
-  /** Everything that is in memory is in the file, on stable storage. */
-  settle(): number {
-    const { numbers, dropped, freeing } = this.#memory;
-    const errno = this.#free();
-    const lent = numbers[LENT_COUNT] ?? 0;
-    if (errno !== 0 || (numbers[FREEING_COUNT] ?? 0) > lent) return errno;
-    const waiting = numbers[DROPPED_COUNT] ?? 0;
-    const count = Math.min(waiting, RANGES_MAX - lent);
-    if (count === 0) return 0;
-    freeing.set(dropped.subarray(0, 2 * count), 2 * lent);
-    dropped.copyWithin(0, 2 * count, 2 * waiting);
-    numbers[FREEING_COUNT] = lent + count;
-    numbers[DROPPED_COUNT] = waiting - count;
-    this.#turns?.mark();
-    return this.#free();
-  }
-
-  /** Lowers the refcounts of what nobody can use any more, and gives the storage of what is free back. */
-  #free(): number {
-    const { numbers, freeing } = this.#memory;
-    const ranges = numbers[FREEING_COUNT] ?? 0;
-    if (ranges === 0 || this.#turns?.havePassed() === false) return 0;
-    const lent = this.#turns?.lentClusters() ?? NO_CLUSTERS;
-    const waited = freeing.slice(0, 2 * ranges);
-    numbers[FREEING_COUNT] = 0;
-    let errno = 0;
-    for (let range = 0; range < ranges && errno === 0; range += 1) {
-      errno = this.#freeUnlent(waited[2 * range] ?? 0, waited[2 * range + 1] ?? 0, lent);
-    }
-    numbers[LENT_COUNT] = numbers[FREEING_COUNT] ?? 0;
-    return errno;
-  }
-
-  /** What is lent to a pipe waits on. */
-  #freeUnlent(first: number, count: number, lent: ReadonlySet<number>): number {
-    const { numbers, freeing } = this.#memory;
-    if (lent.size === 0) return this.#freeRange(first, count);
-    const end = first + count;
-    for (let from = first; from < end; ) {
-      const isLent = lent.has(from);
-      let to = from + 1;
-      while (to < end && lent.has(to) === isLent) to += 1;
-      if (isLent) pushRange(freeing, numbers, FREEING_COUNT, from, to - from);
-      const errno = isLent ? 0 : this.#freeRange(from, to - from);
-      if (errno !== 0) return errno;
-      from = to;
-    }
-    return 0;
-  }
-
-  #freeRange(first: number, count: number): number {
-    const { numbers } = this.#memory;
-    let holeFrom = first;
-    const end = first + count;
-    for (let cluster = first; cluster < end; cluster += 1) {
-      const refcount = this.#refcounts.get(cluster);
-      if (refcount < 0) return -refcount;
-      if (refcount === 0 || (refcount === 1 && this.#isTable(cluster) && this.#duties.isTableInUse(cluster))) {
-        return this.#duties.markCorrupt();
-      }
-      const errno = this.#refcounts.set(cluster, refcount - 1);
-      if (errno !== 0) return errno;
-      if (refcount > 1) {
-        this.#punch(holeFrom, cluster);
-        holeFrom = cluster + 1;
-      } else numbers[NEXT_FREE] = Math.min(numbers[NEXT_FREE] ?? 0, cluster);
-    }
-    if (holeFrom < end && !this.#cutTail(holeFrom, end)) this.#punch(holeFrom, end);
-    return 0;
-  }
-
-  /** What is free at the end of the file goes. */
-  #cutTail(first: number, end: number): boolean {
-    const { numbers } = this.#memory;
-    if (numbers[FRESH_FROM] !== end || this.#calls.seek(this.#fd, 0, END_OF_FILE) > end * this.#clusterBytes)
-      return false;
-    if (this.#calls.truncate(this.#fd, first * this.#clusterBytes) !== 0) return false;
-    numbers[FRESH_FROM] = first;
-    numbers[REACHED] = 0;
-    this.reserved.forget();
-    return true;
-  }
-
-  /** That the storage is kept where this cannot be done is no error. */
-  #punch(first: number, end: number): void {
-    if (first >= end) return;
-    this.#calls.fallocate(this.#fd, PUNCH_HOLE, first * this.#clusterBytes, (end - first) * this.#clusterBytes);
-  }
-
   /** 0: the cluster is free; 1: it is used, perhaps as of now, by a refcount block. Answers −errno for what makes no sense. */
   #useOf(cluster: number): number {
     const block = this.#refcounts.blockOffset(cluster);
     if (block < 0) return -EIO;
-    if (block === 0) return this.#isTable(cluster) ? this.#tableUse(cluster) : this.#makeBlock(cluster);
+    if (block === 0) return this.isTable(cluster) ? this.#tableUse(cluster) : this.#makeBlock(cluster);
     const refcount = this.#refcounts.get(cluster);
     if (refcount < 0) return refcount;
     if (refcount > 0) return 1;
-    return this.#isTable(cluster) ? this.#tableUse(cluster) : 0;
+    return this.isTable(cluster) ? this.#tableUse(cluster) : 0;
   }
 
   /** A table that has moved away lies in what is free now; one that is in use does not. */
@@ -261,7 +135,8 @@ export class Allocator {
     return this.#duties.isTableInUse(cluster) ? -this.#duties.markCorrupt() : 1;
   }
 
-  #isTable(cluster: number): boolean {
+  /** Whether a cluster holds a table, or has held one. */
+  isTable(cluster: number): boolean {
     const { numbers } = this.#memory;
     const table = (numbers[TABLE_OFFSET] ?? 0) / this.#clusterBytes;
     if (cluster >= table && cluster < table + (numbers[TABLE_CLUSTERS] ?? 0)) return true;

@@ -89,7 +89,7 @@ export class ClusterChange {
     this.#order.willPoint();
     allocator.takeAsTable(first);
     tables.setTable(slice, first * clusterBytes);
-    if (oldOffset > 0) allocator.drop(oldOffset / clusterBytes, 1);
+    if (oldOffset > 0) this.#order.dropped.drop(oldOffset / clusterBytes, 1);
     return tables.slotOf(slice);
   }
 
@@ -103,8 +103,13 @@ export class ClusterChange {
 
   /** What is dropped must find room; where workers still use what waits there, some of it is lost until a check. */
   makeRoom(clusters: number): number {
-    if (this.#order.allocator.hasRoom(clusters * DROPS_A_CLUSTER)) return 0;
+    if (this.#order.dropped.hasRoom(clusters * DROPS_A_CLUSTER)) return 0;
     return this.#order.flushLocked();
+  }
+
+  /** Without the lock, in which a sync would have everybody wait: the same, unless others take the room meanwhile. */
+  makeRoomAhead(clusters: number): number {
+    return this.#order.dropped.hasRoom(clusters * DROPS_A_CLUSTER) ? 0 : this.#order.flush();
   }
 
   decode(slot: number, index: number): void {
@@ -146,7 +151,7 @@ export class ClusterChange {
 
   dropOld(): void {
     this.#eachOld((cluster) => {
-      this.#order.allocator.drop(cluster, 1);
+      this.#order.dropped.drop(cluster, 1);
       return 0;
     });
   }

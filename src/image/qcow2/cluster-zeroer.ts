@@ -57,7 +57,8 @@ export class ClusterZeroer {
     for (let from = offsetBytes; from < end; ) {
       const slice = Math.floor(from / sliceSpanBytes);
       const to = Math.min(end, (slice + 1) * sliceSpanBytes);
-      const errno = this.#change.locked(() => act(slice, from, to));
+      let errno = this.#change.makeRoomAhead(Math.ceil((to - from) / clusterBytes) + 1);
+      if (errno === 0) errno = this.#change.locked(() => act(slice, from, to));
       if (errno !== 0) return errno;
       from = to;
     }

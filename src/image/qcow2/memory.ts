@@ -42,7 +42,9 @@ export const RESERVED_TO = 13;
 export const POINTED = 14;
 export const POINTED_SYNCED = 15;
 export const ENTRIES_WRITTEN = 16;
-const NUMBERS = 17;
+export const DROPPED_GONE = 17;
+export const DROPPED_SEALED = 18;
+const NUMBERS = 19;
 
 /** What all workers of an image know of its tables; it crosses threads. */
 export interface Qcow2Memory {
@@ -79,6 +81,8 @@ export interface WriteMemory {
    * | POINTED_SYNCED | what POINTED was when all that entries pointed to came to stable storage; where they differ something may not be there |
    * | ENTRIES_WRITTEN | how often L2 and L1 entries were written to the file |
    * | DROPPED_COUNT, FREEING_COUNT | how many ranges `dropped` and `freeing` have |
+   * | DROPPED_GONE | how many ranges have left `dropped`, its first ones |
+   * | DROPPED_SEALED | the ranges that came to `dropped` before this one, counted from its beginning, stay as they are: somebody's sync is theirs |
    * | LENT_COUNT | how many of `freeing`, the first ones, wait for nothing but for being read out of a pipe |
    */
   readonly numbers: Float64Array<SharedArrayBuffer>;

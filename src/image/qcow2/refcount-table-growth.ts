@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import type { StableStorage } from '../stable-storage.js';
 import type { Allocator } from './allocator.js';
+import type { DroppedClusters } from './dropped-clusters.js';
 import type { Geometry } from './geometry.js';
 import { REFCOUNT_TABLE_BYTES_MAX } from './header.js';
 import {
@@ -24,6 +25,7 @@ const GROWTH = 1.5;
 export interface TableGrowth {
   readonly refcounts: Refcounts;
   readonly allocator: Allocator;
+  readonly dropped: DroppedClusters;
   readonly storage: StableStorage;
   checkUntaken(offsetBytes: number, length: number): number;
   writeLocked(): number;
@@ -83,7 +85,7 @@ export function growRefcountTable(
   // In this order: whoever looks in between takes no cluster for a part of the table that never was one.
   numbers[TABLE_OFFSET] = cluster * clusterBytes;
   numbers[TABLE_CLUSTERS] = clusters;
-  allocator.drop(oldOffset / clusterBytes, oldClusters);
+  growth.dropped.drop(oldOffset / clusterBytes, oldClusters);
   return 0;
 }
 

@@ -2,12 +2,12 @@ import { constants } from 'node:os';
 import type { FileCalls } from '../file-calls.js';
 import { StableStorage } from '../stable-storage.js';
 import { Allocator, type AllocatorDuties } from './allocator.js';
+import { DroppedClusters } from './dropped-clusters.js';
 import type { Geometry } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
 import { HeaderChanges } from './header-changes.js';
 import type { L2Tables } from './l2-tables.js';
 import {
-  ENTRIES_WRITTEN,
   FRESH_FROM,
   IS_CORRUPT,
   IS_DIRTY,
@@ -49,11 +49,12 @@ const FREES = -1;
  *   may reach the disk before its slices do
  *
  * A sync takes as long as the disk likes: a flush waits for one without the lock, which others need to read a table and to allocate.
- * What they change meanwhile is synced under the lock, and so is what a refcount table, or memory that is full, waits for.
+ * What entries they change meanwhile point to is synced under the lock, and so is what a refcount table, or full memory, waits for.
  */
 export class WriteOrder implements AllocatorDuties {
   readonly refcounts: Refcounts;
   readonly allocator: Allocator;
+  readonly dropped: DroppedClusters;
   readonly storage: StableStorage;
   readonly #geometry: Geometry;
   readonly #memory: Qcow2Memory;
@@ -73,6 +74,7 @@ export class WriteOrder implements AllocatorDuties {
     turns: WorkerTurns | undefined,
   ) {
     const { geometry, memory, fd, dataFd } = handle;
+    const file = { clusterBytes: geometry.clusterBytes, fd, calls };
     this.#geometry = geometry;
     this.#memory = memory;
     this.#write = write;
@@ -85,7 +87,8 @@ export class WriteOrder implements AllocatorDuties {
     );
     this.#header = new HeaderChanges(fd, calls, this.storage);
     this.refcounts = new Refcounts(geometry, write, fd, calls);
-    this.allocator = new Allocator(geometry, write, this.refcounts, this, turns, { fd, calls });
+    this.allocator = new Allocator(geometry, write, this.refcounts, this, file);
+    this.dropped = new DroppedClusters(this.allocator, this.refcounts, write, this, turns, file);
     const { refcounts } = this;
     const { areas } = this.allocator;
     this.#places = new TablePlaces(geometry, write, areas, refcounts, tables);
@@ -138,18 +141,11 @@ export class WriteOrder implements AllocatorDuties {
     Atomics.store(this.#memory.fields, IS_DIRTY, 1);
   }
 
-  /** With no worker left: what nobody points to is free. Answers 0 or a positive errno. */
-  settle(): number {
-    const errno = this.allocator.settle();
-    this.willChange();
-    return errno;
-  }
-
   flushLocked(): number {
     const errno = this.writeLocked();
     if (errno !== 0) return errno;
     Atomics.store(this.#memory.fields, IS_DIRTY, 0);
-    return this.#freeDropped();
+    return this.settle();
   }
 
   /** Under the lock: brings everything to stable storage, and frees nothing. */
@@ -158,27 +154,36 @@ export class WriteOrder implements AllocatorDuties {
     return errno === 0 ? this.storage.flush() : errno;
   }
 
+  /** What others change meanwhile is their flush's: of what is dropped, too, only what was when this one's tables were written. */
   #flushAndFree(): number {
-    const { numbers } = this.#write;
-    let written: number | undefined;
+    const { dropped } = this;
+    let sealed = 0;
     let errno = this.#tables.lock.hold(() => {
-      const put = this.#putAllTables();
-      written = numbers[ENTRIES_WRITTEN];
-      return put;
+      sealed = dropped.seal();
+      return this.#putAllTables();
     });
     if (errno === 0) errno = this.storage.flush();
+    if (errno === 0) errno = this.#tables.lock.hold(() => (this.state === 0 ? dropped.take(sealed) : EIO));
     if (errno !== 0) return errno;
-    return this.#tables.lock.hold(() => {
-      if (this.state !== 0) return EIO;
-      const isSettled = Atomics.load(this.#memory.fields, IS_DIRTY) === 0 && numbers[ENTRIES_WRITTEN] === written;
-      return isSettled ? this.#freeDropped() : this.flushLocked();
-    });
+    dropped.giveBackTaken();
+    while (errno === 0 && dropped.hasTaken) errno = this.#tables.lock.hold(() => this.#freeTaken());
+    return errno;
   }
 
-  /** Under the lock, with all that is in memory in the file, on stable storage. */
-  #freeDropped(): number {
-    const errno = this.allocator.settle();
-    if (this.refcounts.cache.hasDirty()) this.willChange();
+  /** Under the lock, with all that is in memory in the file, on stable storage: what nobody points to is free. Answers 0 or a positive errno. */
+  settle(): number {
+    const { dropped } = this;
+    let errno = dropped.take();
+    if (errno === 0) dropped.giveBackTaken();
+    while (errno === 0 && dropped.hasTaken) errno = this.#freeTaken();
+    return errno;
+  }
+
+  /** Under the lock: some of it. */
+  #freeTaken(): number {
+    if (this.state !== 0) return EIO;
+    const errno = this.dropped.freeTaken();
+    this.willChange();
     return errno;
   }
 
@@ -191,7 +196,7 @@ export class WriteOrder implements AllocatorDuties {
     if (errno !== 0) return errno;
     return this.#tables.lock.hold(() => {
       if (numbers[POINTED] === this.#ahead) numbers[POINTED_SYNCED] = this.#ahead;
-      return this.allocator.frees ? FREES : this.#putAllTables();
+      return this.dropped.frees ? FREES : this.#putAllTables();
     });
   }
 

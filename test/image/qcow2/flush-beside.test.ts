@@ -4,16 +4,16 @@ import { constants } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it } from 'vitest';
 import { fileCalls } from '#tsnbd/image/file-calls.js';
-import type { Image } from '#tsnbd/image/image.js';
+import { emptyPlace, type Image } from '#tsnbd/image/image.js';
 import { type ImageHandle, imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import {
   ENTRIES_WRITTEN,
   METADATA_LOCK,
   type Qcow2Memory,
+  RANGES_MAX,
   setCorrupt,
   type WriteMemory,
 } from '#tsnbd/image/qcow2/memory.js';
-import { SYNCS_DONE } from '#tsnbd/image/shared-layout.js';
 import { PUNCH_HOLE } from '#tsnbd/kernel/fd-calls.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { type Cluster, qcow2Bytes } from './qcow2-bytes.js';
@@ -42,17 +42,19 @@ interface Two {
   /** Of `image`. */
   readonly calls: string[];
   readonly other: Image;
-  /** Of both. */
-  syncsBeforeFree: number;
   /** Called in each sync of `image`, which is told whether the lock is free. */
-  duringSync: (isFree: boolean) => void;
+  duringSync: (isFree: boolean) => unknown;
+  /** Each cluster of the file whose storage `image` gave back. */
+  readonly freed: number[];
+  /** The same, for each time that it does. */
+  duringFree: (isFree: boolean) => void;
 }
 
 /** Two workers of an image whose first clusters are allocated. */
-function open(first: Cluster, incompatible = 0n): Two {
+function open(first: Cluster, incompatible = 0n, clusterBits = 14): Two {
   const path = inFolder('disk.qcow2');
   const clusters = new Map([0, 1, 2, FAR].map((cluster) => [cluster, first]));
-  const made = qcow2Bytes({ clusterBits: 14, sizeBytes: 8_192 * CLUSTER, clusters, incompatible });
+  const made = qcow2Bytes({ clusterBits, sizeBytes: 8_192 * CLUSTER, clusters, incompatible });
   writeFileSync(path, made.bytes);
   const opened = openImage(path, { readOnly: false });
   undo.push(() => opened.close());
@@ -70,7 +72,8 @@ function open(first: Cluster, incompatible = 0n): Two {
     fallocate: (fd, mode, offsetBytes, length) => {
       if (mode === PUNCH_HOLE) {
         calls.push('free');
-        two.syncsBeforeFree = Atomics.load(handle.shared, SYNCS_DONE);
+        for (let at = offsetBytes; at < offsetBytes + length; at += CLUSTER) two.freed.push(at);
+        two.duringFree(Atomics.load(fields, METADATA_LOCK) === 0);
       }
       return fileCalls.fallocate(fd, mode, offsetBytes, length);
     },
@@ -83,7 +86,17 @@ function open(first: Cluster, incompatible = 0n): Two {
   undo.push(() => image.close());
   const other = imageFrom(handle);
   undo.push(() => other.close());
-  const two: Two = { handle, fields, written, image, calls, other, syncsBeforeFree: 0, duringSync: () => {} };
+  const two: Two = {
+    handle,
+    fields,
+    written,
+    image,
+    calls,
+    other,
+    duringSync: () => {},
+    freed: [],
+    duringFree: () => {},
+  };
   return two;
 }
 
@@ -92,6 +105,14 @@ const oneSubcluster: Cluster = { kind: 'subclusters', allocated: 1, zero: 0, byt
 
 const write = (image: Image, offsetBytes: number, length: number) =>
   expect(image.write(offsetBytes, length, new Uint8Array(length).fill(9), 0, false)).toBe(0);
+/** Where in the file a cluster lies. */
+function placeOf(image: Image, cluster: number): number {
+  const place = emptyPlace();
+  expect(image.findPlace(cluster * CLUSTER, CLUSTER, place)).toBe(true);
+  image.letGoPlaces();
+  return place.offsetBytes;
+}
+
 const trim = (image: Image, cluster: number) => expect(image.trim(cluster * CLUSTER, CLUSTER, false)).toBe(0);
 
 it.each<[string, (image: Image) => void, number]>([
@@ -138,15 +159,54 @@ it.each([false, true])(
 
 it.each([false, true])('what no entry on the disk needs is freed: another drops meanwhile: %s', (dropsMeanwhile) => {
   const two = open(data);
+  // Side by side in the file.
+  const [first, second] = [placeOf(two.image, 0), placeOf(two.image, 1)];
+  expect(second).toBe(first + CLUSTER);
   trim(two.image, 0);
   two.calls.length = 0;
   two.duringSync = (isFree) => {
     two.duringSync = () => {};
-    if (isFree && dropsMeanwhile) trim(two.other, 2);
+    if (isFree && dropsMeanwhile) trim(two.other, 1);
   };
   expect(two.image.flush()).toBe(0);
-  const more = dropsMeanwhile ? ['entries', 'sync', 'free'] : [];
-  expect(two.calls).toEqual(['entries', 'sync', ...more, 'free']);
+  // The other's is freed with its own flush.
+  expect(two.calls).toEqual(['entries', 'sync', 'free']);
+  expect(two.freed).toEqual([first]);
+  expect(two.image.flush()).toBe(0);
+  expect(two.freed).toEqual(dropsMeanwhile ? [first, second] : [first]);
+});
+
+it('storage is given back without the lock, and to nobody before', () => {
+  const two = open(data);
+  const dropped = placeOf(two.image, 1);
+  const wereFree: boolean[] = [];
+  trim(two.image, 1);
+  two.duringFree = (isFree) => {
+    wereFree.push(isFree);
+    if (isFree) write(two.other, 30 * CLUSTER, CLUSTER);
+  };
+  expect(two.image.flush()).toBe(0);
+  expect(wereFree).toEqual([true]);
+  const target = new Uint8Array(CLUSTER);
+  expect(two.other.read(30 * CLUSTER, CLUSTER, target, 0)).toBe(0);
+  expect(target).toEqual(new Uint8Array(CLUSTER).fill(9));
+  expect(placeOf(two.other, 30)).not.toBe(dropped);
+  write(two.other, 31 * CLUSTER, CLUSTER);
+  expect(placeOf(two.other, 31)).toBe(dropped);
+});
+
+it('where many pieces wait for being free, they become so without the lock', () => {
+  const small = 512;
+  const two = open({ kind: 'data', bytes: data.bytes.subarray(0, small) }, 0n, 9);
+  // Every other one, so that none become one.
+  const last = 2 * RANGES_MAX;
+  write(two.image, 0, last * small);
+  expect(two.image.flush()).toBe(0);
+  const wereFree: boolean[] = [];
+  two.duringSync = (isFree) => wereFree.push(isFree);
+  for (let at = 0; at < last; at += 2) expect(two.image.trim(at * small, small, false)).toBe(0);
+  expect(two.freed.length).toBeGreaterThan(0);
+  expect(wereFree).not.toContain(false);
 });
 
 /** A thread that waits for `go` to be 1, trims so much of what nobody else trims here, and flushes. */
@@ -161,6 +221,7 @@ async function startOther({ handle }: Two, length: number) {
 it('nor is it freed where another has written its entries meanwhile, and waits for their sync', async () => {
   const two = open(data);
   const { go, answer } = await startOther(two, CLUSTER);
+  const first = placeOf(two.image, 0);
   trim(two.image, 0);
   two.calls.length = 0;
   two.duringSync = () => {
@@ -174,8 +235,7 @@ it('nor is it freed where another has written its entries meanwhile, and waits f
     expect(numbers[ENTRIES_WRITTEN]).toBeGreaterThan(before ?? 0);
   };
   expect(two.image.flush()).toBe(0);
-  // The second began behind the other's entries, whoever made it.
-  expect(two.syncsBeforeFree).toBeGreaterThanOrEqual(2);
+  expect(two.freed).toEqual([first]);
   expect(await answer).toEqual([0]);
 });
 
