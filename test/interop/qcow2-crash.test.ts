@@ -110,7 +110,7 @@ class BegunFlushes {
   /** Those during which something was changed. */
   besideOthers = 0;
   /** After how many changes they began. */
-  readonly #begun = new Map<Image, number>();
+  readonly #begun = new Map<Image, { readonly begunAfter: number; readonly changesThen: number }>();
   readonly #tell: (done: Done) => void;
 
   constructor(tell: (done: Done) => void) {
@@ -119,20 +119,22 @@ class BegunFlushes {
 
   flush(image: Image, waits: boolean): void {
     this.finish(image);
+    // What others do while it waits for a sync need not be covered.
+    const begunAfter = this.changesOfDisk;
     if (!waits && image.beginFlush()) {
-      this.#begun.set(image, this.changesOfDisk);
+      this.#begun.set(image, { begunAfter, changesThen: this.changesOfDisk });
       return;
     }
-    const begunAfter = this.changesOfDisk;
     expect(image.flush()).toBe(0);
     this.#tell({ kind: 'flush', begunAfter });
   }
 
   finish(image: Image): void {
-    const begunAfter = this.#begun.get(image);
-    if (begunAfter === undefined) return;
+    const begun = this.#begun.get(image);
+    if (begun === undefined) return;
+    const { begunAfter, changesThen } = begun;
     expect(image.finishFlush()).toBe(0);
-    if (begunAfter < this.changesOfDisk) this.besideOthers += 1;
+    if (changesThen < this.changesOfDisk) this.besideOthers += 1;
     this.#begun.delete(image);
     this.#tell({ kind: 'flush', begunAfter });
   }

@@ -4,7 +4,7 @@ import { SharedLock } from '../shared-lock.js';
 import { readZeroed } from '../whole-calls.js';
 import { copiedHigh, hostOffset, isCopied, offsetLow, swapped } from './entries.js';
 import type { Geometry } from './geometry.js';
-import { L1_DIRTY_FROM, L1_DIRTY_TO, METADATA_LOCK, type Qcow2Memory } from './memory.js';
+import { L1_CHANGES, L1_DIRTY_FROM, L1_DIRTY_TO, METADATA_LOCK, type Qcow2Memory } from './memory.js';
 import { SliceCache } from './slice-cache.js';
 
 const { EIO } = constants.errno;
@@ -97,7 +97,9 @@ export class L2Tables {
     const at = this.#l1At(slice);
     Atomics.store(l1, at, swapped(copiedHigh(offsetBytes)));
     Atomics.store(l1, at + 1, swapped(offsetLow(offsetBytes)));
-    if (write !== undefined) widen(write.numbers, L1_DIRTY_FROM, L1_DIRTY_TO, at / 2);
+    if (write === undefined) return;
+    widen(write.numbers, L1_DIRTY_FROM, L1_DIRTY_TO, at / 2);
+    write.numbers[L1_CHANGES] = (write.numbers[L1_CHANGES] ?? 0) + 1;
   }
 
   #read(table: number, slice: number, bytes: Uint8Array, at: number): number {

@@ -41,10 +41,11 @@ export const LENT_COUNT = 12;
 export const RESERVED_TO = 13;
 export const POINTED = 14;
 export const POINTED_SYNCED = 15;
-export const ENTRIES_WRITTEN = 16;
-export const DROPPED_GONE = 17;
-export const DROPPED_SEALED = 18;
-const NUMBERS = 19;
+export const DROPPED_GONE = 16;
+export const DROPPED_SEALED = 17;
+export const L1_CHANGES = 18;
+export const L1_WRITTEN = 19;
+const NUMBERS = 20;
 
 /** What all workers of an image know of its tables; it crosses threads. */
 export interface Qcow2Memory {
@@ -74,12 +75,12 @@ export interface WriteMemory {
    * | TABLE_OFFSET, TABLE_CLUSTERS | where the refcount table is, and how long; read without the lock too |
    * | TABLE_ROOM | how long it is in memory: longer than in the file while it grows |
    * | L1_DIRTY_FROM, L1_DIRTY_TO | entries that are not yet in the file; none if equal |
+   * | L1_CHANGES, L1_WRITTEN | how often entries changed, and how often they had when the file was given them last |
    * | TABLE_DIRTY_FROM, TABLE_DIRTY_TO | the same for the refcount table |
    * | REACHED | the file has at least so many bytes |
    * | RESERVED_TO | up to this byte the file was given storage ahead of new clusters, behind its end too; 0: nothing was |
    * | POINTED | goes up when L2 or L1 entries are changed to point to something new, and when refcounts are written ahead of a sync |
    * | POINTED_SYNCED | what POINTED was when all that entries pointed to came to stable storage; where they differ something may not be there |
-   * | ENTRIES_WRITTEN | how often L2 and L1 entries were written to the file |
    * | DROPPED_COUNT, FREEING_COUNT | how many ranges `dropped` and `freeing` have |
    * | DROPPED_GONE | how many ranges have left `dropped`, its first ones |
    * | DROPPED_SEALED | the ranges that came to `dropped` before this one, counted from its beginning, stay as they are: somebody's sync is theirs |

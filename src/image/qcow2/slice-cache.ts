@@ -12,6 +12,7 @@ const WORD_BYTES = 4;
  * | versions | under the image's lock | odd while the slot changes; goes up with each change |
  * | used | anybody | a hint: when it was last wanted, in counts of `clock` |
  * | dirty | under the image's lock | 1: not yet in the file |
+ * | written | under the image's lock | the version that the file has |
  * | words | under the image's lock | the slice's bytes as they stand in the file |
  */
 export interface CacheMemory {
@@ -21,6 +22,7 @@ export interface CacheMemory {
   readonly versions: Int32Array<SharedArrayBuffer>;
   readonly used: Int32Array<SharedArrayBuffer>;
   readonly dirty: Int32Array<SharedArrayBuffer>;
+  readonly written: Int32Array<SharedArrayBuffer>;
   readonly words: Int32Array<SharedArrayBuffer>;
 }
 
@@ -36,12 +38,21 @@ export function newCacheMemory(slices: number, sliceBytes: number, bytesMax: num
     versions: sharedWords(slots),
     used: sharedWords(slots),
     dirty: sharedWords(slots),
+    written: sharedWords(slots),
     words: sharedWords((slots * sliceBytes) / WORD_BYTES),
   };
 }
 
 export function sharedWords(count: number): Int32Array<SharedArrayBuffer> {
   return new Int32Array(new SharedArrayBuffer(Math.max(1, count) * WORD_BYTES));
+}
+
+/** A slice that was not in the file, as it was under the lock. */
+export interface SliceCopy {
+  readonly slot: number;
+  readonly slice: number;
+  readonly version: number;
+  readonly bytes: Uint8Array;
 }
 
 /**
@@ -110,12 +121,38 @@ export class SliceCache {
 
   /** Under the lock: has `write` write each slice that is not in the file, from the byte it is given. Stops at an errno. */
   writeDirty(write: (slice: number, bytes: Uint8Array, at: number) => number): number {
-    const { dirty, tags, sliceBytes } = this.#memory;
+    const { dirty, tags, versions, written, sliceBytes } = this.#memory;
     for (let slot = 0; slot < this.slots; slot += 1) {
       if (dirty[slot] === 0) continue;
       const errno = write(Atomics.load(tags, slot) - 1, this.bytes, slot * sliceBytes);
       if (errno !== 0) return errno;
       dirty[slot] = 0;
+      written[slot] = Atomics.load(versions, slot);
+    }
+    return 0;
+  }
+
+  /** Under the lock. */
+  copyDirty(): readonly SliceCopy[] {
+    const { dirty, tags, versions, sliceBytes } = this.#memory;
+    const copies: SliceCopy[] = [];
+    for (let slot = dirty.indexOf(1); slot >= 0; slot = dirty.indexOf(1, slot + 1)) {
+      const bytes = this.bytes.slice(slot * sliceBytes, (slot + 1) * sliceBytes);
+      copies.push({ slot, slice: Atomics.load(tags, slot) - 1, version: Atomics.load(versions, slot), bytes });
+    }
+    return copies;
+  }
+
+  /** Under the lock, maybe later: the same for slices as they were when they were copied, unless the file has newer ones. */
+  writeCopies(copies: readonly SliceCopy[], write: (slice: number, bytes: Uint8Array, at: number) => number): number {
+    const { dirty, tags, versions, written } = this.#memory;
+    for (const { slot, slice, version, bytes } of copies) {
+      // What has left the slot was written before.
+      if (Atomics.load(tags, slot) !== slice + 1 || (((written[slot] ?? 0) - version) | 0) >= 0) continue;
+      const errno = write(slice, bytes, 0);
+      if (errno !== 0) return errno;
+      written[slot] = version;
+      if (Atomics.load(versions, slot) === version) dirty[slot] = 0;
     }
     return 0;
   }
@@ -139,14 +176,14 @@ export class SliceCache {
 
   /** Under the lock: `fill` puts a slice's bytes into a slot, from the byte it is given; answers its answer, 0 or an errno. */
   load(slot: number, slice: number, fill: (bytes: Uint8Array, at: number) => number): number {
-    const { tags, versions, dirty, used, sliceBytes } = this.#memory;
+    const { tags, versions, dirty, written, used, sliceBytes } = this.#memory;
     invariant(dirty[slot] === 0, 'what is not in the file stays in the cache');
     Atomics.add(versions, slot, 1);
     Atomics.store(tags, slot, 0);
     const errno = fill(this.bytes, slot * sliceBytes);
     if (errno === 0) Atomics.store(tags, slot, slice + 1);
     used[slot] = this.#clock++;
-    Atomics.add(versions, slot, 1);
+    written[slot] = Atomics.add(versions, slot, 1) + 1;
     return errno;
   }
 }

@@ -3,18 +3,24 @@ import { writeAll } from '../whole-calls.js';
 import type { Geometry } from './geometry.js';
 import type { L2Tables } from './l2-tables.js';
 import {
-  ENTRIES_WRITTEN,
   FRESH_FROM,
+  L1_CHANGES,
   L1_DIRTY_FROM,
   L1_DIRTY_TO,
+  L1_WRITTEN,
   type Qcow2Memory,
+  TABLE_DIRTY_FROM,
+  TABLE_DIRTY_TO,
+  TABLE_OFFSET,
   type WriteMemory,
 } from './memory.js';
 import { L2_TABLE, type MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
 import type { Refcounts } from './refcounts.js';
+import type { SliceCopy } from './slice-cache.js';
 import type { TablePlaces } from './table-places.js';
 
 const ENTRY_BYTES = 8;
+const ENTRY_WORDS = 2;
 const ZERO_PIECE_BYTES = 65_536;
 
 const zeroes = new Uint8Array(ZERO_PIECE_BYTES);
@@ -34,6 +40,16 @@ export interface WrittenImage {
   markCorrupt(): number;
 }
 
+/** Entries of L2 tables and of the L1 table that were not in the file, as they were then. */
+export interface EntryCopies {
+  readonly slices: readonly SliceCopy[];
+  /** Its entries `from` to `to`, after so many changes. */
+  readonly l1: Int32Array;
+  readonly from: number;
+  readonly to: number;
+  readonly l1Changes: number;
+}
+
 /** Writes tables to the file, all under the lock, in no order of its own: none over a table of another kind. Each answers 0 or a positive errno. */
 export class TableWrites {
   readonly #image: WrittenImage;
@@ -49,20 +65,48 @@ export class TableWrites {
   }
 
   writeEntries(): number {
-    const { geometry, memory, tables, write, fd, calls } = this.#image;
-    const { sliceBytes, slicesPerTable, clusterBytes, l1OffsetBytes } = geometry;
+    const { memory, tables, write } = this.#image;
     const { numbers } = write;
-    numbers[ENTRIES_WRITTEN] = (numbers[ENTRIES_WRITTEN] ?? 0) + 1;
-    let errno = tables.cache.writeDirty((slice, bytes, at) => {
-      const table = tables.offsetOf(slice);
-      if (table <= 0 || this.#holdsOther(table / clusterBytes, REFCOUNT_BLOCK)) return this.#image.markCorrupt();
-      return writeAll(calls, fd, table + (slice % slicesPerTable) * sliceBytes, sliceBytes, bytes, at);
-    });
+    const errno = tables.cache.writeDirty(this.#writeSlice);
     const [from = 0, to = 0] = [numbers[L1_DIRTY_FROM], numbers[L1_DIRTY_TO]];
-    if (errno !== 0 || from === to) return errno;
-    errno = this.writeWords(memory.l1, l1OffsetBytes, from, to);
-    if (errno === 0) numbers[L1_DIRTY_FROM] = to;
-    return errno;
+    return errno !== 0 || from === to ? errno : this.#writeL1(from, to, numbers[L1_CHANGES] ?? 0, memory.l1, from);
+  }
+
+  /** What `writeEntries` would write now. */
+  copyEntries(): EntryCopies {
+    const { memory, tables, write } = this.#image;
+    const { numbers } = write;
+    const [from = 0, to = 0] = [numbers[L1_DIRTY_FROM], numbers[L1_DIRTY_TO]];
+    const l1 = memory.l1.slice(from * ENTRY_WORDS, to * ENTRY_WORDS);
+    return { slices: tables.cache.copyDirty(), l1, from, to, l1Changes: numbers[L1_CHANGES] ?? 0 };
+  }
+
+  /** Writes what was copied, but nothing older than the file has. */
+  writeCopies({ slices, l1, from, to, l1Changes }: EntryCopies): number {
+    const { tables, write } = this.#image;
+    const errno = tables.cache.writeCopies(slices, this.#writeSlice);
+    const isNew = from !== to && (write.numbers[L1_WRITTEN] ?? 0) < l1Changes;
+    return errno === 0 && isNew ? this.#writeL1(from, to, l1Changes, l1, 0) : errno;
+  }
+
+  readonly #writeSlice = (slice: number, bytes: Uint8Array, at: number): number => {
+    const { geometry, tables, fd, calls } = this.#image;
+    const { sliceBytes, slicesPerTable, clusterBytes } = geometry;
+    const table = tables.offsetOf(slice);
+    if (table <= 0 || this.#holdsOther(table / clusterBytes, REFCOUNT_BLOCK)) return this.#image.markCorrupt();
+    return writeAll(calls, fd, table + (slice % slicesPerTable) * sliceBytes, sliceBytes, bytes, at);
+  };
+
+  /** Entries `from` to `to`, which begin at entry `at` of `words`, as they were after so many changes. */
+  #writeL1(from: number, to: number, changes: number, words: Int32Array, at: number): number {
+    const { geometry, write, fd, calls } = this.#image;
+    const { numbers } = write;
+    const bytes = new Uint8Array(words.buffer, words.byteOffset + at * ENTRY_BYTES, (to - from) * ENTRY_BYTES);
+    const errno = writeAll(calls, fd, geometry.l1OffsetBytes + from * ENTRY_BYTES, bytes.length, bytes, 0);
+    if (errno !== 0) return errno;
+    numbers[L1_WRITTEN] = changes;
+    if (numbers[L1_CHANGES] === changes) numbers[L1_DIRTY_FROM] = numbers[L1_DIRTY_TO] ?? 0;
+    return 0;
   }
 
   writeRefcounts(): number {
@@ -76,10 +120,25 @@ export class TableWrites {
     });
   }
 
-  /** Entries `from` to `to` of a table that begins at `offsetBytes`. */
-  writeWords(words: Int32Array<SharedArrayBuffer>, offsetBytes: number, from: number, to: number): number {
-    const { fd, calls } = this.#image;
-    const bytes = new Uint8Array(words.buffer);
+  /** Whether entries of the refcount table are not yet in the file. */
+  get hasBlocks(): boolean {
+    const { numbers } = this.#image.write;
+    return numbers[TABLE_DIRTY_FROM] !== numbers[TABLE_DIRTY_TO];
+  }
+
+  /** Writes them; a crash before they are on stable storage may have none of them. */
+  writeBlocks(): number {
+    const { numbers } = this.#image.write;
+    const to = numbers[TABLE_DIRTY_TO] ?? 0;
+    const errno = this.writeTable(numbers[TABLE_OFFSET] ?? 0, numbers[TABLE_DIRTY_FROM] ?? 0, to);
+    if (errno === 0) numbers[TABLE_DIRTY_FROM] = to;
+    return errno;
+  }
+
+  /** Entries `from` to `to` of the refcount table, to one that begins at `offsetBytes`. */
+  writeTable(offsetBytes: number, from: number, to: number): number {
+    const { write, fd, calls } = this.#image;
+    const bytes = new Uint8Array(write.refcountTable.buffer);
     const length = (to - from) * ENTRY_BYTES;
     return writeAll(calls, fd, offsetBytes + from * ENTRY_BYTES, length, bytes, from * ENTRY_BYTES);
   }

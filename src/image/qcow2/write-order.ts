@@ -17,25 +17,19 @@ import {
   type Qcow2Memory,
   setCorrupt,
   TABLE_CLUSTERS,
-  TABLE_DIRTY_FROM,
-  TABLE_DIRTY_TO,
-  TABLE_OFFSET,
   TABLE_ROOM,
   type WriteMemory,
 } from './memory.js';
 import { growRefcountTable } from './refcount-table-growth.js';
 import { Refcounts } from './refcounts.js';
 import { TablePlaces } from './table-places.js';
-import { TableWrites } from './table-writes.js';
+import { type EntryCopies, TableWrites } from './table-writes.js';
 import type { WorkerTurns } from './worker-turns.js';
 
 const { EIO } = constants.errno;
 
 /** The autoclear bit of an image whose data file can be read as a raw image. */
 const RAW_DATA_FILE = 2;
-
-/** No errno: what was dropped is to be freed, behind a sync. */
-const FREES = -1;
 
 /**
  * What becomes durable when. Data and refcounts are in the file before an L2 entry that needs them, tables before what
@@ -49,7 +43,8 @@ const FREES = -1;
  *   may reach the disk before its slices do
  *
  * A sync takes as long as the disk likes: a flush waits for one without the lock, which others need to read a table and to allocate.
- * What entries they change meanwhile point to is synced under the lock, and so is what a refcount table, or full memory, waits for.
+ * What they change meanwhile is their own flush's: the entries that are written behind the sync are those that stood there before
+ * it. What a refcount table, or full memory, waits for is synced under the lock.
  */
 export class WriteOrder implements AllocatorDuties {
   readonly refcounts: Refcounts;
@@ -63,8 +58,12 @@ export class WriteOrder implements AllocatorDuties {
   readonly #file: TableWrites;
   readonly #header: HeaderChanges;
   readonly #places: TablePlaces;
-  /** What POINTED was before the sync that is waited for without the lock; 0: none was needed. */
+  /** What POINTED was before the sync that is waited for without the lock. */
   #ahead = 0;
+  #copies: EntryCopies | undefined;
+  /** With the tables that are put into the file: whether something may be freed behind them, and what was dropped by then. */
+  #frees = false;
+  #sealed = 0;
 
   constructor(
     handle: Qcow2Handle,
@@ -111,14 +110,14 @@ export class WriteOrder implements AllocatorDuties {
 
   /** Without the lock: answers 0 once everything that any worker wrote before is on stable storage. */
   flush(): number {
-    const put = this.#putTablesUnlessFreed();
-    if (put === FREES) return this.#flushAndFree();
-    return put === 0 ? this.storage.flush() : put;
+    let errno = this.#put();
+    if (errno === 0) errno = this.storage.flush();
+    return errno === 0 && this.#frees ? this.#free() : errno;
   }
 
   /** Begins a flush: its last sync goes on beside what follows. False: it is one for `flush`. */
   beginFlush(): boolean {
-    return this.#putTablesUnlessFreed() === 0 && this.storage.begin();
+    return !this.dropped.frees && this.#put() === 0 && !this.#frees && this.storage.begin();
   }
 
   /** Under the lock, before a change: what the header says is not made untrue by it. */
@@ -154,18 +153,12 @@ export class WriteOrder implements AllocatorDuties {
     return errno === 0 ? this.storage.flush() : errno;
   }
 
-  /** What others change meanwhile is their flush's: of what is dropped, too, only what was when this one's tables were written. */
-  #flushAndFree(): number {
+  /** With what no longer points to what was dropped until `#sealed` on stable storage. */
+  #free(): number {
     const { dropped } = this;
-    let sealed = 0;
-    let errno = this.#tables.lock.hold(() => {
-      sealed = dropped.seal();
-      return this.#putAllTables();
-    });
-    if (errno === 0) errno = this.storage.flush();
-    if (errno === 0) errno = this.#tables.lock.hold(() => (this.state === 0 ? dropped.take(sealed) : EIO));
-    if (errno !== 0) return errno;
-    dropped.giveBackTaken();
+    this.#frees = false;
+    let errno = this.#tables.lock.hold(() => (this.state === 0 ? dropped.take(this.#sealed) : EIO));
+    if (errno === 0) dropped.giveBackTaken();
     while (errno === 0 && dropped.hasTaken) errno = this.#tables.lock.hold(() => this.#freeTaken());
     return errno;
   }
@@ -187,28 +180,43 @@ export class WriteOrder implements AllocatorDuties {
     return errno;
   }
 
-  /** Answers 0 with every table in the file, to be made durable by a sync that begins now; an errno; or FREES. */
-  #putTablesUnlessFreed(): number {
-    const { numbers } = this.#write;
+  /** Answers 0 with every table in the file as it is now, or later, to be made durable by a sync that begins then; or an errno. */
+  #put(): number {
     if (Atomics.load(this.#memory.fields, IS_DIRTY) === 0) return 0;
-    let errno = this.#tables.lock.hold(() => this.#putAhead());
-    if (errno === 0 && this.#ahead > 0) errno = this.storage.flush();
-    if (errno !== 0) return errno;
-    return this.#tables.lock.hold(() => {
-      if (numbers[POINTED] === this.#ahead) numbers[POINTED_SYNCED] = this.#ahead;
-      return this.dropped.frees ? FREES : this.#putAllTables();
-    });
+    let errno = this.#tables.lock.hold(() => this.#putOrCopy());
+    const copies = this.#copies;
+    this.#copies = undefined;
+    if (errno !== 0 || copies === undefined) return errno;
+    errno = this.storage.flush();
+    return errno === 0 ? this.#tables.lock.hold(() => this.#putCopied(copies)) : errno;
   }
 
-  /** Under the lock: what has to be on stable storage before the entries that wait may be written. */
-  #putAhead(): number {
-    this.#ahead = 0;
+  /** Under the lock: the tables, or what has to be on stable storage before the entries that wait may be written, and those copied. */
+  #putOrCopy(): number {
     if (this.state !== 0) return EIO;
-    if (!this.#file.hasEntries || !this.#needsSync()) return 0;
+    this.#seal();
+    if (!this.#file.hasEntries || !this.#needsSync()) return this.#putAllTables();
     // Nobody else is to take the refcounts for synced before they are.
     if (this.refcounts.cache.hasDirty()) this.willPoint();
     this.#ahead = this.#write.numbers[POINTED] ?? 0;
-    return this.writeRefcounts();
+    const errno = this.writeRefcounts();
+    if (errno === 0) this.#copies = this.#file.copyEntries();
+    return errno;
+  }
+
+  #seal(): void {
+    this.#frees = this.dropped.frees;
+    this.#sealed = this.dropped.seal();
+  }
+
+  /** Under the lock, behind a sync: what others have changed since needs one of its own, and is their flush's. */
+  #putCopied(copies: EntryCopies): number {
+    if (this.state !== 0) return EIO;
+    const { numbers } = this.#write;
+    if (numbers[POINTED] === this.#ahead) numbers[POINTED_SYNCED] = this.#ahead;
+    if (this.#needsSync()) return this.#file.writeCopies(copies);
+    this.#seal();
+    return this.#putAllTables();
   }
 
   /** Under the lock. */
@@ -241,14 +249,10 @@ export class WriteOrder implements AllocatorDuties {
   writeRefcounts(): number {
     let errno = this.#reachEnd();
     if (errno === 0) errno = this.#file.writeRefcounts();
-    const { numbers, refcountTable } = this.#write;
-    const [from = 0, to = 0] = [numbers[TABLE_DIRTY_FROM], numbers[TABLE_DIRTY_TO]];
-    if (errno !== 0 || from === to) return errno;
+    if (errno !== 0 || !this.#file.hasBlocks) return errno;
     errno = this.storage.flush();
-    if (errno === 0) errno = this.#file.writeWords(refcountTable, numbers[TABLE_OFFSET] ?? 0, from, to);
-    if (errno === 0) errno = this.storage.flush();
-    if (errno === 0) numbers[TABLE_DIRTY_FROM] = to;
-    return errno;
+    if (errno === 0) errno = this.#file.writeBlocks();
+    return errno === 0 ? this.storage.flush() : errno;
   }
 
   /** After a failure half-way memory and file are not the same any more: nothing is written until the image is opened again. */
@@ -263,7 +267,7 @@ export class WriteOrder implements AllocatorDuties {
 
   /** Writes the whole refcount table to where `numbers` says it is. */
   writeTable(offsetBytes: number): number {
-    return this.#file.writeWords(this.#write.refcountTable, offsetBytes, 0, this.refcounts.tableEntries);
+    return this.#file.writeTable(offsetBytes, 0, this.refcounts.tableEntries);
   }
 
   markCorrupt(): number {

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it } from 'vitest';
@@ -7,12 +7,12 @@ import { fileCalls } from '#tsnbd/image/file-calls.js';
 import { emptyPlace, type Image } from '#tsnbd/image/image.js';
 import { type ImageHandle, imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import {
-  ENTRIES_WRITTEN,
+  L1_CHANGES,
+  L1_WRITTEN,
   METADATA_LOCK,
   type Qcow2Memory,
   RANGES_MAX,
   setCorrupt,
-  type WriteMemory,
 } from '#tsnbd/image/qcow2/memory.js';
 import { PUNCH_HOLE } from '#tsnbd/kernel/fd-calls.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
@@ -37,7 +37,12 @@ afterEach(() => {
 interface Two {
   readonly handle: ImageHandle;
   readonly fields: Qcow2Memory['fields'];
-  readonly written: WriteMemory;
+  readonly numbers: Float64Array;
+  readonly l1InFile: () => readonly bigint[];
+  /** The first L2 table, and what follows. */
+  readonly tableInFile: () => Buffer;
+  /** Changes whenever entries are written to the file. */
+  readonly versionsWritten: () => string;
   readonly image: Image;
   /** Of `image`. */
   readonly calls: string[];
@@ -60,8 +65,8 @@ function open(first: Cluster, incompatible = 0n, clusterBits = 14): Two {
   undo.push(() => opened.close());
   const { handle } = opened;
   if (handle.format !== 'qcow2') throw new Error(`the image is taken for ${handle.format}`);
-  const { fields, write: written } = handle.memory;
-  if (written === undefined) throw new Error('the image is read-only');
+  const { fields, l2, write } = handle.memory;
+  if (write === undefined) throw new Error('the image is read-only');
   const calls: string[] = [];
   const image = imageFrom(handle, {
     ...fileCalls,
@@ -89,7 +94,10 @@ function open(first: Cluster, incompatible = 0n, clusterBits = 14): Two {
   const two: Two = {
     handle,
     fields,
-    written,
+    numbers: write.numbers,
+    l1InFile: () => [0, 1, 2, 3].map((entry) => readFileSync(path).readBigUInt64BE(made.l1At + entry * 8)),
+    tableInFile: () => readFileSync(path).subarray(made.l2At.get(0)),
+    versionsWritten: () => l2.written.join(),
     image,
     calls,
     other,
@@ -145,6 +153,9 @@ it.each([false, true])(
   'what an entry points to is synced before it: another points meanwhile: %s',
   (pointsMeanwhile) => {
     const two = open(oneSubcluster, EXTENDED_L2);
+    /** Of the first two clusters, in the file. */
+    const entries = () => [0, 16].map((at) => two.tableInFile().toString('hex', at, at + 16));
+    const before = entries();
     // In clusters that are there, so that no refcount changes.
     write(two.image, SUBCLUSTER, SUBCLUSTER);
     two.calls.length = 0;
@@ -153,7 +164,35 @@ it.each([false, true])(
       if (pointsMeanwhile) write(two.other, CLUSTER + SUBCLUSTER, SUBCLUSTER);
     };
     expect(two.image.flush()).toBe(0);
-    expect(two.calls).toEqual(['sync', ...(pointsMeanwhile ? ['sync'] : []), 'entries', 'sync']);
+    // What the other's entry points to is not on the disk.
+    expect(two.calls).toEqual(['sync', 'entries', 'sync']);
+    const after = entries();
+    expect(after[0]).not.toBe(before[0]);
+    expect(after[1]).toBe(before[1]);
+    expect(two.image.flush()).toBe(0);
+    expect(entries()[1] === before[1]).toBe(!pointsMeanwhile);
+  },
+);
+
+it.each([false, true])(
+  'entries of the L1 table are written as they were before the sync: the file has newer ones: %s',
+  (isNewer) => {
+    const two = open(data);
+    const before = two.l1InFile();
+    // In tables that are not there yet.
+    const [first, second] = [1, 3].map((table) => table * 2_048 * CLUSTER);
+    write(two.image, first ?? 0, CLUSTER);
+    two.duringSync = () => {
+      two.duringSync = () => {};
+      write(two.other, second ?? 0, CLUSTER);
+      // As if another had written them.
+      if (isNewer) two.numbers[L1_WRITTEN] = two.numbers[L1_CHANGES] ?? 0;
+    };
+    expect(two.image.flush()).toBe(0);
+    const after = two.l1InFile();
+    expect([1, 3].filter((entry) => after[entry] !== before[entry])).toEqual(isNewer ? [] : [1]);
+    expect(two.image.flush()).toBe(0);
+    expect([1, 3].filter((entry) => two.l1InFile()[entry] !== before[entry])).toEqual([1, 3]);
   },
 );
 
@@ -226,13 +265,12 @@ it('nor is it freed where another has written its entries meanwhile, and waits f
   two.calls.length = 0;
   two.duringSync = () => {
     two.duringSync = () => {};
-    const { numbers } = two.written;
-    const before = numbers[ENTRIES_WRITTEN];
+    const before = two.versionsWritten();
     Atomics.store(go, 0, 1);
     Atomics.notify(go, 0);
     // Nobody else writes to `go` any more: a pause.
-    for (let look = 0; look < 500 && numbers[ENTRIES_WRITTEN] === before; look += 1) Atomics.wait(go, 0, 1, 10);
-    expect(numbers[ENTRIES_WRITTEN]).toBeGreaterThan(before ?? 0);
+    for (let look = 0; look < 500 && two.versionsWritten() === before; look += 1) Atomics.wait(go, 0, 1, 10);
+    expect(two.versionsWritten()).not.toBe(before);
   };
   expect(two.image.flush()).toBe(0);
   expect(two.freed).toEqual([first]);
