@@ -66,7 +66,7 @@ export default defineConfig({
                 name: 'interop with a newer QEMU',
                 ...interop,
                 include: ['test/interop/{qemu-client,image-locks}.test.ts'],
-                env: { PATH: `${NEWER_QEMU}:${process.env.PATH}` },
+                env: { PATH: `${NEWER_QEMU}:${process.env.PATH}`, TSNBD_NEWER_QEMU: '1' },
               },
             },
           ]

@@ -1,5 +1,5 @@
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, statSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type OpenedImage, type OpenOptions, openImage } from '#tsnbd/image/open-image.js';
@@ -29,7 +29,7 @@ import {
   NBD_REPLY_TYPE_OFFSET_DATA,
   NBD_REPLY_TYPE_OFFSET_HOLE,
 } from '#tsnbd/protocol/constants.js';
-import { BASE_ALLOCATION } from '#tsnbd/protocol/meta-context.js';
+import { ALLOCATION_DEPTH, BASE_ALLOCATION } from '#tsnbd/protocol/meta-context.js';
 import type { ReplyStyle } from '#tsnbd/protocol/reply.js';
 import { type Server, serve } from '#tsnbd/server/serve.js';
 import type { Address } from '#tsnbd/transport/address.js';
@@ -89,7 +89,7 @@ function start(image: OpenedImage): Promise<Server> {
 
 /** The loop over an image in memory, and a client that takes the handshake for done. */
 function startTogether(replyStyle: ReplyStyle, options: Partial<LoopThreadData> = {}): Loop & { asks: ProtocolClient } {
-  const contexts = replyStyle === 'simple' ? [] : [BASE_ALLOCATION];
+  const { contexts = replyStyle === 'simple' ? [] : [BASE_ALLOCATION] } = options;
   const loop = startLoop({ replyStyle, contexts, ...options });
   const asks = new ProtocolClient(loop.client, agreement(replyStyle, options.sizeBytes ?? MIB, contexts));
   undo.push(async () => {
@@ -214,6 +214,16 @@ describe.each(STYLES)('with %s replies', (replyStyle) => {
     expect(await client.ask({ type: NBD_CMD_CACHE, offsetBytes: 513, lengthBytes: 1 })).toMatchObject({ error: 0 });
     expect(await client.read(0, 512)).toMatchObject({ data: Buffer.alloc(512, 7) });
   });
+
+  test("CACHE is the image's to do, and fails as that does", async () => {
+    const { asks, fail, count } = startTogether(replyStyle);
+    const hint = { type: NBD_CMD_CACHE, offsetBytes: 513, lengthBytes: 4_096 };
+    expect(await asks.ask(hint)).toMatchObject({ error: 0 });
+    expect(count(CALLS.CACHE)).toBe(1);
+    fail(CALLS.CACHE, constants.errno.EIO);
+    expect(await asks.ask(hint)).toMatchObject({ error: NBD_EIO });
+    expect(await asks.read(0, 512)).toMatchObject({ error: 0 });
+  });
 });
 
 describe.each(IN_CHUNKS)('a READ with %s replies', (replyStyle) => {
@@ -270,6 +280,16 @@ describe.each(IN_CHUNKS)('a READ with %s replies', (replyStyle) => {
 
 describe.each(IN_CHUNKS)('BLOCK_STATUS with %s replies', (replyStyle) => {
   const wishes = { replyStyle, contexts: CONTEXTS };
+
+  test('that fails tells so in one chunk, in place of all', async () => {
+    const { asks, fail } = startTogether(replyStyle, { contexts: [BASE_ALLOCATION, ALLOCATION_DEPTH] });
+    expect(await asks.blockStatus(0, 512 * KIB)).toMatchObject({ error: 0 });
+    fail(CALLS.STATUS, constants.errno.EIO);
+    const { error, extents, chunkTypes } = await asks.blockStatus(0, 512 * KIB);
+    expect({ error, extents: extents.size, chunkTypes }).toEqual({ error: NBD_EIO, extents: 0, chunkTypes: [ERROR] });
+    fail(CALLS.STATUS, 0);
+    expect(await asks.blockStatus(0, 512 * KIB)).toMatchObject({ error: 0 });
+  });
 
   test('tells data from holes, and follows every change', async () => {
     const client = await serveDisk({}, wishes);

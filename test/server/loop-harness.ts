@@ -9,7 +9,7 @@ import { DRAIN, HALT, type LoopEnd } from '#tsnbd/server/loop-end.js';
 import { RawClient } from './raw-client.js';
 
 /** The image's calls, as fields of `faults` and `counts`; DURABLE counts writes, zeroes and trims with FUA. */
-export const CALLS = { READ: 0, WRITE: 1, ZERO: 2, TRIM: 3, FLUSH: 4, DURABLE: 5 } as const;
+export const CALLS = { READ: 0, WRITE: 1, ZERO: 2, TRIM: 3, FLUSH: 4, DURABLE: 5, STATUS: 9, CACHE: 10 } as const;
 /** A field of `counts`: calls that were held up. */
 export const HELD = 6;
 /** A field of `counts`: places that were found and not let go. */
@@ -70,7 +70,7 @@ export function startLoop(options: Partial<LoopThreadData> = {}): Loop {
   const bell = makePipe();
   if (bell === undefined) throw new Error('there is no pipe to be had');
   const shared = (length: number) => new Int32Array(new SharedArrayBuffer(4 * length));
-  const [stop, faults, counts, writeErrors] = [shared(1), shared(8), shared(9), shared(1)];
+  const [stop, faults, counts, writeErrors] = [shared(1), shared(11), shared(11), shared(1)];
   const sizeBytes = options.sizeBytes ?? 1_048_576;
   const memory = new Uint8Array(new SharedArrayBuffer(Math.min(sizeBytes, MEMORY_BYTES_MAX)));
   const workerData: LoopThreadData = {

@@ -28,6 +28,8 @@ const DURABLE = 5;
 const HELD = 6;
 const PLACES = 7;
 const WITHIN_BLOCK = 8;
+const STATUS = 9;
+const CACHE = 10;
 const DONE = 6;
 const FAILED = 7;
 const BLOCK_BYTES = 4096;
@@ -70,6 +72,8 @@ const image = {
     return enter(TRIM);
   },
   status(offset, length, extent) {
+    const errno = enter(STATUS);
+    if (errno !== 0) return errno;
     const hole = isHole(offset);
     let end = offset - (offset % BLOCK_BYTES);
     do end += BLOCK_BYTES;
@@ -77,7 +81,7 @@ const image = {
     Object.assign(extent, { lengthBytes: Math.min(end - offset, length), hole, zero: hole });
     return 0;
   },
-  cache: () => 0,
+  cache: () => enter(CACHE),
   mayHaveHoles: sparse,
   findPlace(offset, _length, place) {
     Object.assign(place, { fd: slowFds[offset / BLOCK_BYTES] ?? -1, blockBytes: 1, offsetBytes: 0 });

@@ -13,8 +13,10 @@ import {
   NBD_CMD_WRITE,
   NBD_EPERM,
   NBD_ESHUTDOWN,
+  NBD_FLAG_CAN_MULTI_CONN,
   NBD_OPT_EXPORT_NAME,
   NBD_REP_ERR_POLICY,
+  NBD_REP_ERR_SHUTDOWN,
   NBD_REP_INFO,
   NBD_SIMPLE_REPLY_BYTES,
 } from '#tsnbd/protocol/constants.js';
@@ -160,6 +162,18 @@ describe('the number of clients', () => {
     expect(failures()).toEqual([]);
   });
 
+  test('says whether a client may have several connections', async () => {
+    await start({ clientsMax: 1 });
+    const flagsNow = async () => {
+      const answer = await negotiate({ kind: 'info', exportName: '' });
+      return 'export' in answer ? answer.export.flags & NBD_FLAG_CAN_MULTI_CONN : undefined;
+    };
+    expect(await flagsNow()).toBe(0);
+    await served.server?.stop();
+    await start({ clientsMax: 2 });
+    expect(await flagsNow()).toBe(NBD_FLAG_CAN_MULTI_CONN);
+  });
+
   test('has no bound of its own where none is asked for', async () => {
     await start();
     const clients = await Promise.all([1, 2, 3, 4].map(() => attach()));
@@ -227,6 +241,28 @@ describe('the end of a server', () => {
     expect(readFileSync(served.path)[block * 512]).toBe(block % 250);
     expect(failures()).toEqual([expect.stringContaining('interrupted')]);
   });
+});
+
+test('a server that ends tells who negotiates, and takes nobody new', async () => {
+  const started = await start();
+  const [busy, halfway, leaving] = [await attach(), await stranger(), await stranger()];
+  // The disk takes its time, so that the server waits for it.
+  const lock = new SharedLock(served.image.handle.shared, SYNC_LOCK);
+  lock.take();
+  const write = busy.encode({ type: NBD_CMD_WRITE, data: Buffer.alloc(512, 8) });
+  busy.send(Buffer.concat([write, busy.encode({ type: NBD_CMD_FLUSH })]));
+  expect(await busy.reply()).toMatchObject({ error: 0 });
+  const stopped = started.stop();
+  halfway.send(Buffer.concat([CLIENT_FLAGS, GO]));
+  expect((await halfway.read(20)).readUInt32BE(12)).toBe(NBD_REP_ERR_SHUTDOWN);
+  leaving.send(Buffer.concat([CLIENT_FLAGS, encodeOption(NBD_OPT_EXPORT_NAME, new Uint8Array(0))]));
+  expect(await leaving.end()).toHaveLength(0);
+  await expect(connect(started.address as Address, AbortSignal.timeout(1_000))).rejects.toMatchObject({
+    code: 'refused',
+  });
+  lock.leave();
+  expect(await busy.reply()).toMatchObject({ error: 0 });
+  await stopped;
 });
 
 test.each(['tcp', 'unix'] as const)(
