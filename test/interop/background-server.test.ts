@@ -50,3 +50,13 @@ test('a server in the background serves when the command returns, and lists as q
   process.kill(Number(readFileSync(at('pid'), 'latin1')), 'SIGTERM');
   await expect.poll(() => existsSync(at('pid')) || existsSync(at('sock'))).toBe(false);
 });
+
+test('a server that answers a flush at once says so when it starts', async () => {
+  const words = ['--fork', '--pid-file', at('pid'), '-k', at('sock'), '-t', '-f', 'raw', '--cache=unsafe'];
+  const unsafe = 'is opened as unsafe: a flush is answered at once, and a crash of this machine may ruin it';
+  expect(await runTsnbd(...words, at('disk.raw'))).toEqual({
+    status: 0,
+    stdout: '',
+    stderr: `tsnbd: ${at('disk.raw')} ${unsafe}\n`,
+  });
+});

@@ -16,6 +16,7 @@ const MIB = 1_048_576;
 const SIZE_BYTES = 64 * MIB;
 /** What a run writes at most; a connection has a part of the image for itself. */
 const WRITTEN_BYTES = 8 * MIB;
+const LARGE_BYTES = 262_144;
 
 let folder: string;
 let image: string;
@@ -103,8 +104,9 @@ function flags(options: FioOptions): string[] {
 
 /** So many connections, each to a part of the image for itself. */
 function connections(count: number): FioOptions {
-  const sizeBytes = WRITTEN_BYTES / count;
-  return { numjobs: count, size: sizeBytes, offset_increment: SIZE_BYTES / count };
+  const whole = (bytes: number, blockBytes: number) => bytes - (bytes % blockBytes);
+  const size = whole(WRITTEN_BYTES / count, LARGE_BYTES);
+  return { numjobs: count, size, offset_increment: whole(SIZE_BYTES / count, MIB) };
 }
 
 /** Has the kernel forget what it holds of the image. */
@@ -144,11 +146,18 @@ describe('what fio writes is what it reads', () => {
     if (hasCores) expect({ awake, asleep }).toEqual({ awake: expect.any(Number), asleep: expect.any(Number) });
   });
 
-  test.each([2, 4, 8])('%i connections, 16 requests at a time each, asleep in between', async (count) => {
+  test.each([1, 2, 3, 4, 5, 6, 7, 8])('%i connections, served in one way after the other', async (count) => {
     const uri = await serve('unix');
-    await verify(uri, { rw: 'randrw', bs: '4k', iodepth: 16, ...connections(count) }, {});
+    const shared = connections(count);
+    await verify(uri, { rw: 'randrw', bs: '4k', iodepth: 16, ...shared }, {});
     const sleepers = stepsIn(trace()).filter(({ kind }) => kind === 'received');
     expect(new Set(sleepers.map(({ socket }) => socket)).size).toBeGreaterThanOrEqual(count);
+    await verify(uri, { rw: 'randwrite', bs: '4k', iodepth: 1, ...shared, size: LARGE_BYTES }, {});
+    await verify(uri, { rw: 'randwrite', bs: LARGE_BYTES, iodepth: 8, ...shared }, {});
+    expectSpliced('unix');
+    await whileDropped(verify(uri, { rw: 'randrw', bs: '4k', iodepth: 32, ...shared }, {}));
+    const { begun = 0, announced = 0 } = stepsTaken();
+    expect(hasRing ? begun : announced).toBeGreaterThan(0);
   });
 
   test.each(['unix', 'tcp'] as const)('blocks of 256 KiB and 1 MiB over %s', async (transport) => {
@@ -169,13 +178,13 @@ describe('what fio writes is what it reads', () => {
   });
 
   test.each([
-    ['unix', { bs: '4k', iodepth: 32 }],
-    ['unix', { bs: '64k', iodepth: 16 }],
-    ['unix', { bs: '256k', iodepth: 8 }],
-    ['tcp', { bs: '64k', iodepth: 16 }],
-  ] as const)('past the page cache (--cache=none) over %s: %j', async (transport, shape) => {
+    ['unix', 1, { bs: '4k', iodepth: 32 }],
+    ['unix', 3, { bs: '64k', iodepth: 16 }],
+    ['unix', 5, { bs: '256k', iodepth: 8 }],
+    ['tcp', 7, { bs: '64k', iodepth: 16 }],
+  ] as const)('past the page cache (--cache=none) over %s by %i connections: %j', async (transport, count, shape) => {
     const uri = await serve(transport, '--cache=none');
-    await verify(uri, { rw: 'randrw', ...shape, ...connections(2) }, {});
+    await verify(uri, { rw: 'randrw', ...shape, ...connections(count) }, {});
     const { direct, begun = 0, spliced = 0 } = stepsTaken();
     expect(direct).toBeGreaterThan(0);
     expect(begun > 0).toBe(hasRing);
