@@ -1,7 +1,7 @@
 // A speed counts only for a server whose bytes are right: what it gives and what it takes is compared by sha256.
-import { rmSync } from 'node:fs';
+import { rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fullOf, makeImage, qcow2Image, sha256 } from './image.js';
+import { drop, fullOf, makeImage, qcow2Image, sha256 } from './image.js';
 import { succeed } from './programs.js';
 import { startServer } from './server.js';
 
@@ -42,6 +42,23 @@ export async function checkDirectBytes(owned, peer, sizeBytes) {
   await check(owned, peer, sizeBytes, {
     words: 'past the page cache',
     start: (image) => startServer(owned, peer, 'unix', image, { format: 'raw', direct: true }),
+    rawOf: (image) => Promise.resolve(image),
+  });
+}
+
+/**
+ * The same from a disk: nothing of the image is in the page cache when the server begins.
+ * @param {Owned} owned
+ * @param {Peer} peer
+ * @param {number} sizeBytes
+ */
+export async function checkColdBytes(owned, peer, sizeBytes) {
+  await check(owned, peer, sizeBytes, {
+    words: 'from a disk',
+    start: (image) => {
+      drop(image, statSync(image).size);
+      return startServer(owned, peer, 'unix', image);
+    },
     rawOf: (image) => Promise.resolve(image),
   });
 }

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { boundServer } from './bound/build.js';
 import { fio } from './cases.js';
-import { checkBytes, checkDirectBytes, checkQcow2Bytes } from './checks.js';
+import { checkBytes, checkColdBytes, checkDirectBytes, checkQcow2Bytes } from './checks.js';
 import { makeImage, settle } from './image.js';
 import { fioOn } from './load.js';
 import { measure, needsLarge } from './measure.js';
@@ -159,6 +159,8 @@ async function checkAll(owned, peers, cases, sizeBytes) {
   }
   const isDirect = (/** @type {Case} */ one) => one.kind === 'fio' && one.cache === 'direct';
   await check('past the page cache', isDirect, (peer) => checkDirectBytes(owned, peer, sizeBytes));
+  const isCold = (/** @type {Case} */ one) => one.kind === 'fio' && one.cache === 'cold' && !isOfImageServers(one);
+  await check('from a disk', isCold, (peer) => checkColdBytes(owned, peer, sizeBytes));
   for (const kind of /** @type {const} */ (['full', 'new', 'backed'])) {
     const concerns = (/** @type {Case} */ one) => one.kind === 'fio' && one.qcow2 === kind;
     await check(`with a qcow2 image (${kind})`, concerns, (peer) => checkQcow2Bytes(owned, peer, kind, sizeBytes));

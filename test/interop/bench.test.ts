@@ -56,6 +56,7 @@ test.runIf(isOnDisk(PLACE))(
     const peers = [...servers, ...['bound', 'bound awake', 'bound by reference'].filter(isThere)];
     const coldPeers = [...servers, ...['bound: the disk', 'bound: the disk, direct'].filter(isThere)];
     expect(stdout).toContain(`sha256 of what was read and written over unix is right: ${peers.join(', ')}\n`);
+    expect(stdout).toContain(`sha256 of what was read and written from a disk is right: ${servers.join(', ')}\n`);
     for (const what of [
       'tsnbd',
       'nbdkit',
