@@ -95,3 +95,24 @@ test('a flush of a qcow2 image that takes seconds holds up nobody who reads a ta
     for (const client of [flushes, other]) client.close();
   });
 });
+
+test.each(['raw', 'qcow2'])(
+  'of a %s image what is to be durable (FUA), and a flush, is answered behind a sync',
+  (format) => {
+    const make = (image: string) => execFileSync('qemu-img', ['create', '-q', '-f', format, image, '4M']);
+    return whileServed(make, ['-e', 'trace=fdatasync'], ['-f', format], async (attach, _, trace) => {
+      const syncsDone = () => readFileSync(trace, 'utf8').split('= 0').length - 1;
+      const client = await attach();
+      const range = { offsetBytes: MIB, lengthBytes: MIB };
+      for (const type of [NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLUSH]) {
+        const data = Buffer.alloc(MIB, 7);
+        expect((await client.ask({ type: NBD_CMD_WRITE, offsetBytes: MIB, data })).error).toBe(0);
+        const before = syncsDone();
+        const asked = type === NBD_CMD_FLUSH ? { type } : { type, flags: NBD_CMD_FLAG_FUA, ...range };
+        expect((await client.ask(asked)).error).toBe(0);
+        expect(syncsDone()).toBeGreaterThan(before);
+      }
+      client.close();
+    });
+  },
+);
