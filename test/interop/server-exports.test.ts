@@ -1,5 +1,6 @@
 import { randomFillSync } from 'node:crypto';
 import { constants, existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -125,6 +126,23 @@ describe('one client too many', () => {
       expect(await succeed('nbdinfo', '--size', server.uri)).toBe(`${ROOT_BYTES}\n`);
     }
   });
+});
+
+test('a crowd that takes all file descriptors is closed, and once it is gone there is room again', async () => {
+  server = await serveUnix(socket, root, '-t', '-e', '0');
+  const served = await connect({ kind: 'unix', path: socket }, AbortSignal.timeout(5_000));
+  const goal = { kind: 'go', exportName: '' } as const;
+  await runHandshake(served, new ClientHandshake(goal), AbortSignal.timeout(5_000));
+  await succeed('prlimit', '--pid', String(server.pid), '--nofile=64:64');
+  const crowd = Array.from({ length: 100 }, () => createConnection(socket).on('error', () => {}));
+  const closed = () => crowd.filter(({ readyState }) => readyState === 'closed').length;
+  for (const each of crowd) each.resume();
+  await expect.poll(closed).toBeGreaterThan(20);
+  expect(closed()).toBeLessThan(100);
+  for (const each of crowd) each.destroy();
+  expect(served.readyState).toBe('open');
+  await expect.poll(async () => (await run('nbdinfo', '--size', server?.uri ?? '')).stdout).toBe(`${ROOT_BYTES}\n`);
+  served.destroy();
 });
 
 test('a client that says nothing is given up after as long as --handshake-limit says', async () => {
