@@ -79,19 +79,13 @@ export async function bringUp(
   const nodes = await prepareNodes(choice, undo);
   const nbd = await connectDevice(choice, setup, undo);
   const { name: device, kernelApi } = nbd;
-  let isOver = false;
-  const record = () => {
-    if (!isOver) writeState(device, about);
-  };
-  const supervisor = supervise?.(nbd, record);
+  const supervisor = supervise?.(nbd, () => record());
   const isLeft = setup.unattended && nbd.leave !== undefined;
   // From here on the device is ours alone, so what a dead process left under its name is replaced.
   nodes.isUp(device);
   const about = { ...what, ...recordOf(nbd, setup), ...marksOf(choice, setup), nodes: nodes.made };
   const attachment = await answerFor(nbd, about, setup, context, { ...options, supervisor, isLeft });
-  void attachment.ended.then(() => {
-    isOver = true;
-  });
+  const record = recorderOf(attachment);
   const onMade = (name: string) => {
     nodes.made.push(madeNode(name));
     record();
@@ -180,15 +174,23 @@ export async function answerFor(
 }
 
 /** Who goes on when this process is killed opens the image anew, to which the kernel does not tell of a lost write again. */
-function recordLoss({ device, about, ended }: DeviceAttachment, image: OpenedImage): void {
+function recordLoss(attachment: DeviceAttachment, image: OpenedImage): void {
+  const record = recorderOf(attachment);
+  onLost(image, () => {
+    attachment.about.isLost = true;
+    record();
+  });
+}
+
+/** Writes down what has changed of a device, until it has ended. */
+function recorderOf({ device, about, ended }: DeviceAttachment): () => void {
   let isOver = false;
   void ended.then(() => {
     isOver = true;
   });
-  onLost(image, () => {
-    about.isLost = true;
+  return () => {
     if (!isOver) writeState(device, about);
-  });
+  };
 }
 
 /** What `status` is to tell of it for as long as it is attached. */

@@ -32,6 +32,13 @@ afterEach(async () => {
 });
 
 const uriOf = (name: string) => `nbd+unix:///${name}?socket=${socket}`;
+/** A client that is served. */
+async function attach() {
+  const client = await connect({ kind: 'unix', path: socket }, AbortSignal.timeout(5_000));
+  const goal = { kind: 'go', exportName: '' } as const;
+  await runHandshake(client, new ClientHandshake(goal), AbortSignal.timeout(5_000));
+  return client;
+}
 const listed = async () => JSON.parse(await succeed('nbdinfo', '--list', '--json', uriOf(''))).exports;
 
 describe('tsnbd serve', () => {
@@ -113,9 +120,7 @@ describe('a single image', () => {
 describe('one client too many', () => {
   test('is told so, at once, in words that reach the user; the next one is served', async () => {
     server = await serveUnix(socket, root, '-t');
-    const first = await connect({ kind: 'unix', path: socket }, AbortSignal.timeout(5_000));
-    const goal = { kind: 'go', exportName: '' } as const;
-    await runHandshake(first, new ClientHandshake(goal), AbortSignal.timeout(5_000));
+    const first = await attach();
     const { status, stderr } = await run('qemu-img', 'info', server.uri);
     expect(status).not.toBe(0);
     expect(stderr).toContain('server reported: a client is served already, no more are allowed');
@@ -130,9 +135,7 @@ describe('one client too many', () => {
 
 test('a crowd that takes all file descriptors is closed, and once it is gone there is room again', async () => {
   server = await serveUnix(socket, root, '-t', '-e', '0');
-  const served = await connect({ kind: 'unix', path: socket }, AbortSignal.timeout(5_000));
-  const goal = { kind: 'go', exportName: '' } as const;
-  await runHandshake(served, new ClientHandshake(goal), AbortSignal.timeout(5_000));
+  const served = await attach();
   await succeed('prlimit', '--pid', String(server.pid), '--nofile=64:64');
   const crowd = Array.from({ length: 100 }, () => createConnection(socket).on('error', () => {}));
   const closed = () => crowd.filter(({ readyState }) => readyState === 'closed').length;

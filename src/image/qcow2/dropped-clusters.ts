@@ -90,10 +90,10 @@ export class DroppedClusters {
   }
 
   /**
-   * Takes what nobody can use any more of what was dropped until `sealed`, or ever: it is counted still, so that nobody else gets
+   * Takes what nobody can use any more of what was dropped until `sealed`: it is counted still, so that nobody else gets
    * it. Then its storage can be given back, without the lock, and it is to be freed. Answers 0 or a positive errno.
    */
-  take(sealed = Number.POSITIVE_INFINITY): number {
+  take(sealed: number): number {
     const { numbers, dropped, freeing } = this.#memory;
     const errno = this.#takePassed();
     const lent = numbers[LENT_COUNT] ?? 0;
@@ -146,26 +146,26 @@ export class DroppedClusters {
   /** In pieces: what nothing else has either can be given back before it is free. The end of the file is cut off instead. */
   #takeRange(first: number, end: number): number {
     const fileEnd = this.#memory.numbers[FRESH_FROM];
+    let refcount = this.#countOf(first);
     for (let from = first; from < end; ) {
+      const isLast = refcount === 1;
       let to = from;
-      const isLast = this.#refcounts.get(from) === 1;
       do {
-        const errno = this.#check(to);
-        if (errno !== 0) return errno;
+        if (refcount < 0) return -refcount;
         to += 1;
-      } while (to < end && to - from < FREED_AT_A_TIME && (this.#refcounts.get(to) === 1) === isLast);
+        if (to < end) refcount = this.#countOf(to);
+      } while (to < end && to - from < FREED_AT_A_TIME && (refcount === 1) === isLast);
       this.#taken.push({ first: from, end: to, isPunched: isLast && to !== fileEnd });
       from = to;
     }
     return 0;
   }
 
-  /** What is dropped is counted, and no table that is in use. */
-  #check(cluster: number): number {
+  /** The refcount of a cluster that was dropped: it is counted, and no table that is in use. Answers −errno otherwise. */
+  #countOf(cluster: number): number {
     const refcount = this.#refcounts.get(cluster);
-    if (refcount < 0) return -refcount;
     const isTable = refcount === 1 && this.#allocator.isTable(cluster) && this.#duties.isTableInUse(cluster);
-    return refcount === 0 || isTable ? this.#duties.markCorrupt() : 0;
+    return refcount === 0 || isTable ? -this.#duties.markCorrupt() : refcount;
   }
 
   /** Without the lock: gives the storage of what was taken back. */
@@ -190,9 +190,8 @@ export class DroppedClusters {
     let holeFrom = first;
     for (let cluster = first; cluster < end; cluster += 1) {
       // The same may have been dropped more often than it was counted.
-      let errno = this.#check(cluster);
-      const refcount = this.#refcounts.get(cluster);
-      if (errno === 0) errno = this.#refcounts.set(cluster, refcount - 1);
+      const refcount = this.#countOf(cluster);
+      const errno = refcount < 0 ? -refcount : this.#refcounts.set(cluster, refcount - 1);
       if (errno !== 0) return errno;
       if (refcount > 1) {
         this.#punch(holeFrom, cluster);

@@ -8,6 +8,7 @@ import {
   L1_DIRTY_FROM,
   L1_DIRTY_TO,
   L1_WRITTEN,
+  POINTED,
   type Qcow2Memory,
   TABLE_DIRTY_FROM,
   TABLE_DIRTY_TO,
@@ -48,6 +49,8 @@ export interface EntryCopies {
   readonly from: number;
   readonly to: number;
   readonly l1Changes: number;
+  /** What POINTED was. */
+  readonly pointed: number;
 }
 
 /** Writes tables to the file, all under the lock, in no order of its own: none over a table of another kind. Each answers 0 or a positive errno. */
@@ -78,7 +81,8 @@ export class TableWrites {
     const { numbers } = write;
     const [from = 0, to = 0] = [numbers[L1_DIRTY_FROM], numbers[L1_DIRTY_TO]];
     const l1 = memory.l1.slice(from * ENTRY_WORDS, to * ENTRY_WORDS);
-    return { slices: tables.cache.copyDirty(), l1, from, to, l1Changes: numbers[L1_CHANGES] ?? 0 };
+    const [l1Changes = 0, pointed = 0] = [numbers[L1_CHANGES], numbers[POINTED]];
+    return { slices: tables.cache.copyDirty(), l1, from, to, l1Changes, pointed };
   }
 
   /** Writes what was copied, but nothing older than the file has. */

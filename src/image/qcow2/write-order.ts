@@ -58,8 +58,6 @@ export class WriteOrder implements AllocatorDuties {
   readonly #file: TableWrites;
   readonly #header: HeaderChanges;
   readonly #places: TablePlaces;
-  /** What POINTED was before the sync that is waited for without the lock. */
-  #ahead = 0;
   #copies: EntryCopies | undefined;
   /** With the tables that are put into the file: whether something may be freed behind them, and what was dropped by then. */
   #frees = false;
@@ -112,7 +110,9 @@ export class WriteOrder implements AllocatorDuties {
   flush(): number {
     let errno = this.#put();
     if (errno === 0) errno = this.storage.flush();
-    return errno === 0 && this.#frees ? this.#free() : errno;
+    if (errno !== 0 || !this.#frees) return errno;
+    this.#frees = false;
+    return this.#free(this.#sealed, (act) => this.#tables.lock.hold(act));
   }
 
   /** Begins a flush: its last sync goes on beside what follows. False: it is one for `flush`. */
@@ -153,22 +153,17 @@ export class WriteOrder implements AllocatorDuties {
     return errno === 0 ? this.storage.flush() : errno;
   }
 
-  /** With what no longer points to what was dropped until `#sealed` on stable storage. */
-  #free(): number {
-    const { dropped } = this;
-    this.#frees = false;
-    let errno = this.#tables.lock.hold(() => (this.state === 0 ? dropped.take(this.#sealed) : EIO));
-    if (errno === 0) dropped.giveBackTaken();
-    while (errno === 0 && dropped.hasTaken) errno = this.#tables.lock.hold(() => this.#freeTaken());
-    return errno;
-  }
-
   /** Under the lock, with all that is in memory in the file, on stable storage: what nobody points to is free. Answers 0 or a positive errno. */
   settle(): number {
+    return this.#free(Number.POSITIVE_INFINITY, (act) => act());
+  }
+
+  /** With what no longer points to what was dropped until `sealed` on stable storage; `locked` has something done under the lock. */
+  #free(sealed: number, locked: (act: () => number) => number): number {
     const { dropped } = this;
-    let errno = dropped.take();
+    let errno = locked(() => (this.state === 0 ? dropped.take(sealed) : EIO));
     if (errno === 0) dropped.giveBackTaken();
-    while (errno === 0 && dropped.hasTaken) errno = this.#freeTaken();
+    while (errno === 0 && dropped.hasTaken) errno = locked(() => this.#freeTaken());
     return errno;
   }
 
@@ -198,7 +193,6 @@ export class WriteOrder implements AllocatorDuties {
     if (!this.#file.hasEntries || !this.#needsSync()) return this.#putAllTables();
     // Nobody else is to take the refcounts for synced before they are.
     if (this.refcounts.cache.hasDirty()) this.willPoint();
-    this.#ahead = this.#write.numbers[POINTED] ?? 0;
     const errno = this.writeRefcounts();
     if (errno === 0) this.#copies = this.#file.copyEntries();
     return errno;
@@ -213,7 +207,7 @@ export class WriteOrder implements AllocatorDuties {
   #putCopied(copies: EntryCopies): number {
     if (this.state !== 0) return EIO;
     const { numbers } = this.#write;
-    if (numbers[POINTED] === this.#ahead) numbers[POINTED_SYNCED] = this.#ahead;
+    if (numbers[POINTED] === copies.pointed) numbers[POINTED_SYNCED] = copies.pointed;
     if (this.#needsSync()) return this.#file.writeCopies(copies);
     this.#seal();
     return this.#putAllTables();

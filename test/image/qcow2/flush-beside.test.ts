@@ -113,6 +113,8 @@ const oneSubcluster: Cluster = { kind: 'subclusters', allocated: 1, zero: 0, byt
 
 const write = (image: Image, offsetBytes: number, length: number) =>
   expect(image.write(offsetBytes, length, new Uint8Array(length).fill(9), 0, false)).toBe(0);
+const trim = (image: Image, cluster: number) => expect(image.trim(cluster * CLUSTER, CLUSTER, false)).toBe(0);
+
 /** Where in the file a cluster lies. */
 function placeOf(image: Image, cluster: number): number {
   const place = emptyPlace();
@@ -120,8 +122,6 @@ function placeOf(image: Image, cluster: number): number {
   image.letGoPlaces();
   return place.offsetBytes;
 }
-
-const trim = (image: Image, cluster: number) => expect(image.trim(cluster * CLUSTER, CLUSTER, false)).toBe(0);
 
 it.each<[string, (image: Image) => void, number]>([
   ['what is new', (image) => write(image, 20 * CLUSTER, CLUSTER), 2],
