@@ -18,6 +18,14 @@ export function openFlags(fd: number, pid: number | 'self' = 'self'): number {
   return Number.parseInt(told ?? '', 8);
 }
 
+/**
+ * What an fd of this process is open on, as `socket:[4711]`, or '' if it is closed. Two that are the same are of the same
+ * file; of another, the number was closed meanwhile and another thread's open got it.
+ */
+export function openedAs(fd: number): string {
+  return linkOf(`/proc/self/fd/${fd}`);
+}
+
 function linkOf(path: string): string {
   try {
     return readlinkSync(path);

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Worker } from 'node:worker_threads';
@@ -20,6 +20,7 @@ import { INPUT_BYTES } from '#tsnbd/server/request-input.js';
 import { startWorker } from '#tsnbd/server/spare-workers.js';
 import { type ServedConnection, startConnection } from '#tsnbd/server/workers.js';
 import { long } from '../long.js';
+import { openedAs } from '../open-fds.js';
 import { type AskedRequest, RawClient, type Reply } from './raw-client.js';
 import { seeded } from './seeded.js';
 
@@ -47,15 +48,16 @@ afterEach(async () => {
 function start(
   received = new Uint8Array(0),
   worker?: Worker,
-): { client: RawClient; connection: ServedConnection; socketFd: number } {
+): { client: RawClient; connection: ServedConnection; socketFd: number; socket: string } {
   const [clientFd, socketFd] = socketPair();
+  const socket = openedAs(socketFd);
   const rules = rulesOf(image, { flags: imageFlags(image, true), replyStyle: 'simple', statusContexts: 0 });
   const task = { socketFd, image: image.handle, rules, contexts: [], received };
   const connection = worker === undefined ? startConnection(task) : startConnection(task, worker, false);
   const client = RawClient.onFd(clientFd);
   clients.push(client);
   connections.push(connection);
-  return { client, connection, socketFd };
+  return { client, connection, socketFd, socket };
 }
 
 /** A range of the image, mostly small, at times as long as a large request. */
@@ -182,12 +184,12 @@ function anyRequest(random: (below: number) => number): AskedRequest {
 
 describe('the end of a connection', () => {
   test('by DISC leaves what was written in the file, and no open socket', async () => {
-    const { client, connection, socketFd } = start();
+    const { client, connection, socketFd, socket } = start();
     await client.ask({ type: NBD_CMD_WRITE, data: Buffer.alloc(512, 7) });
     client.send(client.encode({ type: NBD_CMD_DISC }));
     expect(await connection.ended).toEqual({ kind: 'left', how: 'disconnected' });
     expect(readFileSync(path).subarray(0, 512).equals(Buffer.alloc(512, 7))).toBe(true);
-    expect(existsSync(`/proc/self/fd/${socketFd}`)).toBe(false);
+    expect(openedAs(socketFd)).not.toBe(socket);
   });
 
   test('by drain lets an idle client go', async () => {
@@ -235,7 +237,7 @@ describe('a worker that has served a connection', () => {
     const worker = startWorker();
     const { threadId } = worker;
     for (let round = 1; round <= 12; round += 1) {
-      const { client, connection, socketFd } = start(undefined, worker);
+      const { client, connection, socketFd, socket } = start(undefined, worker);
       await client.ask({ type: NBD_CMD_WRITE, offsetBytes: 512 * round, data: Buffer.alloc(512, round) });
       const { data } = await client.ask({ type: NBD_CMD_READ, offsetBytes: 512 * (round - 1), lengthBytes: 1_024 });
       expect([data[0], data[512]]).toEqual([round - 1, round]);
@@ -245,7 +247,7 @@ describe('a worker that has served a connection', () => {
       const end = await connection.ended;
       expect(end).toMatchObject(round % 3 === 1 ? { error: { code: 'violation' } } : { kind: 'left' });
       connection.drain(); // the socket is not its own any more
-      expect(existsSync(`/proc/self/fd/${socketFd}`)).toBe(false);
+      expect(openedAs(socketFd)).not.toBe(socket);
       expect(worker.threadId).toBe(threadId);
       expect(worker.listenerCount('message') + worker.listenerCount('error') + worker.listenerCount('exit')).toBe(0);
     }
