@@ -25,42 +25,54 @@ export type OnWritten = (ticket: number, errno: number) => void;
 export class BegunWrites {
   readonly #file: DirectFile;
   readonly #lock: RangeLock;
-  readonly #calls: RingCalls;
+  /** Absent until a write is to be begun, and where the kernel does not do several at a time for one thread. */
+  #calls: RingCalls | undefined;
+  #isOpened = false;
   // By ticket: what is left of the write.
   readonly #offsets = new Float64Array(BEGUN_MAX);
   readonly #lengths = new Int32Array(BEGUN_MAX);
   readonly #done = new Int32Array(BEGUN_MAX);
   readonly #tries = new Int32Array(BEGUN_MAX);
+  // Those that `settle` has waited for, and nobody was told of.
+  readonly #settledTickets = new Int32Array(BEGUN_MAX);
+  readonly #settledErrnos = new Int32Array(BEGUN_MAX);
+  #settled = 0;
+  readonly #onSettled = (ticket: number, errno: number) => {
+    this.#settledTickets[this.#settled] = ticket;
+    this.#settledErrnos[this.#settled] = errno;
+    this.#settled += 1;
+  };
   #told: OnWritten = () => {};
   readonly #onDone = (ticket: number, result: number) => this.#wentOn(ticket, result);
   readonly #onBroken = () => this.#giveUp();
 
-  private constructor({ direct, shared }: DirectHandle, calls: RingCalls) {
+  constructor({ direct, shared }: DirectHandle) {
     this.#file = direct;
     this.#lock = new RangeLock(shared);
-    this.#calls = calls;
   }
 
-  /** Absent where the kernel does not do several writes at a time for one thread. */
-  static on(handle: DirectHandle): BegunWrites | undefined {
-    const calls = RingCalls.open(BEGUN_MAX, UNIT_BYTES);
-    return calls === undefined ? undefined : new BegunWrites(handle, calls);
+  /** Whether none is on its way, as far as anybody knows, and all were told of. */
+  get isEmpty(): boolean {
+    return this.#calls === undefined || (this.#settled === 0 && this.#calls.isEmpty && !this.#calls.isBroken);
   }
 
   /**
    * Begins a write; `source` is free again at once. Answers its ticket; NOT_BEGUN where it is not one of whole blocks, too long,
-   * overlaps one that was begun, or somebody waits for all to be done; IS_FULL where one must be done first.
+   * overlaps one that was begun, or somebody waits for all to be done, and where the kernel does not do several writes at a
+   * time for one thread; IS_FULL where one must be told first.
    */
   begin(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
     const { blockBytes } = this.#file;
-    if (this.#calls.isBroken || length > BEGUN_BYTES_MAX || this.#lock.isAwaited) return NOT_BEGUN;
+    const calls = this.#opened();
+    if (calls === undefined || calls.isBroken || length > BEGUN_BYTES_MAX || this.#lock.isAwaited) return NOT_BEGUN;
     if (offsetBytes % blockBytes !== 0 || length % blockBytes !== 0 || this.#overlaps(offsetBytes, length))
       return NOT_BEGUN;
-    const wasEmpty = this.#calls.isEmpty;
-    const ticket = this.#calls.begin(length);
+    if (this.#settled > 0) return IS_FULL;
+    const wasEmpty = calls.isEmpty;
+    const ticket = calls.begin(length);
     if (ticket < 0) return IS_FULL;
     if (wasEmpty) this.#lock.share(0, Number.MAX_SAFE_INTEGER);
-    const { memory } = this.#calls;
+    const { memory } = calls;
     memory.bytes.set(source.subarray(at, at + length), memory.placeOf(ticket));
     this.#offsets[ticket] = offsetBytes;
     this.#lengths[ticket] = length;
@@ -70,31 +82,51 @@ export class BegunWrites {
     return ticket;
   }
 
-  /** For poll(2): readable while a write is done that `take` has not told of. */
+  /** For poll(2): readable while a write is done that `take` has not told of; below 0 before the first. */
   get readableFd(): number {
-    return this.#calls.readableFd;
+    return this.#calls?.readableFd ?? -1;
   }
 
   /** Hands over what was begun, waits until at least `waitFor` of them are done (or all, if they are fewer), and tells of each. */
   take(waitFor: number, onWritten: OnWritten): void {
-    this.#told = onWritten;
-    this.#calls.take(waitFor, this.#onDone, this.#onBroken);
+    const settled = this.#settled;
+    this.#settled = 0;
+    for (let index = 0; index < settled; index += 1) {
+      onWritten(this.#settledTickets[index] ?? 0, this.#settledErrnos[index] ?? 0);
+    }
+    this.#take(Math.max(0, waitFor - settled), onWritten);
+  }
+
+  /** Waits for all of them, so that nobody waits for this worker while it waits for others; the next `take` tells of them. */
+  settle(): void {
+    this.#take(BEGUN_MAX, this.#onSettled);
   }
 
   /** Gives the memory back, which the next writes take again. */
   relax(): void {
-    this.#calls.relax();
+    this.#calls?.relax();
   }
 
   /** Nothing that was begun is left. */
   close(): void {
-    this.#calls.close();
+    this.#calls?.close();
+  }
+
+  #opened(): RingCalls | undefined {
+    if (!this.#isOpened) this.#calls = RingCalls.open(BEGUN_MAX, UNIT_BYTES);
+    this.#isOpened = true;
+    return this.#calls;
+  }
+
+  #take(waitFor: number, onWritten: OnWritten): void {
+    this.#told = onWritten;
+    this.#calls?.take(waitFor, this.#onDone, this.#onBroken);
   }
 
   #add(ticket: number): void {
     const done = this.#done[ticket] ?? 0;
     const [offsetBytes, length] = [this.#offsets[ticket] ?? 0, this.#lengths[ticket] ?? 0];
-    this.#calls.write(ticket, this.#file.fd, offsetBytes + done, length - done, done);
+    this.#calls?.write(ticket, this.#file.fd, offsetBytes + done, length - done, done);
   }
 
   /** What was written in part, or interrupted, goes on: whole blocks again. */
@@ -112,9 +144,9 @@ export class BegunWrites {
   }
 
   #end(ticket: number, errno: number): void {
-    this.#calls.end(ticket, this.#lengths[ticket] ?? 0);
+    this.#calls?.end(ticket, this.#lengths[ticket] ?? 0);
     this.#lengths[ticket] = 0;
-    if (this.#calls.isEmpty) this.#lock.release();
+    if (this.#calls?.isEmpty === true) this.#lock.release();
     this.#told(ticket, errno);
   }
 

@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { PUNCH_HOLE, ZERO_RANGE } from '../kernel/fd-calls.js';
 import { allocationStatus } from './allocation.js';
 import { BegunWrites, type OnWritten } from './begun-writes.js';
-import type { DirectFile, DirectHandle } from './direct-io.js';
+import type { DirectFile } from './direct-io.js';
 import { DurableFd } from './durable-fd.js';
 import { type FileCalls, fileCalls } from './file-calls.js';
 import { type DataPlace, type Extent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from './image.js';
@@ -59,9 +59,7 @@ export class RawImage implements Image {
   /** Of them. */
   readonly #blockBytes: number;
   /** Where several writes at a time are worth it: past the page cache. */
-  readonly #direct: DirectHandle | undefined;
-  /** Absent until a write is begun. */
-  #begun: BegunWrites | 'unavailable' | undefined;
+  readonly #begun: BegunWrites | undefined;
   /** Absent when the image is read-only: to open it again would not be. */
   readonly #durable: DurableFd | undefined;
   readonly #fileBytes: number;
@@ -77,7 +75,7 @@ export class RawImage implements Image {
     this.readOnly = readOnly;
     this.#fd = fd;
     this.#dataFd = direct?.fd ?? fd;
-    this.#direct = direct === undefined || readOnly ? undefined : { ...handle, direct };
+    this.#begun = direct === undefined || readOnly ? undefined : new BegunWrites({ ...handle, direct });
     this.#blockBytes = direct?.blockBytes ?? 1;
     const durableFlags = fsConstants.O_RDWR | fsConstants.O_DSYNC | (direct === undefined ? 0 : fsConstants.O_DIRECT);
     this.#durable = readOnly ? undefined : new DurableFd(fd, durableFlags, calls);
@@ -108,7 +106,7 @@ export class RawImage implements Image {
   }
 
   get beginsWrites(): boolean {
-    return this.#direct !== undefined;
+    return this.#begun !== undefined;
   }
 
   get isDirect(): boolean {
@@ -116,18 +114,16 @@ export class RawImage implements Image {
   }
 
   beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
-    if (this.#direct === undefined || this.#storage.failed) return NOT_BEGUN;
-    this.#begun ??= BegunWrites.on(this.#direct) ?? 'unavailable';
-    if (this.#begun === 'unavailable') return NOT_BEGUN;
+    if (this.#begun === undefined || this.#storage.failed) return NOT_BEGUN;
     return this.#begun.begin(offsetBytes, length, source, at);
   }
 
   get begunWritesFd(): number {
-    return typeof this.#begun === 'object' ? this.#begun.readableFd : -1;
+    return this.#begun?.readableFd ?? -1;
   }
 
   takeWrites(waitFor: number, onWritten: OnWritten): void {
-    if (typeof this.#begun === 'object') this.#begun.take(waitFor, onWritten);
+    this.#begun?.take(waitFor, onWritten);
   }
 
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
@@ -168,7 +164,7 @@ export class RawImage implements Image {
   letGoPlaces(): void {}
 
   relax(): void {
-    if (typeof this.#begun === 'object') this.#begun.relax();
+    this.#begun?.relax();
     this.#calls.relax?.();
   }
 
@@ -215,7 +211,7 @@ export class RawImage implements Image {
 
   /** The handle's fds are the opener's. */
   close(): void {
-    if (typeof this.#begun === 'object') this.#begun.close();
+    this.#begun?.close();
     this.#durable?.close();
     this.#storage.close();
   }

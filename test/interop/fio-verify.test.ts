@@ -35,11 +35,17 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
+/** A new qcow2 image in place of the raw one. */
+async function makeQcow2(): Promise<void> {
+  image = join(folder, 'disk.qcow2');
+  await succeed('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'cluster_size=32k', image, String(SIZE_BYTES));
+}
+
 const trace = () => join(folder, 'trace');
 const serve = (transport: 'tcp' | 'unix', ...options: string[]) =>
   serveWatched(`${WAY_CALLS},${READ_CALLS}`, transport, ...options);
 const serveWatched = async (calls: string, transport: 'tcp' | 'unix', ...options: string[]) => {
-  const args = ['-f', 'raw', '-t', '-e', '0', ...options, image];
+  const args = ['-f', image.endsWith('raw') ? 'raw' : 'qcow2', '-t', '-e', '0', ...options, image];
   const tracing = tracingInto(trace(), calls);
   server = await (transport === 'tcp'
     ? serveTracedTcp(tracing, ...args)
@@ -178,24 +184,34 @@ describe('what fio writes is what it reads', () => {
   });
 
   test.each([
-    ['unix', 1, { bs: '4k', iodepth: 32 }],
-    ['unix', 3, { bs: '64k', iodepth: 16 }],
-    ['unix', 5, { bs: '256k', iodepth: 8 }],
-    ['tcp', 7, { bs: '64k', iodepth: 16 }],
-  ] as const)('past the page cache (--cache=none) over %s by %i connections: %j', async (transport, count, shape) => {
-    const uri = await serve(transport, '--cache=none');
-    await verify(uri, { rw: 'randrw', ...shape, ...connections(count) }, {});
-    const { direct, begun = 0, spliced = 0 } = stepsTaken();
-    expect(direct).toBeGreaterThan(0);
-    expect(begun > 0).toBe(hasRing);
-    expect(spliced).toBe(0);
-  });
+    ['raw', 'unix', 1, { bs: '4k', iodepth: 32 }],
+    ['raw', 'unix', 3, { bs: '64k', iodepth: 16 }],
+    ['raw', 'unix', 5, { bs: '256k', iodepth: 8 }],
+    ['raw', 'tcp', 7, { bs: '64k', iodepth: 16 }],
+    ['qcow2', 'unix', 1, { bs: '4k', iodepth: 32 }],
+    ['qcow2', 'tcp', 4, { bs: '16k', iodepth: 16 }],
+  ] as const)(
+    'past the page cache (--cache=none): %s over %s by %i connections: %j',
+    async (format, transport, count, shape) => {
+      if (format === 'qcow2') await makeQcow2();
+      const uri = await serve(transport, '--cache=none');
+      await verify(uri, { rw: 'randrw', ...shape, ...connections(count) }, {});
+      const { direct, begun = 0, spliced = 0 } = stepsTaken();
+      expect(direct).toBeGreaterThan(0);
+      expect(begun > 0).toBe(hasRing);
+      expect(spliced).toBe(0);
+    },
+  );
 
-  test('past the page cache, parts of blocks by several connections', async () => {
-    const uri = await serve('unix', '--cache=none');
-    await verify(uri, { rw: 'randwrite', bsrange: '512-32k', bs_unaligned: 1, iodepth: 8, ...connections(8) }, {});
-    expect(stepsTaken().direct).toBeGreaterThan(0);
-  });
+  test.each(['raw', 'qcow2'])(
+    'past the page cache, parts of blocks of a %s image by several connections',
+    async (format) => {
+      if (format === 'qcow2') await makeQcow2();
+      const uri = await serve('unix', '--cache=none');
+      await verify(uri, { rw: 'randwrite', bsrange: '512-32k', bs_unaligned: 1, iodepth: 8, ...connections(8) }, {});
+      expect(stepsTaken().direct).toBeGreaterThan(0);
+    },
+  );
 
   test.each([
     ['unix', { bs: '4k', iodepth: 32 }],

@@ -17,6 +17,8 @@ export class L2Tables {
   readonly lock: SharedLock;
   /** Under the lock: brings what is dirty into the file, so that a slice can go. Answers 0 or a positive errno. */
   clean: () => number = () => EIO;
+  /** Before the lock is waited for without being held for a change: what others might wait for is over. */
+  beforeWait: () => void = () => {};
   readonly #geometry: Geometry;
   readonly #memory: Qcow2Memory;
   readonly #fd: number;
@@ -54,6 +56,7 @@ export class L2Tables {
 
   /** Without the lock: waits until nobody changes the slice, and brings it into memory. Answers 0 or a positive errno. */
   settle(slice: number): number {
+    this.beforeWait();
     return this.lock.hold(() => Math.min(0, this.slotOf(slice)) * -1);
   }
 

@@ -1,15 +1,16 @@
 import { constants } from 'node:os';
+import type { OnWritten } from '../begun-writes.js';
 import type { FileCalls } from '../file-calls.js';
 import { type DataPlace, type Extent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from '../image.js';
 import { writeAll } from '../whole-calls.js';
 import { ClusterChange } from './cluster-change.js';
-import { DATA } from './cluster-kind.js';
 import { ClusterMap } from './cluster-map.js';
 import { ClusterWriter } from './cluster-writer.js';
 import { ClusterZeroer } from './cluster-zeroer.js';
 import { CompressedClusters } from './compressed-clusters.js';
 import { type Geometry, wholesIn } from './geometry.js';
 import type { Qcow2Handle } from './handle.js';
+import { InPlaceWrites } from './in-place-writes.js';
 import { L2Tables } from './l2-tables.js';
 import { Qcow2Reader } from './reader.js';
 import { HOLDS_PLACES, WorkerTurns } from './worker-turns.js';
@@ -34,6 +35,7 @@ export interface Qcow2Parts {
 interface Writing {
   readonly turns: WorkerTurns;
   readonly order: WriteOrder;
+  readonly inPlace: InPlaceWrites;
   readonly writer: ClusterWriter;
   readonly zeroer: ClusterZeroer;
 }
@@ -43,8 +45,6 @@ export class Qcow2Image implements Image {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   readonly mayHaveHoles = true;
-  readonly beginsWrites = false;
-  readonly begunWritesFd = -1;
   readonly isDirect: boolean;
   /** Some that were found are not let go. */
   #hasPlaces = false;
@@ -53,7 +53,6 @@ export class Qcow2Image implements Image {
   readonly #reader: Qcow2Reader;
   readonly #dataFd: number;
   readonly #dataCalls: FileCalls;
-  readonly #hasDataFile: boolean;
   /** Absent for an image that is only read. */
   readonly #writing: Writing | undefined;
 
@@ -65,7 +64,6 @@ export class Qcow2Image implements Image {
     this.#dataCalls = dataCalls;
     this.#dataFd = handle.direct?.fd ?? handle.dataFd;
     this.isDirect = handle.direct !== undefined;
-    this.#hasDataFile = geometry.hasDataFile;
     const tables = new L2Tables(geometry, memory, fd, calls);
     this.#map = new ClusterMap(geometry, tables);
     const compressed = new CompressedClusters(geometry, fd, calls);
@@ -76,9 +74,12 @@ export class Qcow2Image implements Image {
     const order = new WriteOrder(handle, memory.write, tables, calls, turns);
     const change = new ClusterChange(geometry, tables, order, { fd, calls });
     const data = { fd: this.#dataFd, calls: dataCalls };
+    const direct = handle.direct === undefined ? undefined : { ...handle, direct: handle.direct, fileBytes: 0 };
+    const inPlace = new InPlaceWrites(geometry, this.#map, order, turns, direct);
+    tables.beforeWait = () => inPlace.settle();
     const writer = new ClusterWriter(geometry, order, change, data, this.#reader);
     const zeroer = new ClusterZeroer(geometry, order, change, { ...data, fd: handle.dataFd }, this.#reader);
-    this.#writing = { turns, order, writer, zeroer };
+    this.#writing = { turns, order, inPlace, writer, zeroer };
   }
 
   read(offsetBytes: number, length: number, target: Uint8Array, at: number): number {
@@ -95,11 +96,21 @@ export class Qcow2Image implements Image {
     return errno === 0 && durable ? writing.order.flush() : errno;
   }
 
-  beginWrite(): number {
-    return NOT_BEGUN;
+  get beginsWrites(): boolean {
+    return this.#writing?.inPlace.areBegun === true;
   }
 
-  takeWrites(): void {}
+  beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
+    return this.#writing?.inPlace.begin(offsetBytes, length, source, at) ?? NOT_BEGUN;
+  }
+
+  get begunWritesFd(): number {
+    return this.#writing?.inPlace.readableFd ?? -1;
+  }
+
+  takeWrites(waitFor: number, onWritten: OnWritten): void {
+    this.#writing?.inPlace.take(waitFor, onWritten);
+  }
 
   zero(offsetBytes: number, length: number, ways: number, durable: boolean): number {
     const writing = this.#writing;
@@ -124,12 +135,12 @@ export class Qcow2Image implements Image {
 
   findPlace(offsetBytes: number, length: number, place: DataPlace): boolean {
     const turns = this.#writing?.turns;
-    turns?.begin();
-    turns?.hold(HOLDS_PLACES);
-    const isFound = this.#reader.findPlace(offsetBytes, length, place);
+    if (turns === undefined) return this.#reader.findPlace(offsetBytes, length, place);
+    turns.begin();
+    const isFound = turns.holdPlaces(HOLDS_PLACES) && this.#reader.findPlace(offsetBytes, length, place);
     this.#hasPlaces ||= isFound;
-    if (!this.#hasPlaces) turns?.letGo(HOLDS_PLACES);
-    turns?.end();
+    if (!this.#hasPlaces) turns.letGo(HOLDS_PLACES);
+    turns.end();
     return isFound;
   }
 
@@ -186,11 +197,13 @@ export class Qcow2Image implements Image {
 
   relax(): void {
     this.#reader.relax();
+    this.#writing?.inPlace.relax();
     this.#writing?.writer.relax();
   }
 
   close(): void {
     this.#reader.close();
+    this.#writing?.inPlace.close();
     this.#writing?.order.storage.close();
     this.#writing?.turns.close();
   }
@@ -204,14 +217,14 @@ export class Qcow2Image implements Image {
   }
 
   #writeRange(writing: Writing, offsetBytes: number, length: number, source: Uint8Array, at: number): number {
-    const { order, writer } = writing;
+    const { inPlace, writer } = writing;
     const map = this.#map;
     for (let done = 0; done < length; ) {
       let errno = map.find(offsetBytes + done, length - done);
       if (errno !== 0) return errno;
       let bytes = map.lengthBytes;
-      if (map.kind === DATA && map.isInPlace && order.isPrepared && this.#isReached(order, map.hostBytes + bytes)) {
-        if (!this.#hasDataFile) errno = order.checkUntaken(map.hostBytes, bytes);
+      if (inPlace.isPossible) {
+        errno = inPlace.check();
         if (errno === 0) errno = writeAll(this.#dataCalls, this.#dataFd, map.hostBytes, bytes, source, at + done);
       } else {
         errno = writer.write(offsetBytes + done, bytes, source, at + done);
@@ -221,11 +234,6 @@ export class Qcow2Image implements Image {
       done += bytes;
     }
     return 0;
-  }
-
-  /** Behind all that was ever written only under the lock: who makes the file longer or shorter would not see it. */
-  #isReached({ allocator }: WriteOrder, endBytes: number): boolean {
-    return this.#hasDataFile || allocator.isInside(endBytes);
   }
 
   #zeroRange(writing: Writing, offsetBytes: number, length: number, ways: number): number {

@@ -9,6 +9,11 @@ const WORKERS_MAX = 2_048;
 export const HOLDS_PLACES = 1;
 /** Clusters are lent to a pipe, until whoever reads the socket behind it has them: those in `lent`. */
 export const HOLDS_PIPED = 2;
+/** Writes that are on their way stay bound to theirs. */
+export const HOLDS_WRITES = 4;
+/** Others wait until the places are let go: no more are to be held before. */
+const PLACES_AWAITED = 8;
+const HOLDS_ANY_PLACES = HOLDS_PLACES | HOLDS_WRITES;
 
 /** Pieces of the file that a worker lends at a time: of 64 KiB each as many as may be on their way. More are copied. */
 const LENT_MAX = 512;
@@ -21,7 +26,7 @@ const LENT_NUMBERS = 3;
  * | --- | --- | --- |
  * | claims | the worker, when it begins and ends | 1: the row is somebody's |
  * | turns | the worker | odd while it works on a request; wraps around |
- * | holds | the worker | HOLDS_… bits |
+ * | holds | the worker, and others what they wait for | HOLDS_… bits, and PLACES_AWAITED |
  * | seen | under the image's lock | turns, when clusters began to wait for being free |
  * | lentFrom, lentTo | the worker | which entries of its ring in `lent` count; they wrap around |
  *
@@ -71,8 +76,19 @@ export class WorkerTurns {
     Atomics.add(this.#memory.turns, this.#row, 1);
   }
 
-  hold(what: number): void {
-    Atomics.or(this.#memory.holds, this.#row, what);
+  /**
+   * Within a turn, before a look at a table for a place. False: others wait until all places are let go, and this worker, who may
+   * always have some under way, finds no more before.
+   */
+  holdPlaces(what: typeof HOLDS_PLACES | typeof HOLDS_WRITES): boolean {
+    const { holds } = this.#memory;
+    const held = Atomics.load(holds, this.#row);
+    if ((held & PLACES_AWAITED) !== 0) {
+      if ((held & HOLDS_ANY_PLACES) !== 0) return false;
+      Atomics.and(holds, this.#row, ~PLACES_AWAITED);
+    }
+    Atomics.or(holds, this.#row, what);
+    return true;
   }
 
   letGo(what: number): void {
@@ -97,7 +113,7 @@ export class WorkerTurns {
     lent[at + 1] = end;
     lent[at + 2] = this.lentBytes;
     Atomics.store(lentTo, row, (to + 1) | 0);
-    this.hold(HOLDS_PIPED);
+    Atomics.or(this.#memory.holds, row, HOLDS_PIPED);
     return true;
   }
 
@@ -136,15 +152,15 @@ export class WorkerTurns {
 
   /** Under the image's lock, in which the caller has forgotten what it found before. */
   havePassed(): boolean {
-    const { claims, turns, holds, seen } = this.#memory;
+    const { claims, turns, seen } = this.#memory;
+    let havePassed = true;
     for (let row = 0; row < WORKERS_MAX; row += 1) {
       if (Atomics.load(claims, row) === 0) continue;
-      if ((Atomics.load(holds, row) & HOLDS_PLACES) !== 0) return false;
-      if (row === this.#row) continue;
       const turn = Atomics.load(turns, row);
-      if ((turn & 1) !== 0 && turn === seen[row]) return false;
+      const isInIt = row !== this.#row && (turn & 1) !== 0 && turn === seen[row];
+      if (this.#awaitPlaces(row) || isInIt) havePassed = false;
     }
-    return true;
+    return havePassed;
   }
 
   /** What is still lent stays so, and the row with it: who reads it need not be gone. */
@@ -155,8 +171,16 @@ export class WorkerTurns {
     if (!this.#isHeld) Atomics.store(claims, this.#row, 0);
   }
 
+  /** Whether the worker of a row holds places; from now on others wait for them. */
+  #awaitPlaces(row: number): boolean {
+    const { holds } = this.#memory;
+    if ((Atomics.load(holds, row) & HOLDS_ANY_PLACES) === 0) return false;
+    Atomics.or(holds, row, PLACES_AWAITED);
+    return true;
+  }
+
   get #isHeld(): boolean {
-    return Atomics.load(this.#memory.holds, this.#row) !== 0;
+    return (Atomics.load(this.#memory.holds, this.#row) & (HOLDS_PIPED | HOLDS_WRITES)) !== 0;
   }
 }
 

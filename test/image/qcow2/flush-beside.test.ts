@@ -252,7 +252,7 @@ it('where many pieces wait for being free, they become so without the lock', () 
 async function startOther({ handle }: Two, length: number) {
   const go = new Int32Array(new SharedArrayBuffer(8));
   const workerData = { handle, go, offsetBytes: 2 * CLUSTER, length };
-  const thread = new Worker(new URL('./trimming-thread.js', import.meta.url), { workerData });
+  const thread = new Worker(new URL('./changing-thread.js', import.meta.url), { workerData });
   await once(thread, 'message');
   return { go, answer: once(thread, 'message') };
 }
