@@ -1,8 +1,9 @@
 import { constants } from 'node:os';
-import type { DirectFile, DirectHandle } from './direct-io.js';
+import type { DirectFile } from './direct-io.js';
 import { IS_FULL, NOT_BEGUN } from './image.js';
 import { RangeLock } from './range-lock.js';
 import { RingCalls } from './ring-calls.js';
+import type { SharedFields } from './shared-layout.js';
 
 const { EAGAIN, EINTR, EIO } = constants.errno;
 
@@ -46,7 +47,7 @@ export class BegunWrites {
   readonly #onDone = (ticket: number, result: number) => this.#wentOn(ticket, result);
   readonly #onBroken = () => this.#giveUp();
 
-  constructor({ direct, shared }: DirectHandle) {
+  constructor(direct: DirectFile, shared: SharedFields) {
     this.#file = direct;
     this.#lock = new RangeLock(shared);
   }
@@ -63,10 +64,10 @@ export class BegunWrites {
    */
   begin(offsetBytes: number, length: number, source: Uint8Array, at: number): number {
     const { blockBytes } = this.#file;
+    if (offsetBytes % blockBytes !== 0 || length % blockBytes !== 0 || length > BEGUN_BYTES_MAX) return NOT_BEGUN;
     const calls = this.#opened();
-    if (calls === undefined || calls.isBroken || length > BEGUN_BYTES_MAX || this.#lock.isAwaited) return NOT_BEGUN;
-    if (offsetBytes % blockBytes !== 0 || length % blockBytes !== 0 || this.#overlaps(offsetBytes, length))
-      return NOT_BEGUN;
+    if (calls === undefined || calls.isBroken || this.#lock.isAwaited) return NOT_BEGUN;
+    if (this.#overlaps(offsetBytes, length)) return NOT_BEGUN;
     if (this.#settled > 0) return IS_FULL;
     const wasEmpty = calls.isEmpty;
     const ticket = calls.begin(length);
@@ -82,7 +83,7 @@ export class BegunWrites {
     return ticket;
   }
 
-  /** For poll(2): readable while a write is done that `take` has not told of; below 0 before the first. */
+  /** For poll(2), right after `take`: readable once a write is done that it has not told of; below 0 before the first. */
   get readableFd(): number {
     return this.#calls?.readableFd ?? -1;
   }
@@ -99,7 +100,7 @@ export class BegunWrites {
 
   /** Waits for all of them, so that nobody waits for this worker while it waits for others; the next `take` tells of them. */
   settle(): void {
-    this.#take(BEGUN_MAX, this.#onSettled);
+    if (!this.isEmpty) this.#take(BEGUN_MAX, this.#onSettled);
   }
 
   /** Gives the memory back, which the next writes take again. */
@@ -107,8 +108,10 @@ export class BegunWrites {
     this.#calls?.relax();
   }
 
-  /** Nothing that was begun is left. */
+  /** Of what is on its way, if there should be any, nobody is told. */
   close(): void {
+    this.settle();
+    this.#settled = 0;
     this.#calls?.close();
   }
 

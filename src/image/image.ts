@@ -3,7 +3,7 @@ export const ZERO_MAY_PUNCH = 1;
 /** Only if it takes no longer than a write of a few bytes: no zeroes are written. */
 export const ZERO_FAST = 2;
 
-/** Answers of `beginWrite` that are no tickets: it is a write for `write`; it can be begun once another is done. */
+/** Answers of `beginWrite` that are no tickets: it is a write for `write`; it can be begun once another was told as done. */
 export const NOT_BEGUN = -1;
 export const IS_FULL = -2;
 
@@ -63,7 +63,7 @@ export interface Image {
    * NOT_BEGUN or IS_FULL. While one is not told as done, nothing but reads is asked of the image.
    */
   beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number;
-  /** For poll(2), after `beginWrite`: readable while one is done that was not told yet. */
+  /** For poll(2), right after `takeWrites`: readable once one is done that was not told. */
   readonly begunWritesFd: number;
   /**
    * Sees that all that were begun are on their way, waits until `waitFor` of them are done, or all, if they are fewer, and tells
@@ -85,7 +85,8 @@ export interface Image {
   readonly mayHaveHoles: boolean;
   /**
    * Fills `place` with where a file has the bytes, for whoever reads there beside other calls; it has nothing else's bytes there
-   * until `letGoPlaces`. What is short there is behind the file's end. False: they are elsewhere, or in pieces.
+   * until `letGoPlaces`. What is short there is behind the file's end. False: they are elsewhere, or in pieces, or those that were
+   * found are to be let go first.
    */
   findPlace(offsetBytes: number, length: number, place: DataPlace): boolean;
   /** Nothing is read any more at any place that was found. */

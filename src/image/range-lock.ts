@@ -40,12 +40,10 @@ export class RangeLock {
 
   /** For a change of a part of the block at `offsetBytes`. */
   takeAlone(offsetBytes: number, length: number): void {
-    Atomics.add(this.#fields, RANGES_WAITING, 1);
     this.#take(ALONE, offsetBytes, offsetBytes + length);
-    Atomics.sub(this.#fields, RANGES_WAITING, 1);
   }
 
-  /** Whether somebody waits for a range alone: who takes large ones again and again lets him through. */
+  /** Whether somebody waits for a range: who takes large ones again and again lets him through. */
   get isAwaited(): boolean {
     return Atomics.load(this.#fields, RANGES_WAITING) !== 0;
   }
@@ -62,12 +60,15 @@ export class RangeLock {
   /** A turn that came after the look is not waited for. */
   #take(as: number, begin: number, end: number): void {
     invariant(this.#held === -1, 'a worker holds one range at a time');
-    for (;;) {
+    this.#held = this.#tryToTake(as, begin, end);
+    if (this.#held !== -1) return;
+    Atomics.add(this.#fields, RANGES_WAITING, 1);
+    while (this.#held === -1) {
       const turn = Atomics.load(this.#fields, RANGES_TURNS);
       this.#held = this.#tryToTake(as, begin, end);
-      if (this.#held !== -1) return;
-      Atomics.wait(this.#fields, RANGES_TURNS, turn);
+      if (this.#held === -1) Atomics.wait(this.#fields, RANGES_TURNS, turn);
     }
+    Atomics.sub(this.#fields, RANGES_WAITING, 1);
   }
 
   /** Answers a row of the table, or −1. */

@@ -75,7 +75,7 @@ export class RawImage implements Image {
     this.readOnly = readOnly;
     this.#fd = fd;
     this.#dataFd = direct?.fd ?? fd;
-    this.#begun = direct === undefined || readOnly ? undefined : new BegunWrites({ ...handle, direct });
+    this.#begun = direct === undefined || readOnly ? undefined : new BegunWrites(direct, handle.shared);
     this.#blockBytes = direct?.blockBytes ?? 1;
     const durableFlags = fsConstants.O_RDWR | fsConstants.O_DSYNC | (direct === undefined ? 0 : fsConstants.O_DIRECT);
     this.#durable = readOnly ? undefined : new DurableFd(fd, durableFlags, calls);

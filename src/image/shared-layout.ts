@@ -11,7 +11,7 @@
  * | SYNCS_DONE | whoever saw a sync end | the number of the newest sync that went well; wraps around |
  * | RANGES_LOCK | whoever takes or leaves the lock | as SYNC_LOCK |
  * | RANGES_TURNS | whoever gives a range back | goes up each time; wraps around; this is what is waited for |
- * | RANGES_WAITING | whoever waits for a range alone | how many do |
+ * | RANGES_WAITING | whoever waits for a range | how many do |
  * | HAS_HOLES | whoever finds or makes one | 1: the file may have holes |
  * | EDGES_LOCK | whoever takes or leaves the lock | as SYNC_LOCK |
  * | the table | under RANGES_LOCK | RANGES_MAX rows of three Float64: what a range is held as (0 free), begin and end in bytes |

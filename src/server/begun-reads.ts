@@ -5,9 +5,6 @@ import { KeptRequests } from './kept-requests.js';
 import type { Reads } from './reads.js';
 import type { Replies } from './replies.js';
 
-/** After so many, none is on its way for once: what an image gave up meanwhile can have another use then. */
-const READS_IN_A_ROW_MAX = 4_096;
-
 /**
  * Of data that are answered at a time. What a client asks for when it has read them is for the disk, which would have ever less to do
  * until all that are done were answered.
@@ -26,7 +23,6 @@ export class BegunReads {
   #files: FileReads | 'unavailable' | undefined;
   readonly #place = emptyPlace();
   readonly #begun = new KeptRequests(FILE_READS_MAX);
-  #inARow = 0;
   /** READs of so many bytes as the last. */
   #together = 1;
   readonly #onRead = (ticket: number, at: number) => this.#answer(ticket, at);
@@ -55,7 +51,6 @@ export class BegunReads {
   begin(request: Readonly<Request>): boolean {
     const files = this.#reads.isBeginnable(request) ? this.#opened() : undefined;
     if (files === undefined) return false;
-    if (this.#inARow === READS_IN_A_ROW_MAX) this.finish();
     const { offsetBytes, lengthBytes } = request;
     const isSentCached = this.#reads.isSentCached(request);
     if (isSentCached) this.#image.cache(offsetBytes, lengthBytes);
@@ -70,7 +65,6 @@ export class BegunReads {
     }
     this.#begun.keep(ticket, request);
     this.#together = Math.max(1, Math.floor(TOGETHER_BYTES / request.lengthBytes));
-    this.#inARow += 1;
     return true;
   }
 
@@ -111,7 +105,6 @@ export class BegunReads {
     this.#files.take(waitFor, this.#onRead, most);
     this.#reads.sendTogether();
     if (this.#begun.count > 0) return;
-    this.#inARow = 0;
     this.#image.letGoPlaces();
   }
 

@@ -59,7 +59,7 @@ export class Ongoing {
     }
   }
 
-  /** Readable once a write that was begun, or a flush, is done; below 0 without one. They are never begun together. */
+  /** Readable once a write that was begun, or a flush, is done; below 0 without one. Writes are brought to their end while a flush is begun. */
   get #changesFd(): number {
     if (this.#writes?.isEmpty === false) return this.#writes.fd;
     return this.#flushes.isBegun ? this.#flushes.fd : -1;

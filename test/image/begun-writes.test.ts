@@ -38,7 +38,7 @@ let writes: BegunWrites;
 
 function on(fileFd: number): BegunWrites {
   shared = newSharedFields();
-  return new BegunWrites({ direct: { fd: fileFd, blockBytes: BLOCK }, fileBytes: FILE_BYTES, shared });
+  return new BegunWrites({ fd: fileFd, blockBytes: BLOCK }, shared);
 }
 
 beforeEach(() => {
@@ -170,6 +170,15 @@ describe('writes that are begun', () => {
     expect([...told.keys()].sort()).toEqual(tickets.sort());
     expect([writes.isEmpty, writes.begin(2 * BLOCK, BLOCK, source, 0) >= 0]).toEqual([true, true]);
     finish();
+  });
+
+  test('are over when it is closed, and keep nobody waiting then', () => {
+    expect(writes.begin(0, BLOCK, source, 0)).toBeGreaterThanOrEqual(0);
+    writes.close();
+    const lock = new RangeLock(shared);
+    lock.takeAlone(0, BLOCK);
+    lock.release();
+    writes = on(fd);
   });
 
   test('that were waited for are told of once, with their error, and others are waited for only if more are asked for', () => {

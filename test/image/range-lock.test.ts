@@ -96,8 +96,10 @@ describe('ranges', () => {
     const other = start('lock.share(4096, 512); own[0] = 1; lock.release();', shared, own);
     await new Promise((resolve) => setTimeout(resolve, 300));
     expect(Atomics.load(own, 0)).toBe(0);
+    expect(locks[7]?.isAwaited).toBe(true);
     locks[7]?.release();
     await other;
+    expect(locks[7]?.isAwaited).toBe(false);
   });
 
   it('are one a worker', () => {

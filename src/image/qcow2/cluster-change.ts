@@ -60,7 +60,7 @@ export class ClusterChange {
   }
 
   locked(act: () => number): number {
-    return this.tables.lock.hold(() => {
+    return this.tables.hold(() => {
       const errno = this.#order.prepare();
       return errno === 0 ? act() : errno;
     });

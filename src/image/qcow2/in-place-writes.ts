@@ -1,5 +1,4 @@
-import { BegunWrites, type OnWritten } from '../begun-writes.js';
-import type { DirectHandle } from '../direct-io.js';
+import type { BegunWrites, OnWritten } from '../begun-writes.js';
 import { NOT_BEGUN } from '../image.js';
 import { DATA } from './cluster-kind.js';
 import type { ClusterMap } from './cluster-map.js';
@@ -18,19 +17,19 @@ export class InPlaceWrites {
   readonly #hasDataFile: boolean;
   readonly #begun: BegunWrites | undefined;
 
-  /** `direct`: where the data are past the page cache. */
+  /** `begun`: by which several can be done at the same time. */
   constructor(
     { hasDataFile }: Geometry,
     map: ClusterMap,
     order: WriteOrder,
     turns: WorkerTurns,
-    direct: DirectHandle | undefined,
+    begun: BegunWrites | undefined,
   ) {
     this.#map = map;
     this.#order = order;
     this.#turns = turns;
     this.#hasDataFile = hasDataFile;
-    this.#begun = direct === undefined ? undefined : new BegunWrites(direct);
+    this.#begun = begun;
   }
 
   /** Whether what the map has found can be written in its place. */
@@ -44,7 +43,7 @@ export class InPlaceWrites {
     return this.#hasDataFile ? 0 : this.#order.checkUntaken(this.#map.hostBytes, this.#map.lengthBytes);
   }
 
-  get areBegun(): boolean {
+  get mayBegin(): boolean {
     return this.#begun !== undefined;
   }
 
@@ -85,6 +84,7 @@ export class InPlaceWrites {
 
   close(): void {
     this.#begun?.close();
+    if (this.#begun?.isEmpty === true) this.#turns.letGo(HOLDS_WRITES);
   }
 
   #find(offsetBytes: number, length: number): boolean {

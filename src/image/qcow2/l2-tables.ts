@@ -14,13 +14,13 @@ const RESERVED_LOW = 0x1ff;
 /** The L1 table and the L2 tables of an image, in memory that all workers share: whole, and in slices. */
 export class L2Tables {
   readonly cache: SliceCache;
-  readonly lock: SharedLock;
   /** Under the lock: brings what is dirty into the file, so that a slice can go. Answers 0 or a positive errno. */
   clean: () => number = () => EIO;
-  /** Before the lock is waited for without being held for a change: what others might wait for is over. */
+  /** Before the lock is waited for: brings to its end what whoever has it may wait for. */
   beforeWait: () => void = () => {};
   readonly #geometry: Geometry;
   readonly #memory: Qcow2Memory;
+  readonly #lock: SharedLock;
   readonly #fd: number;
   readonly #calls: FileCalls;
 
@@ -30,7 +30,13 @@ export class L2Tables {
     this.#fd = fd;
     this.#calls = calls;
     this.cache = new SliceCache(memory.l2);
-    this.lock = new SharedLock(memory.fields, METADATA_LOCK);
+    this.#lock = new SharedLock(memory.fields, METADATA_LOCK);
+  }
+
+  /** Does something under the image's lock, and answers its answer. */
+  hold(act: () => number): number {
+    this.beforeWait();
+    return this.#lock.hold(act);
   }
 
   /** Whether no table is there for a slice. A change is seen before or after, never half: the first half of an entry is not zero. */
@@ -56,8 +62,7 @@ export class L2Tables {
 
   /** Without the lock: waits until nobody changes the slice, and brings it into memory. Answers 0 or a positive errno. */
   settle(slice: number): number {
-    this.beforeWait();
-    return this.lock.hold(() => Math.min(0, this.slotOf(slice)) * -1);
+    return this.hold(() => Math.min(0, this.slotOf(slice)) * -1);
   }
 
   /** Under the lock: the slot of a slice, whose table is there. Answers −errno where it cannot be had. */

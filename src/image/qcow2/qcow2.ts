@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import type { OnWritten } from '../begun-writes.js';
+import { BegunWrites, type OnWritten } from '../begun-writes.js';
 import type { FileCalls } from '../file-calls.js';
 import { type DataPlace, type Extent, type Image, NOT_BEGUN, ZERO_FAST, ZERO_MAY_PUNCH } from '../image.js';
 import { writeAll } from '../whole-calls.js';
@@ -74,8 +74,8 @@ export class Qcow2Image implements Image {
     const order = new WriteOrder(handle, memory.write, tables, calls, turns);
     const change = new ClusterChange(geometry, tables, order, { fd, calls });
     const data = { fd: this.#dataFd, calls: dataCalls };
-    const direct = handle.direct === undefined ? undefined : { ...handle, direct: handle.direct, fileBytes: 0 };
-    const inPlace = new InPlaceWrites(geometry, this.#map, order, turns, direct);
+    const begun = handle.direct && new BegunWrites(handle.direct, handle.shared);
+    const inPlace = new InPlaceWrites(geometry, this.#map, order, turns, begun);
     tables.beforeWait = () => inPlace.settle();
     const writer = new ClusterWriter(geometry, order, change, data, this.#reader);
     const zeroer = new ClusterZeroer(geometry, order, change, { ...data, fd: handle.dataFd }, this.#reader);
@@ -97,7 +97,7 @@ export class Qcow2Image implements Image {
   }
 
   get beginsWrites(): boolean {
-    return this.#writing?.inPlace.areBegun === true;
+    return this.#writing?.inPlace.mayBegin === true;
   }
 
   beginWrite(offsetBytes: number, length: number, source: Uint8Array, at: number): number {

@@ -11,9 +11,8 @@ export const HOLDS_PLACES = 1;
 export const HOLDS_PIPED = 2;
 /** Writes that are on their way stay bound to theirs. */
 export const HOLDS_WRITES = 4;
-/** Others wait until the places are let go: no more are to be held before. */
+/** Others wait until all places are let go: no more are to be held before. */
 const PLACES_AWAITED = 8;
-const HOLDS_ANY_PLACES = HOLDS_PLACES | HOLDS_WRITES;
 
 /** Pieces of the file that a worker lends at a time: of 64 KiB each as many as may be on their way. More are copied. */
 const LENT_MAX = 512;
@@ -84,7 +83,7 @@ export class WorkerTurns {
     const { holds } = this.#memory;
     const held = Atomics.load(holds, this.#row);
     if ((held & PLACES_AWAITED) !== 0) {
-      if ((held & HOLDS_ANY_PLACES) !== 0) return false;
+      if (holdsPlaces(held)) return false;
       Atomics.and(holds, this.#row, ~PLACES_AWAITED);
     }
     Atomics.or(holds, this.#row, what);
@@ -144,26 +143,30 @@ export class WorkerTurns {
     return clusters;
   }
 
-  /** Under the image's lock: from here on is waited. */
+  /** Under the image's lock: from here on is waited, for places too that are held now. What is found later is nothing that was dropped before. */
   mark(): void {
-    const { turns, seen } = this.#memory;
-    for (let row = 0; row < WORKERS_MAX; row += 1) seen[row] = Atomics.load(turns, row);
+    const { turns, holds, seen } = this.#memory;
+    for (let row = 0; row < WORKERS_MAX; row += 1) {
+      seen[row] = Atomics.load(turns, row);
+      if (holdsPlaces(Atomics.load(holds, row))) Atomics.or(holds, row, PLACES_AWAITED);
+    }
   }
 
   /** Under the image's lock, in which the caller has forgotten what it found before. */
   havePassed(): boolean {
-    const { claims, turns, seen } = this.#memory;
-    let havePassed = true;
+    const { claims, turns, holds, seen } = this.#memory;
     for (let row = 0; row < WORKERS_MAX; row += 1) {
       if (Atomics.load(claims, row) === 0) continue;
+      const held = Atomics.load(holds, row);
+      if (holdsPlaces(held) && (held & PLACES_AWAITED) !== 0) return false;
+      if (row === this.#row) continue;
       const turn = Atomics.load(turns, row);
-      const isInIt = row !== this.#row && (turn & 1) !== 0 && turn === seen[row];
-      if (this.#awaitPlaces(row) || isInIt) havePassed = false;
+      if ((turn & 1) !== 0 && turn === seen[row]) return false;
     }
-    return havePassed;
+    return true;
   }
 
-  /** What is still lent stays so, and the row with it: who reads it need not be gone. */
+  /** What is still lent stays so, and the row with it, for who reads it need not be gone; and so do writes whose end nobody knows. */
   close(): void {
     const { claims, turns } = this.#memory;
     this.letGo(HOLDS_PLACES);
@@ -171,17 +174,13 @@ export class WorkerTurns {
     if (!this.#isHeld) Atomics.store(claims, this.#row, 0);
   }
 
-  /** Whether the worker of a row holds places; from now on others wait for them. */
-  #awaitPlaces(row: number): boolean {
-    const { holds } = this.#memory;
-    if ((Atomics.load(holds, row) & HOLDS_ANY_PLACES) === 0) return false;
-    Atomics.or(holds, row, PLACES_AWAITED);
-    return true;
-  }
-
   get #isHeld(): boolean {
     return (Atomics.load(this.#memory.holds, this.#row) & (HOLDS_PIPED | HOLDS_WRITES)) !== 0;
   }
+}
+
+function holdsPlaces(held: number): boolean {
+  return (held & (HOLDS_PLACES | HOLDS_WRITES)) !== 0;
 }
 
 /** Where an entry of a worker's ring is. */

@@ -112,7 +112,7 @@ export class WriteOrder implements AllocatorDuties {
     if (errno === 0) errno = this.storage.flush();
     if (errno !== 0 || !this.#frees) return errno;
     this.#frees = false;
-    return this.#free(this.#sealed, (act) => this.#tables.lock.hold(act));
+    return this.#free(this.#sealed, (act) => this.#tables.hold(act));
   }
 
   /** Begins a flush: its last sync goes on beside what follows. False: it is one for `flush`. */
@@ -177,13 +177,13 @@ export class WriteOrder implements AllocatorDuties {
 
   /** Answers 0 with every table in the file as it is now, or later, to be made durable by a sync that begins then; or an errno. */
   #put(): number {
-    if (Atomics.load(this.#memory.fields, IS_DIRTY) === 0) return 0;
-    let errno = this.#tables.lock.hold(() => this.#putOrCopy());
+    if (Atomics.load(this.#memory.fields, IS_DIRTY) === 0 && !this.dropped.frees) return 0;
+    let errno = this.#tables.hold(() => this.#putOrCopy());
     const copies = this.#copies;
     this.#copies = undefined;
     if (errno !== 0 || copies === undefined) return errno;
     errno = this.storage.flush();
-    return errno === 0 ? this.#tables.lock.hold(() => this.#putCopied(copies)) : errno;
+    return errno === 0 ? this.#tables.hold(() => this.#putCopied(copies)) : errno;
   }
 
   /** Under the lock: the tables, or what has to be on stable storage before the entries that wait may be written, and those copied. */

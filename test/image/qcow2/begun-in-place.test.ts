@@ -128,16 +128,18 @@ it('a cluster that others drop is not theirs while a write to it is on its way, 
   for (let flush = 0; flush < 3; flush += 1) expect(other?.flush()).toBe(0);
   expect(other?.write(20 * CLUSTER, CLUSTER, source, 0, false)).toBe(0);
   expect(placeOf(other, 20)).not.toBe(place);
+  expect(other?.flush()).toBe(0);
   // The other waits for it, so there are no more for now, be it reads.
   expect(begin(writer, CLUSTER)).toBe(NOT_BEGUN);
   expect(writer?.findPlace(CLUSTER, BLOCK, emptyPlace())).toBe(false);
   writer?.takeWrites(1, tell);
   expect([...told]).toEqual([[ticket, 0]]);
   expect(begin(writer, CLUSTER)).toBeGreaterThanOrEqual(0);
-  writer?.takeWrites(1, tell);
-  for (let flush = 0; flush < 2; flush += 1) expect(other?.flush()).toBe(0);
+  // What is on its way by now does not matter. No table has changed since the last flush.
+  expect(other?.flush()).toBe(0);
   expect(other?.write(21 * CLUSTER, CLUSTER, source, 0, false)).toBe(0);
   expect(placeOf(other, 21)).toBe(place);
+  writer?.takeWrites(1, tell);
 });
 
 it('once a read has waited for a table, what was begun before is told of first', () => {
