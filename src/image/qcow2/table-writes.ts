@@ -53,6 +53,14 @@ export interface EntryCopies {
   readonly pointed: number;
 }
 
+/** Entries of the refcount table that were not in the file, as they were then: where it began, and which they are. */
+export interface BlockCopies {
+  readonly tableOffset: number;
+  readonly from: number;
+  readonly to: number;
+  readonly words: Int32Array;
+}
+
 /** Writes tables to the file, all under the lock, in no order of its own: none over a table of another kind. Each answers 0 or a positive errno. */
 export class TableWrites {
   readonly #image: WrittenImage;
@@ -130,21 +138,34 @@ export class TableWrites {
     return numbers[TABLE_DIRTY_FROM] !== numbers[TABLE_DIRTY_TO];
   }
 
-  /** Writes them; a crash before they are on stable storage may have none of them. */
-  writeBlocks(): number {
-    const { numbers } = this.#image.write;
-    const to = numbers[TABLE_DIRTY_TO] ?? 0;
-    const errno = this.writeTable(numbers[TABLE_OFFSET] ?? 0, numbers[TABLE_DIRTY_FROM] ?? 0, to);
-    if (errno === 0) numbers[TABLE_DIRTY_FROM] = to;
-    return errno;
+  copyBlocks(): BlockCopies {
+    const { numbers, refcountTable } = this.#image.write;
+    const [from = 0, to = 0] = [numbers[TABLE_DIRTY_FROM], numbers[TABLE_DIRTY_TO]];
+    const words = refcountTable.slice(from * ENTRY_WORDS, to * ENTRY_WORDS);
+    return { tableOffset: numbers[TABLE_OFFSET] ?? 0, from, to, words };
   }
 
-  /** Entries `from` to `to` of the refcount table, to one that begins at `offsetBytes`. */
-  writeTable(offsetBytes: number, from: number, to: number): number {
-    const { write, fd, calls } = this.#image;
+  /** Writes them, maybe later; a crash before they are on stable storage may have none of them. */
+  writeBlocks({ tableOffset, from, to, words }: BlockCopies): number {
+    const { numbers } = this.#image.write;
+    // Where the table has moved, all of it was written.
+    if (numbers[TABLE_OFFSET] !== tableOffset) return 0;
+    const bytes = new Uint8Array(words.buffer);
+    const { fd, calls } = this.#image;
+    const errno = writeAll(calls, fd, tableOffset + from * ENTRY_BYTES, bytes.length, bytes, 0);
+    if (errno !== 0) return errno;
+    const now = this.copyBlocks();
+    // An entry is made once, and stays.
+    const isLast = now.from === from && now.to === to && words.every((word, at) => word === now.words[at]);
+    if (isLast) numbers[TABLE_DIRTY_FROM] = to;
+    return 0;
+  }
+
+  /** The whole refcount table, to where it is to begin. */
+  writeTable(offsetBytes: number): number {
+    const { write, refcounts, fd, calls } = this.#image;
     const bytes = new Uint8Array(write.refcountTable.buffer);
-    const length = (to - from) * ENTRY_BYTES;
-    return writeAll(calls, fd, offsetBytes + from * ENTRY_BYTES, length, bytes, from * ENTRY_BYTES);
+    return writeAll(calls, fd, offsetBytes, refcounts.tableEntries * ENTRY_BYTES, bytes, 0);
   }
 
   /** Has a cluster of the file read as zeroes. */

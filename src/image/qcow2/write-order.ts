@@ -22,8 +22,9 @@ import {
 } from './memory.js';
 import { growRefcountTable } from './refcount-table-growth.js';
 import { Refcounts } from './refcounts.js';
+import { type FlushDuties, TableFlush } from './table-flush.js';
 import { TablePlaces } from './table-places.js';
-import { type EntryCopies, TableWrites } from './table-writes.js';
+import { TableWrites } from './table-writes.js';
 import type { WorkerTurns } from './worker-turns.js';
 
 const { EIO } = constants.errno;
@@ -42,11 +43,10 @@ const RAW_DATA_FILE = 2;
  * - an L2 table is zeroes, or the copy of what it replaces, in the file before the first of these syncs; so its L1 entry
  *   may reach the disk before its slices do
  *
- * A sync takes as long as the disk likes: a flush waits for one without the lock, which others need to read a table and to allocate.
- * What they change meanwhile is their own flush's: the entries that are written behind the sync are those that stood there before
- * it. What a refcount table, or full memory, waits for is synced under the lock.
+ * A sync takes as long as the disk likes: a flush waits for it without the lock (`TableFlush`). What a refcount table that grows, or full
+ * memory, waits for is synced under the lock.
  */
-export class WriteOrder implements AllocatorDuties {
+export class WriteOrder implements AllocatorDuties, FlushDuties {
   readonly refcounts: Refcounts;
   readonly allocator: Allocator;
   readonly dropped: DroppedClusters;
@@ -58,10 +58,7 @@ export class WriteOrder implements AllocatorDuties {
   readonly #file: TableWrites;
   readonly #header: HeaderChanges;
   readonly #places: TablePlaces;
-  #copies: EntryCopies | undefined;
-  /** With the tables that are put into the file: whether something may be freed behind them, and what was dropped by then. */
-  #frees = false;
-  #sealed = 0;
+  readonly #flush: TableFlush;
 
   constructor(
     handle: Qcow2Handle,
@@ -92,6 +89,7 @@ export class WriteOrder implements AllocatorDuties {
     const markCorrupt = () => this.markCorrupt();
     const image = { geometry, memory, write, tables, refcounts, areas, places: this.#places, fd, calls, markCorrupt };
     this.#file = new TableWrites(image);
+    this.#flush = new TableFlush(this, { memory, write, tables, file: this.#file });
     // What is freed changes refcounts anew: it waits while somebody needs room for some.
     this.refcounts.clean = () => this.writeLocked();
     tables.clean = () => this.flushLocked();
@@ -108,16 +106,17 @@ export class WriteOrder implements AllocatorDuties {
 
   /** Without the lock: answers 0 once everything that any worker wrote before is on stable storage. */
   flush(): number {
-    let errno = this.#put();
+    const flush = this.#flush;
+    let errno = flush.put();
     if (errno === 0) errno = this.storage.flush();
-    if (errno !== 0 || !this.#frees) return errno;
-    this.#frees = false;
-    return this.#free(this.#sealed, (act) => this.#tables.hold(act));
+    if (errno !== 0 || !flush.frees) return errno;
+    flush.frees = false;
+    return this.#free(flush.sealed, (act) => this.#tables.hold(act));
   }
 
   /** Begins a flush: its last sync goes on beside what follows. False: it is one for `flush`. */
   beginFlush(): boolean {
-    return !this.dropped.frees && this.#put() === 0 && !this.#frees && this.storage.begin();
+    return !this.dropped.frees && this.#flush.put() === 0 && !this.#flush.frees && this.storage.begin();
   }
 
   /** Under the lock, before a change: what the header says is not made untrue by it. */
@@ -149,7 +148,7 @@ export class WriteOrder implements AllocatorDuties {
 
   /** Under the lock: brings everything to stable storage, and frees nothing. */
   writeLocked(): number {
-    const errno = this.#putTables();
+    const errno = this.putTables();
     return errno === 0 ? this.storage.flush() : errno;
   }
 
@@ -175,57 +174,12 @@ export class WriteOrder implements AllocatorDuties {
     return errno;
   }
 
-  /** Answers 0 with every table in the file as it is now, or later, to be made durable by a sync that begins then; or an errno. */
-  #put(): number {
-    if (Atomics.load(this.#memory.fields, IS_DIRTY) === 0 && !this.dropped.frees) return 0;
-    let errno = this.#tables.hold(() => this.#putOrCopy());
-    const copies = this.#copies;
-    this.#copies = undefined;
-    if (errno !== 0 || copies === undefined) return errno;
-    errno = this.storage.flush();
-    return errno === 0 ? this.#tables.hold(() => this.#putCopied(copies)) : errno;
-  }
-
-  /** Under the lock: the tables, or what has to be on stable storage before the entries that wait may be written, and those copied. */
-  #putOrCopy(): number {
-    if (this.state !== 0) return EIO;
-    this.#seal();
-    if (!this.#file.hasEntries || !this.#needsSync()) return this.#putAllTables();
-    // Nobody else is to take the refcounts for synced before they are.
-    if (this.refcounts.cache.hasDirty()) this.willPoint();
-    const errno = this.writeRefcounts();
-    if (errno === 0) this.#copies = this.#file.copyEntries();
-    return errno;
-  }
-
-  #seal(): void {
-    this.#frees = this.dropped.frees;
-    this.#sealed = this.dropped.seal();
-  }
-
-  /** Under the lock, behind a sync: what others have changed since needs one of its own, and is their flush's. */
-  #putCopied(copies: EntryCopies): number {
-    if (this.state !== 0) return EIO;
-    const { numbers } = this.#write;
-    if (numbers[POINTED] === copies.pointed) numbers[POINTED_SYNCED] = copies.pointed;
-    if (this.#needsSync()) return this.#file.writeCopies(copies);
-    this.#seal();
-    return this.#putAllTables();
-  }
-
-  /** Under the lock. */
-  #putAllTables(): number {
-    const errno = this.#putTables();
-    if (errno === 0) Atomics.store(this.#memory.fields, IS_DIRTY, 0);
-    return errno;
-  }
-
   /** Under the lock: has every table in the file, the refcounts on stable storage before what relies on them. */
-  #putTables(): number {
+  putTables(): number {
     if (this.state !== 0) return EIO;
     const { numbers } = this.#write;
     const { hasEntries } = this.#file;
-    const needsSync = this.#needsSync();
+    const needsSync = this.needsSync();
     let errno = this.writeRefcounts();
     if (errno === 0 && hasEntries && needsSync) {
       errno = this.storage.flush();
@@ -234,19 +188,23 @@ export class WriteOrder implements AllocatorDuties {
     return errno === 0 && hasEntries ? this.#file.writeEntries() : errno;
   }
 
-  #needsSync(): boolean {
+  needsSync(): boolean {
     const { numbers } = this.#write;
     return numbers[POINTED] !== numbers[POINTED_SYNCED] || this.refcounts.cache.hasDirty();
   }
 
   /** Under the lock: refcounts, and behind a sync of their own the table that points to new blocks. */
   writeRefcounts(): number {
-    let errno = this.#reachEnd();
-    if (errno === 0) errno = this.#file.writeRefcounts();
+    let errno = this.writeCounts();
     if (errno !== 0 || !this.#file.hasBlocks) return errno;
     errno = this.storage.flush();
-    if (errno === 0) errno = this.#file.writeBlocks();
+    if (errno === 0) errno = this.#file.writeBlocks(this.#file.copyBlocks());
     return errno === 0 ? this.storage.flush() : errno;
+  }
+
+  writeCounts(): number {
+    const errno = this.#reachEnd();
+    return errno === 0 ? this.#file.writeRefcounts() : errno;
   }
 
   /** After a failure half-way memory and file are not the same any more: nothing is written until the image is opened again. */
@@ -259,9 +217,8 @@ export class WriteOrder implements AllocatorDuties {
     return errno;
   }
 
-  /** Writes the whole refcount table to where `numbers` says it is. */
   writeTable(offsetBytes: number): number {
-    return this.#file.writeTable(offsetBytes, 0, this.refcounts.tableEntries);
+    return this.#file.writeTable(offsetBytes);
   }
 
   markCorrupt(): number {

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { afterEach, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { fileCalls } from '#tsnbd/image/file-calls.js';
 import { emptyPlace, type Image } from '#tsnbd/image/image.js';
 import { type ImageHandle, imageFrom, openImage } from '#tsnbd/image/open-image.js';
@@ -13,6 +13,7 @@ import {
   type Qcow2Memory,
   RANGES_MAX,
   setCorrupt,
+  TABLE_OFFSET,
 } from '#tsnbd/image/qcow2/memory.js';
 import { PUNCH_HOLE } from '#tsnbd/kernel/fd-calls.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
@@ -39,6 +40,8 @@ interface Two {
   readonly fields: Qcow2Memory['fields'];
   readonly numbers: Float64Array;
   readonly l1InFile: () => readonly bigint[];
+  /** For which refcount blocks of the first there are entries. */
+  readonly blocksInFile: () => readonly boolean[];
   /** The first L2 table, and what follows. */
   readonly tableInFile: () => Buffer;
   /** Changes whenever entries are written to the file. */
@@ -59,6 +62,7 @@ interface Two {
 function open(first: Cluster, incompatible = 0n, clusterBits = 14): Two {
   const path = inFolder('disk.qcow2');
   const clusters = new Map([0, 1, 2, FAR].map((cluster) => [cluster, first]));
+  const clusterBytes = 2 ** clusterBits;
   const made = qcow2Bytes({ clusterBits, sizeBytes: 8_192 * CLUSTER, clusters, incompatible });
   writeFileSync(path, made.bytes);
   const opened = openImage(path, { readOnly: false });
@@ -72,6 +76,7 @@ function open(first: Cluster, incompatible = 0n, clusterBits = 14): Two {
     ...fileCalls,
     write: (fd, source, at, length, offsetBytes) => {
       if (offsetBytes === made.l2At.get(0)) calls.push('entries');
+      if (Math.floor(offsetBytes / clusterBytes) === made.refcountTableAt / clusterBytes) calls.push('blocks');
       return fileCalls.write(fd, source, at, length, offsetBytes);
     },
     fallocate: (fd, mode, offsetBytes, length) => {
@@ -96,6 +101,8 @@ function open(first: Cluster, incompatible = 0n, clusterBits = 14): Two {
     fields,
     numbers: write.numbers,
     l1InFile: () => [0, 1, 2, 3].map((entry) => readFileSync(path).readBigUInt64BE(made.l1At + entry * 8)),
+    blocksInFile: () =>
+      [0, 1, 2, 3].map((block) => readFileSync(path).readBigUInt64BE(made.refcountTableAt + block * 8) > 0n),
     tableInFile: () => readFileSync(path).subarray(made.l2At.get(0)),
     versionsWritten: () => l2.written.join(),
     image,
@@ -173,6 +180,52 @@ it.each([false, true])(
     expect(entries()[1] === before[1]).toBe(!pointsMeanwhile);
   },
 );
+
+describe('a new refcount block is synced before the table points to it, and that before entries rely on it', () => {
+  const small = 512;
+  const inABlock = small / 2;
+  const [none, one, both] = [1, 2, 3].map((blocks) => [0, 1, 2, 3].map((block) => block < blocks));
+
+  /** Of a flush, in whose first sync something else happens: what was seen in each sync. */
+  function flushed(meanwhile: (two: Two) => void) {
+    const two = open({ kind: 'data', bytes: data.bytes.subarray(0, small) }, 0n, 9);
+    write(two.image, 20 * small, inABlock * small);
+    two.calls.length = 0;
+    const seen: [isFree: boolean, blocks: readonly boolean[]][] = [];
+    two.duringSync = (isFree) => {
+      seen.push([isFree, two.blocksInFile()]);
+      if (seen.length === 1) meanwhile(two);
+    };
+    expect(two.image.flush()).toBe(0);
+    return { seen, calls: two.calls };
+  }
+
+  it('without the lock', () => {
+    const { seen, calls } = flushed(() => {});
+    expect(seen).toEqual([
+      [true, none],
+      [true, one],
+      [true, one],
+    ]);
+    expect(calls).toEqual(['sync', 'blocks', 'sync', 'entries', 'sync']);
+  });
+
+  it('and one that another makes meanwhile is not pointed to behind that sync', () => {
+    const { seen } = flushed(({ other }) => write(other, 1_000 * small, inABlock * small));
+    expect(seen.slice(0, 3)).toEqual([
+      [true, none],
+      [false, one],
+      [false, both],
+    ]);
+  });
+
+  it('but not in a table that was replaced meanwhile by one that has it', () => {
+    const { calls } = flushed(({ numbers }) => {
+      numbers[TABLE_OFFSET] = (numbers[TABLE_OFFSET] ?? 0) + 1_000 * small;
+    });
+    expect(calls.slice(0, 2)).toEqual(['sync', 'sync']);
+  });
+});
 
 it.each([false, true])(
   'entries of the L1 table are written as they were before the sync: the file has newer ones: %s',
