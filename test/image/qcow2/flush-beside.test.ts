@@ -188,7 +188,7 @@ describe('a new refcount block is synced before the table points to it, and that
 
   /** Of a flush, in whose first sync something else happens: what was seen in each sync. */
   function flushed(meanwhile: (two: Two) => void) {
-    const two = open({ kind: 'data', bytes: data.bytes.subarray(0, small) }, 0n, 9);
+    const two = open({ kind: 'data', bytes: new Uint8Array(small).fill(1) }, 0n, 9);
     write(two.image, 20 * small, inABlock * small);
     two.calls.length = 0;
     const seen: [isFree: boolean, blocks: readonly boolean[]][] = [];
