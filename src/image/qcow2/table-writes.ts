@@ -41,23 +41,25 @@ export interface WrittenImage {
   markCorrupt(): number;
 }
 
+/** Entries of the L1 table from one on, as they were after so many changes. */
+interface L1Copies {
+  readonly from: number;
+  readonly words: Int32Array;
+  readonly changes: number;
+}
+
 /** Entries of L2 tables and of the L1 table that were not in the file, as they were then. */
 export interface EntryCopies {
   readonly slices: readonly SliceCopy[];
-  /** Its entries `from` to `to`, after so many changes. */
-  readonly l1: Int32Array;
-  readonly from: number;
-  readonly to: number;
-  readonly l1Changes: number;
+  readonly l1: L1Copies;
   /** What POINTED was. */
   readonly pointed: number;
 }
 
-/** Entries of the refcount table that were not in the file, as they were then: where it began, and which they are. */
+/** Entries from one on of the refcount table that were not in the file, as they were then, and where it began. */
 export interface BlockCopies {
   readonly tableOffset: number;
   readonly from: number;
-  readonly to: number;
   readonly words: Int32Array;
 }
 
@@ -76,29 +78,28 @@ export class TableWrites {
   }
 
   writeEntries(): number {
-    const { memory, tables, write } = this.#image;
-    const { numbers } = write;
-    const errno = tables.cache.writeDirty(this.#writeSlice);
-    const [from = 0, to = 0] = [numbers[L1_DIRTY_FROM], numbers[L1_DIRTY_TO]];
-    return errno !== 0 || from === to ? errno : this.#writeL1(from, to, numbers[L1_CHANGES] ?? 0, memory.l1, from);
+    const errno = this.#image.tables.cache.writeDirty(this.#writeSlice);
+    return errno === 0 ? this.#writeL1(this.#copyL1()) : errno;
   }
 
   /** What `writeEntries` would write now. */
   copyEntries(): EntryCopies {
-    const { memory, tables, write } = this.#image;
-    const { numbers } = write;
-    const [from = 0, to = 0] = [numbers[L1_DIRTY_FROM], numbers[L1_DIRTY_TO]];
-    const l1 = memory.l1.slice(from * ENTRY_WORDS, to * ENTRY_WORDS);
-    const [l1Changes = 0, pointed = 0] = [numbers[L1_CHANGES], numbers[POINTED]];
-    return { slices: tables.cache.copyDirty(), l1, from, to, l1Changes, pointed };
+    const { tables, write } = this.#image;
+    return { slices: tables.cache.copyDirty(), l1: this.#copyL1(), pointed: write.numbers[POINTED] ?? 0 };
   }
 
   /** Writes what was copied, but nothing older than the file has. */
-  writeCopies({ slices, l1, from, to, l1Changes }: EntryCopies): number {
+  writeCopies({ slices, l1 }: EntryCopies): number {
     const { tables, write } = this.#image;
     const errno = tables.cache.writeCopies(slices, this.#writeSlice);
-    const isNew = from !== to && (write.numbers[L1_WRITTEN] ?? 0) < l1Changes;
-    return errno === 0 && isNew ? this.#writeL1(from, to, l1Changes, l1, 0) : errno;
+    const isNewer = (write.numbers[L1_WRITTEN] ?? 0) < l1.changes;
+    return errno === 0 && isNewer ? this.#writeL1(l1) : errno;
+  }
+
+  #copyL1(): L1Copies {
+    const { memory, write } = this.#image;
+    const { [L1_DIRTY_FROM]: from = 0, [L1_DIRTY_TO]: to = 0, [L1_CHANGES]: changes = 0 } = write.numbers;
+    return { from, words: memory.l1.slice(from * ENTRY_WORDS, to * ENTRY_WORDS), changes };
   }
 
   readonly #writeSlice = (slice: number, bytes: Uint8Array, at: number): number => {
@@ -109,11 +110,11 @@ export class TableWrites {
     return writeAll(calls, fd, table + (slice % slicesPerTable) * sliceBytes, sliceBytes, bytes, at);
   };
 
-  /** Entries `from` to `to`, which begin at entry `at` of `words`, as they were after so many changes. */
-  #writeL1(from: number, to: number, changes: number, words: Int32Array, at: number): number {
+  #writeL1({ from, words, changes }: L1Copies): number {
     const { geometry, write, fd, calls } = this.#image;
     const { numbers } = write;
-    const bytes = new Uint8Array(words.buffer, words.byteOffset + at * ENTRY_BYTES, (to - from) * ENTRY_BYTES);
+    if (words.length === 0) return 0;
+    const bytes = new Uint8Array(words.buffer);
     const errno = writeAll(calls, fd, geometry.l1OffsetBytes + from * ENTRY_BYTES, bytes.length, bytes, 0);
     if (errno !== 0) return errno;
     numbers[L1_WRITTEN] = changes;
@@ -140,24 +141,23 @@ export class TableWrites {
 
   copyBlocks(): BlockCopies {
     const { numbers, refcountTable } = this.#image.write;
-    const [from = 0, to = 0] = [numbers[TABLE_DIRTY_FROM], numbers[TABLE_DIRTY_TO]];
-    const words = refcountTable.slice(from * ENTRY_WORDS, to * ENTRY_WORDS);
-    return { tableOffset: numbers[TABLE_OFFSET] ?? 0, from, to, words };
+    const { [TABLE_DIRTY_FROM]: from = 0, [TABLE_DIRTY_TO]: to = 0, [TABLE_OFFSET]: tableOffset = 0 } = numbers;
+    return { tableOffset, from, words: refcountTable.slice(from * ENTRY_WORDS, to * ENTRY_WORDS) };
   }
 
   /** Writes them, maybe later; a crash before they are on stable storage may have none of them. */
-  writeBlocks({ tableOffset, from, to, words }: BlockCopies): number {
-    const { numbers } = this.#image.write;
+  writeBlocks({ tableOffset, from, words }: BlockCopies): number {
+    const { fd, calls, write } = this.#image;
+    const { numbers } = write;
     // Where the table has moved, all of it was written.
     if (numbers[TABLE_OFFSET] !== tableOffset) return 0;
     const bytes = new Uint8Array(words.buffer);
-    const { fd, calls } = this.#image;
     const errno = writeAll(calls, fd, tableOffset + from * ENTRY_BYTES, bytes.length, bytes, 0);
     if (errno !== 0) return errno;
     const now = this.copyBlocks();
     // An entry is made once, and stays.
-    const isLast = now.from === from && now.to === to && words.every((word, at) => word === now.words[at]);
-    if (isLast) numbers[TABLE_DIRTY_FROM] = to;
+    const areAll = now.from === from && now.words.join() === words.join();
+    if (areAll) numbers[TABLE_DIRTY_FROM] = numbers[TABLE_DIRTY_TO] ?? 0;
     return 0;
   }
 
