@@ -17,7 +17,7 @@ export class SharedLock {
   }
 
   /** Does something with the lock taken, and answers its answer. */
-  hold(act: () => number): number {
+  hold<T>(act: () => T): T {
     this.take();
     try {
       return act();

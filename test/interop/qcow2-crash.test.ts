@@ -218,6 +218,7 @@ describe.each<[string, string, boolean, boolean]>([
   ['a backing file', '', true, false],
   ['snapshots', 'cluster_size=4096', false, true],
   ['clusters of 512, refcounts of 64 bits', 'cluster_size=512,refcount_bits=64', false, false],
+  ['clusters of 1024, refcounts of 64 bits', 'cluster_size=1024,refcount_bits=64', false, false],
   ['subclusters on a backing file', 'extended_l2=on,cluster_size=16384', true, false],
   ['version 2', 'compat=0.10,cluster_size=4096', false, false],
 ])('an image with %s', (_, options, backing, snapshots) => {

@@ -103,13 +103,17 @@ export class ClusterChange {
 
   /** What is dropped must find room; where workers still use what waits there, some of it is lost until a check. */
   makeRoom(clusters: number): number {
-    if (this.#order.dropped.hasRoom(clusters * DROPS_A_CLUSTER)) return 0;
-    return this.#order.flushLocked();
+    return this.#wantsRoom(clusters) ? this.#order.flushLocked() : 0;
   }
 
   /** Without the lock, in which a sync would have everybody wait: the same, unless others take the room meanwhile. */
   makeRoomAhead(clusters: number): number {
-    return this.#order.dropped.hasRoom(clusters * DROPS_A_CLUSTER) ? 0 : this.#order.flush();
+    return this.#wantsRoom(clusters) ? this.#order.flush() : 0;
+  }
+
+  #wantsRoom(clusters: number): boolean {
+    const { dropped } = this.#order;
+    return !dropped.hasRoom(clusters * DROPS_A_CLUSTER) && !dropped.areHeldUp;
   }
 
   decode(slot: number, index: number): void {

@@ -66,6 +66,12 @@ export class DroppedClusters {
     return (this.#memory.numbers[DROPPED_COUNT] ?? 0) + ranges <= RANGES_MAX;
   }
 
+  /** Whether nothing can be taken for now, whatever reaches the disk: somebody may still use what was taken last. */
+  get areHeldUp(): boolean {
+    const { numbers } = this.#memory;
+    return (numbers[FREEING_COUNT] ?? 0) > (numbers[LENT_COUNT] ?? 0) && this.#turns?.havePassed() === false;
+  }
+
   /** Whether `take` has something to do. */
   get frees(): boolean {
     const { numbers } = this.#memory;
@@ -81,7 +87,7 @@ export class DroppedClusters {
     pushRange(dropped, numbers, DROPPED_COUNT, first, count, sealed);
   }
 
-  /** With what no longer points to what was dropped in the file: answers what `take` is told once that is on stable storage. */
+  /** With what no longer points to what was dropped in the file, or about to be: answers what `take` is told once that is on stable storage. */
   seal(): number {
     const { numbers } = this.#memory;
     const sealed = (numbers[DROPPED_GONE] ?? 0) + (numbers[DROPPED_COUNT] ?? 0);

@@ -34,7 +34,7 @@ export class L2Tables {
   }
 
   /** Does something under the image's lock, and answers its answer. */
-  hold(act: () => number): number {
+  hold<T>(act: () => T): T {
     this.beforeWait();
     return this.#lock.hold(act);
   }

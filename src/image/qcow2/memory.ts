@@ -45,7 +45,9 @@ export const DROPPED_GONE = 16;
 export const DROPPED_SEALED = 17;
 export const L1_CHANGES = 18;
 export const L1_WRITTEN = 19;
-const NUMBERS = 20;
+export const TABLE_CHANGES = 20;
+export const TABLE_WRITTEN = 21;
+const NUMBERS = 22;
 
 /** What all workers of an image know of its tables; it crosses threads. */
 export interface Qcow2Memory {
@@ -76,10 +78,10 @@ export interface WriteMemory {
    * | TABLE_ROOM | how long it is in memory: longer than in the file while it grows |
    * | L1_DIRTY_FROM, L1_DIRTY_TO | entries that are not yet in the file; none if equal |
    * | L1_CHANGES, L1_WRITTEN | how often entries changed, and how often they had when the file was given them last |
-   * | TABLE_DIRTY_FROM, TABLE_DIRTY_TO | the same for the refcount table |
+   * | TABLE_DIRTY_FROM, TABLE_DIRTY_TO, TABLE_CHANGES, TABLE_WRITTEN | the same for the refcount table |
    * | REACHED | the file has at least so many bytes |
    * | RESERVED_TO | up to this byte the file was given storage ahead of new clusters, behind its end too; 0: nothing was |
-   * | POINTED | goes up when L2 or L1 entries are changed to point to something new, and when refcounts are written ahead of a sync |
+   * | POINTED | goes up when L2 or L1 entries are changed to point to something new, and when refcounts, or which blocks they are in, are written ahead of a sync |
    * | POINTED_SYNCED | what POINTED was when all that entries pointed to came to stable storage; where they differ something may not be there |
    * | DROPPED_COUNT, FREEING_COUNT | how many ranges `dropped` and `freeing` have |
    * | DROPPED_GONE | how many ranges have left `dropped`, its first ones |

@@ -4,7 +4,7 @@ import { readZeroed } from '../whole-calls.js';
 import { hostOffset, offsetLow, swapped } from './entries.js';
 import type { Geometry } from './geometry.js';
 import { widen } from './l2-tables.js';
-import { TABLE_DIRTY_FROM, TABLE_DIRTY_TO, TABLE_ROOM, type WriteMemory } from './memory.js';
+import { TABLE_CHANGES, TABLE_DIRTY_FROM, TABLE_DIRTY_TO, TABLE_ROOM, type WriteMemory } from './memory.js';
 import { firstZero, putRefcount, refcountAt } from './refcount-codec.js';
 import { SliceCache } from './slice-cache.js';
 
@@ -65,6 +65,7 @@ export class Refcounts {
     refcountTable[2 * block] = swapped(Math.floor(offsetBytes / HIGH));
     refcountTable[2 * block + 1] = swapped(offsetLow(offsetBytes));
     widen(numbers, TABLE_DIRTY_FROM, TABLE_DIRTY_TO, block);
+    numbers[TABLE_CHANGES] = (numbers[TABLE_CHANGES] ?? 0) + 1;
   }
 
   /** Answers −errno where it cannot be read. */

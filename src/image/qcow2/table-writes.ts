@@ -10,9 +10,11 @@ import {
   L1_WRITTEN,
   POINTED,
   type Qcow2Memory,
+  TABLE_CHANGES,
   TABLE_DIRTY_FROM,
   TABLE_DIRTY_TO,
   TABLE_OFFSET,
+  TABLE_WRITTEN,
   type WriteMemory,
 } from './memory.js';
 import { L2_TABLE, type MetadataAreas, REFCOUNT_BLOCK } from './metadata-areas.js';
@@ -41,8 +43,8 @@ export interface WrittenImage {
   markCorrupt(): number;
 }
 
-/** Entries of the L1 table from one on, as they were after so many changes. */
-interface L1Copies {
+/** Entries from one on of a table that is in memory as a whole, which were not in the file, as they were after so many changes. */
+interface RangeCopy {
   readonly from: number;
   readonly words: Int32Array;
   readonly changes: number;
@@ -51,16 +53,14 @@ interface L1Copies {
 /** Entries of L2 tables and of the L1 table that were not in the file, as they were then. */
 export interface EntryCopies {
   readonly slices: readonly SliceCopy[];
-  readonly l1: L1Copies;
+  readonly l1: RangeCopy;
   /** What POINTED was. */
   readonly pointed: number;
 }
 
-/** Entries from one on of the refcount table that were not in the file, as they were then, and where it began. */
-export interface BlockCopies {
+/** The same of the refcount table, which began there then. */
+export interface BlockCopies extends RangeCopy {
   readonly tableOffset: number;
-  readonly from: number;
-  readonly words: Int32Array;
 }
 
 /** Writes tables to the file, all under the lock, in no order of its own: none over a table of another kind. Each answers 0 or a positive errno. */
@@ -96,7 +96,7 @@ export class TableWrites {
     return errno === 0 && isNewer ? this.#writeL1(l1) : errno;
   }
 
-  #copyL1(): L1Copies {
+  #copyL1(): RangeCopy {
     const { memory, write } = this.#image;
     const { [L1_DIRTY_FROM]: from = 0, [L1_DIRTY_TO]: to = 0, [L1_CHANGES]: changes = 0 } = write.numbers;
     return { from, words: memory.l1.slice(from * ENTRY_WORDS, to * ENTRY_WORDS), changes };
@@ -110,7 +110,7 @@ export class TableWrites {
     return writeAll(calls, fd, table + (slice % slicesPerTable) * sliceBytes, sliceBytes, bytes, at);
   };
 
-  #writeL1({ from, words, changes }: L1Copies): number {
+  #writeL1({ from, words, changes }: RangeCopy): number {
     const { geometry, write, fd, calls } = this.#image;
     const { numbers } = write;
     if (words.length === 0) return 0;
@@ -139,25 +139,29 @@ export class TableWrites {
     return numbers[TABLE_DIRTY_FROM] !== numbers[TABLE_DIRTY_TO];
   }
 
+  /** What `writeBlocks` is to write. */
   copyBlocks(): BlockCopies {
     const { numbers, refcountTable } = this.#image.write;
-    const { [TABLE_DIRTY_FROM]: from = 0, [TABLE_DIRTY_TO]: to = 0, [TABLE_OFFSET]: tableOffset = 0 } = numbers;
-    return { tableOffset, from, words: refcountTable.slice(from * ENTRY_WORDS, to * ENTRY_WORDS) };
+    const { [TABLE_DIRTY_FROM]: from = 0, [TABLE_DIRTY_TO]: to = 0 } = numbers;
+    const { [TABLE_OFFSET]: tableOffset = 0, [TABLE_CHANGES]: changes = 0 } = numbers;
+    return { tableOffset, from, words: refcountTable.slice(from * ENTRY_WORDS, to * ENTRY_WORDS), changes };
   }
 
-  /** Writes them, maybe later; a crash before they are on stable storage may have none of them. */
-  writeBlocks({ tableOffset, from, words }: BlockCopies): number {
+  /** Whether the file has nothing newer; where the table has moved, all of it was written. */
+  isNewer({ tableOffset, changes }: BlockCopies): boolean {
+    const { numbers } = this.#image.write;
+    return numbers[TABLE_OFFSET] === tableOffset && (numbers[TABLE_WRITTEN] ?? 0) < changes;
+  }
+
+  /** Writes entries of the refcount table; a crash before they are on stable storage may have none of them. */
+  writeBlocks({ tableOffset, from, words, changes }: BlockCopies): number {
     const { fd, calls, write } = this.#image;
     const { numbers } = write;
-    // Where the table has moved, all of it was written.
-    if (numbers[TABLE_OFFSET] !== tableOffset) return 0;
     const bytes = new Uint8Array(words.buffer);
     const errno = writeAll(calls, fd, tableOffset + from * ENTRY_BYTES, bytes.length, bytes, 0);
     if (errno !== 0) return errno;
-    const now = this.copyBlocks();
-    // An entry is made once, and stays.
-    const areAll = now.from === from && now.words.join() === words.join();
-    if (areAll) numbers[TABLE_DIRTY_FROM] = numbers[TABLE_DIRTY_TO] ?? 0;
+    numbers[TABLE_WRITTEN] = changes;
+    if (numbers[TABLE_CHANGES] === changes) numbers[TABLE_DIRTY_FROM] = numbers[TABLE_DIRTY_TO] ?? 0;
     return 0;
   }
 

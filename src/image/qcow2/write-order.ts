@@ -106,12 +106,10 @@ export class WriteOrder implements AllocatorDuties, FlushDuties {
 
   /** Without the lock: answers 0 once everything that any worker wrote before is on stable storage. */
   flush(): number {
-    const flush = this.#flush;
-    let errno = flush.put();
+    let errno = this.#flush.put();
     if (errno === 0) errno = this.storage.flush();
-    if (errno !== 0 || !flush.frees) return errno;
-    flush.frees = false;
-    return this.#free(flush.sealed, (act) => this.#tables.hold(act));
+    if (errno !== 0 || !this.#flush.frees) return errno;
+    return this.#free(this.#flush.takeSealed(), (act) => this.#tables.hold(act));
   }
 
   /** Begins a flush: its last sync goes on beside what follows. False: it is one for `flush`. */
@@ -128,7 +126,7 @@ export class WriteOrder implements AllocatorDuties, FlushDuties {
     return errno;
   }
 
-  /** Under the lock: an entry changes, to one that points to what was written just now. */
+  /** Under the lock: an entry changes, to one that points to what was written just now; or that is as if it did. */
   willPoint(): void {
     const { numbers } = this.#write;
     numbers[POINTED] = (numbers[POINTED] ?? 0) + 1;

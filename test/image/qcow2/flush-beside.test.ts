@@ -341,6 +341,19 @@ it('nothing is freed any more where another finds meanwhile that tables contradi
   expect(two.calls).toEqual(['entries', 'sync']);
 });
 
+it('what was written before that is brought to the disk all the same, also while something waits for being free', () => {
+  const two = open(data);
+  expect(two.other.findPlace(0, CLUSTER, emptyPlace())).toBe(true);
+  trim(two.image, 0);
+  expect(two.image.flush()).toBe(0);
+  write(two.image, CLUSTER, CLUSTER);
+  setCorrupt(two.fields);
+  two.calls.length = 0;
+  expect(two.image.flush()).toBe(0);
+  expect(two.calls).toEqual(['sync']);
+  two.other.letGoPlaces();
+});
+
 it('two that flush at the same time both wait without the lock', async () => {
   const two = open(oneSubcluster, EXTENDED_L2);
   const { go, answer } = await startOther(two, 0);

@@ -7,7 +7,7 @@ import { invariant } from '#tsnbd/base/invariant.js';
 import { checkImage } from '#tsnbd/image/check-image.js';
 import { ImageError } from '#tsnbd/image/errors.js';
 import { type FileCalls, fileCalls } from '#tsnbd/image/file-calls.js';
-import { type Image, LENT_BYTES_MAX, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
+import { emptyPlace, type Image, LENT_BYTES_MAX, ZERO_FAST, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
 import { firstZero, putRefcount, refcountAt } from '#tsnbd/image/qcow2/refcount-codec.js';
 import { newTurnsMemory, WorkerTurns } from '#tsnbd/image/qcow2/worker-turns.js';
@@ -379,11 +379,32 @@ it('a write to a cluster behind the end of the file is not cut off by a flush th
   expect(firstByte(images[0], 10)).toBe(9);
 });
 
-describe('a worker that has lent clusters to a pipe that nobody reads', () => {
+describe('a worker whose client reads nothing', () => {
   const small = 512;
   const clusters = 40_960;
 
-  it('keeps no others from being freed: writers neither wait for the disk with each change, nor lose clusters', () => {
+  it('has no writer wait for the disk with each change while a read of it is not answered, though more is dropped than can wait', () => {
+    let syncs = 0;
+    const sync = (fd: number) => {
+      syncs += 1;
+      return fileCalls.sync(fd);
+    };
+    const { images } = open(qcow2Bytes({ clusterBits: 9, sizeBytes: 2 * clusters * small }).bytes, {}, { sync });
+    const [reader, writer] = images;
+    invariant(reader !== undefined && writer !== undefined, 'there are two');
+    expect(writer.write(0, clusters * small, new Uint8Array(clusters * small).fill(5), 0, false)).toBe(0);
+    expect(reader.findPlace(0, small, emptyPlace())).toBe(true);
+    expect(writer.trim(small, small, false)).toBe(0);
+    expect(writer.flush()).toBe(0);
+    syncs = 0;
+    for (let cluster = 3; cluster < clusters; cluster += 2) expect(writer.trim(cluster * small, small, false)).toBe(0);
+    for (let cluster = 1; cluster < 100; cluster += 2)
+      expect(writer.write(cluster * small, small, new Uint8Array(small), 0, false)).toBe(0);
+    expect(syncs).toBe(0);
+    reader.letGoPlaces();
+  });
+
+  it('and that has lent clusters to its pipe keeps no others from being freed: writers neither wait for the disk with each change, nor lose clusters', () => {
     const empty = qcow2Bytes({ clusterBits: 9, sizeBytes: 2 * clusters * small });
     let syncs = 0;
     const sync = (fd: number) => {
