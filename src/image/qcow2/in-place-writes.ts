@@ -56,7 +56,7 @@ export class InPlaceWrites {
     let ticket = NOT_BEGUN;
     if (turns.holdPlaces(HOLDS_WRITES)) {
       if (this.#find(offsetBytes, length)) ticket = begun.begin(this.#map.hostBytes, length, source, at);
-      if (begun.isEmpty) turns.letGo(HOLDS_WRITES);
+      this.#letGoIfDone();
     }
     turns.end();
     return ticket;
@@ -67,10 +67,8 @@ export class InPlaceWrites {
   }
 
   take(waitFor: number, onWritten: OnWritten): void {
-    const begun = this.#begun;
-    if (begun === undefined) return;
-    begun.take(waitFor, onWritten);
-    if (begun.isEmpty) this.#turns.letGo(HOLDS_WRITES);
+    this.#begun?.take(waitFor, onWritten);
+    this.#letGoIfDone();
   }
 
   /** Before this worker waits for the lock: who has it may wait for what was begun. */
@@ -84,6 +82,10 @@ export class InPlaceWrites {
 
   close(): void {
     this.#begun?.close();
+    this.#letGoIfDone();
+  }
+
+  #letGoIfDone(): void {
     if (this.#begun?.isEmpty === true) this.#turns.letGo(HOLDS_WRITES);
   }
 
