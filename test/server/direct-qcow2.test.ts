@@ -2,11 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { invariant } from '#tsnbd/base/invariant.js';
 import { checkImage } from '#tsnbd/image/check-image.js';
-import { type OpenedImage, openImage } from '#tsnbd/image/open-image.js';
+import { openImage } from '#tsnbd/image/open-image.js';
 import { finishWriting } from '#tsnbd/image/qcow2/open-writable.js';
-import { newCacheMemory } from '#tsnbd/image/qcow2/slice-cache.js';
 import {
   NBD_CMD_FLAG_FUA,
   NBD_CMD_FLUSH,
@@ -15,7 +13,7 @@ import {
   NBD_CMD_WRITE,
   NBD_CMD_WRITE_ZEROES,
 } from '#tsnbd/protocol/constants.js';
-import { readAll, withImage } from '../image/qcow2/open-qcow2.js';
+import { readAll, withFewSlices, withImage } from '../image/qcow2/open-qcow2.js';
 import { BACKING_FORMAT, type Cluster, DATA_FILE_NAME, qcow2Bytes, type Wish } from '../image/qcow2/qcow2-bytes.js';
 import { long } from '../long.js';
 import type { Terms } from './disk-model.js';
@@ -90,15 +88,6 @@ async function work(session: FuzzSession, seed: number, from: number, model: Buf
   }
 }
 
-/** An image that is open, with few of its tables in memory. */
-function withLittleMemory(opened: OpenedImage) {
-  const { handle } = opened;
-  invariant(handle.format === 'qcow2', 'it is a qcow2 image');
-  const { slices, sliceBytes } = handle.geometry;
-  const l2 = newCacheMemory(slices, sliceBytes, SLICES * sliceBytes);
-  return { ...opened, handle: { ...handle, memory: { ...handle.memory, l2 } } };
-}
-
 function termsOfAll(): Terms {
   const agreed = agreement('structured', SIZE_BYTES, []);
   return {
@@ -130,7 +119,7 @@ test.each<[string, Omit<Wish, 'sizeBytes'>]>([
   writeFileSync(path, qcow2Bytes({ sizeBytes: SIZE_BYTES, ...wish }).bytes);
   const disk = withImage(path, (image) => readAll(image));
   const opened = openImage(path, { format: 'qcow2', readOnly: false, cache: 'none' });
-  const image = withLittleMemory(opened);
+  const image = { ...opened, handle: withFewSlices(opened.handle, SLICES) };
   const sessions: FuzzSession[] = [];
   try {
     for (let client = 0; client < CLIENTS; client += 1)

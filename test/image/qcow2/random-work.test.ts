@@ -5,11 +5,10 @@ import { checkImage } from '#tsnbd/image/check-image.js';
 import { type Image, ZERO_MAY_PUNCH } from '#tsnbd/image/image.js';
 import { imageFrom, openImage } from '#tsnbd/image/open-image.js';
 import { finishWriting } from '#tsnbd/image/qcow2/open-writable.js';
-import { newCacheMemory } from '#tsnbd/image/qcow2/slice-cache.js';
 import { long } from '../../long.js';
 import { seeded } from '../../server/seeded.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
-import { readAll, withImage } from './open-qcow2.js';
+import { readAll, withFewSlices, withImage } from './open-qcow2.js';
 import { BACKING_FORMAT, type Cluster, DATA_FILE_NAME, qcow2Bytes, type Wish } from './qcow2-bytes.js';
 
 const inFolder = useTemporaryFolder();
@@ -75,13 +74,8 @@ describe('an image of which little fits into memory is what was written, and has
     writeFileSync(inFolder('base.raw'), Buffer.alloc(3 << 20, 77));
     const path = imageFile({ sizeBytes, extensions: [[BACKING_FORMAT, Buffer.from('raw')]], ...wish });
     const opened = openImage(path, { readOnly: false });
-    const { handle } = opened;
-    invariant(handle.format === 'qcow2' && handle.memory.write !== undefined, 'it is a qcow2 image that is written to');
-    const { slices, sliceBytes } = handle.geometry;
-    expect(slices).toBeGreaterThan(2 * slots);
-    const l2 = newCacheMemory(slices, sliceBytes, slots * sliceBytes);
-    const refcounts = newCacheMemory(Number.MAX_SAFE_INTEGER, sliceBytes, slots * sliceBytes);
-    const small = { ...handle, memory: { ...handle.memory, l2, write: { ...handle.memory.write, refcounts } } };
+    const small = withFewSlices(opened.handle, slots);
+    expect(small.geometry.slices).toBeGreaterThan(2 * slots);
     const images = [0, 1, 2].map(() => imageFrom(small));
     const model = workOn(images, 3);
     for (const image of images) expect(readAll(image).equals(model)).toBe(true);
