@@ -1,6 +1,4 @@
-import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { invariant } from '#tsnbd/base/invariant.js';
 import { emptyPlace, type Image, IS_FULL, NOT_BEGUN } from '#tsnbd/image/image.js';
@@ -9,6 +7,7 @@ import { setCorrupt } from '#tsnbd/image/qcow2/memory.js';
 import { RANGES_WAITING } from '#tsnbd/image/shared-layout.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { type Cluster, type Qcow2Bytes, qcow2Bytes } from './qcow2-bytes.js';
+import { letGo, startWaiting } from './waiting-thread.js';
 
 // Past the page cache, writes to clusters that an image has are done by the disk all at the same time.
 
@@ -156,31 +155,19 @@ it('once a read has waited for a table, what was begun before is told of first',
 
 it('who has begun writes waits for no lock whose holder waits for them', async () => {
   const { handle } = open(0);
-  const start = async (program: string, more: object): Promise<[Worker, Int32Array, unknown]> => {
-    const go = new Int32Array(new SharedArrayBuffer(8));
-    const thread = new Worker(new URL(program, import.meta.url), {
-      workerData: { handle, go, ...more },
-      trackUnmanagedFds: false, // libc closes some, too
-    });
-    undo.push(() => thread.terminate());
-    const [said] = await once(thread, 'message');
-    return [thread, go, said];
+  const start = async (program: string, more: object) => {
+    const started = await startWaiting(program, { handle, ...more });
+    undo.push(() => started.thread.terminate());
+    return started;
   };
-  const release = (go: Int32Array) => {
-    Atomics.store(go, 0, 1);
-    Atomics.notify(go, 0);
-  };
-  const [beginner, goOn, ticket] = await start('./beginning-thread.js', {
-    blockBytes: BLOCK,
-    readBytes: FAR * CLUSTER,
-  });
-  expect(ticket).toBeGreaterThanOrEqual(0);
+  const beginner = await start('./beginning-thread.js', { blockBytes: BLOCK, readBytes: FAR * CLUSTER });
+  expect(beginner.said).toBeGreaterThanOrEqual(0);
   // A part of a block of a new cluster: with the lock it waits until no write is on its way.
   const part = { writes: true, offsetBytes: 20 * CLUSTER + 100, length: 50 };
-  const [other, go] = await start('./changing-thread.js', part);
-  const answers = Promise.all([once(beginner, 'message'), once(other, 'message')]);
-  release(go);
+  const other = await start('./changing-thread.js', part);
+  letGo(other.go);
   await expect.poll(() => Atomics.load(handle.shared, RANGES_WAITING)).toBe(1);
-  release(goOn);
-  expect(await answers).toEqual([[{ errno: 0, byte: 1, told: [[ticket, 0]] }], [0]]);
+  letGo(beginner.go);
+  expect(await beginner.answer).toEqual([{ errno: 0, byte: 1, told: [[beginner.said, 0]] }]);
+  expect(await other.answer).toEqual([0]);
 });

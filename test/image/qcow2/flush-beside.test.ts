@@ -1,7 +1,5 @@
-import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
-import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { fileCalls } from '#tsnbd/image/file-calls.js';
 import { emptyPlace, type Image } from '#tsnbd/image/image.js';
@@ -18,6 +16,7 @@ import {
 import { PUNCH_HOLE } from '#tsnbd/kernel/fd-calls.js';
 import { useTemporaryFolder } from '../temporary-folder.js';
 import { type Cluster, qcow2Bytes } from './qcow2-bytes.js';
+import { letGo, startWaiting } from './waiting-thread.js';
 
 // What other connections do while one waits for a sync of its flush: as much as they like, and the order of what reaches the disk
 // is kept.
@@ -301,14 +300,9 @@ it('where many pieces wait for being free, they become so without the lock', () 
   expect(wereFree).not.toContain(false);
 });
 
-/** A thread that waits for `go` to be 1, trims so much of what nobody else trims here, and flushes. */
-async function startOther({ handle }: Two, length: number) {
-  const go = new Int32Array(new SharedArrayBuffer(8));
-  const workerData = { handle, go, offsetBytes: 2 * CLUSTER, length };
-  const thread = new Worker(new URL('./changing-thread.js', import.meta.url), { workerData });
-  await once(thread, 'message');
-  return { go, answer: once(thread, 'message') };
-}
+/** A thread that waits to be let go, trims so much of what nobody else trims here, and flushes. */
+const startOther = ({ handle }: Two, length: number) =>
+  startWaiting('./changing-thread.js', { handle, offsetBytes: 2 * CLUSTER, length });
 
 it('nor is it freed where another has written its entries meanwhile, and waits for their sync', async () => {
   const two = open(data);
@@ -319,8 +313,7 @@ it('nor is it freed where another has written its entries meanwhile, and waits f
   two.duringSync = () => {
     two.duringSync = () => {};
     const before = two.versionsWritten();
-    Atomics.store(go, 0, 1);
-    Atomics.notify(go, 0);
+    letGo(go);
     // Nobody else writes to `go` any more: a pause.
     for (let look = 0; look < 500 && two.versionsWritten() === before; look += 1) Atomics.wait(go, 0, 1, 10);
     expect(two.versionsWritten()).not.toBe(before);
@@ -361,8 +354,7 @@ it('two that flush at the same time both wait without the lock', async () => {
   const wereFree: boolean[] = [];
   two.duringSync = (isFree) => {
     wereFree.push(isFree);
-    Atomics.store(go, 0, 1);
-    Atomics.notify(go, 0);
+    letGo(go);
     // Until the other waits for this sync.
     Atomics.wait(go, 0, 1, 200);
   };
