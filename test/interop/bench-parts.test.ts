@@ -35,7 +35,7 @@ afterEach(() => {
   rmSync(folder, { recursive: true });
 });
 
-/** Processor time may be none, and of two starts that hardly differ the longer one either. */
+/** Processor time may be none; of two starts that hardly differ either may be the longer one. */
 const mayBeNone = (what: string) => what.includes('processor time') || what.includes('beyond');
 
 /** Each name, its unit, and whether it has a limit; all have been measured. */

@@ -13,7 +13,7 @@ import { BLOCK, type Done, expectNoErrors, expectPossible, firstBytes, PossibleD
 import { type Change, make, recordingCalls, replay } from './recorded-calls.js';
 
 const SIZE = 4 << 20;
-const OPERATIONS = long ? 220 : 110;
+const OPERATIONS = long ? 220 : 140;
 /** Power cuts between each two syncs. */
 const CUTS = long ? 8 : 1;
 /** One state of so many is checked and read by QEMU too, which takes ten times as long. */

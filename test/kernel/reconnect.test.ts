@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { long } from '../long.js';
 import { assertQuietKernel, type Background, background, memoryDir, ok, run, until } from './guest.js';
 import { expectNothingLeft, listensOn, startServer, tsnbd } from './programs.js';
 import { attachHere, dropClients, expectLocked, hears, PSS_KIB_MAX } from './supervised.js';
@@ -10,7 +9,7 @@ import { attachHere, dropClients, expectLocked, hears, PSS_KIB_MAX } from './sup
 
 const OUTAGE_SECONDS = 20;
 /** Longer than the kernel waits for a request that has no limit, until it reports it: 30 s. */
-const STOP_SECONDS = long ? 60 : 40;
+const STOP_SECONDS = 60;
 /** A pause is the outage and this at most. */
 const EXTRA_SECONDS = 8;
 const PORT = 4010;
@@ -117,7 +116,7 @@ async function serveAway(n: number): Promise<Background> {
 }
 
 describe.concurrent('a device in use', () => {
-  test('outlives a server that is killed, and another export in its place; and one that is stopped for longer than the kernel is patient', async () => {
+  test('outlives a server that is killed, and another export in its place; and one that is stopped for a minute', async () => {
     const killed = await serve('killed');
     const stopped = await serve('stopped', PORT + 1);
     const writer0 = await startWriter('nbd0', await attachHere(`127.0.0.1 ${PORT} /dev/nbd0`));

@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 
 /**
- * A thread of a program beside this file, which has said something (`said`), waits until `go[0]` is 1, and says something again (`answer`). `go[1]`
- * is the program's.
+ * A thread of a program beside this file, which has said something (`said`), waits until `go[0]` is 1, and says something
+ * again (`answer`). `go[1]` is the program's.
  */
 export async function startWaiting(program: string, data: object) {
   const go = new Int32Array(new SharedArrayBuffer(8));
